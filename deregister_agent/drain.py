@@ -1,0 +1,93 @@
+"""The state machine of a drain. Pure: it decides, somebody else acts."""
+
+from dataclasses import replace
+
+from deregister_agent.model import (
+    UNFINISHED,
+    Drain,
+    OnDeadline,
+    Outcome,
+    Phase,
+    Policy,
+    RestoreWhen,
+    Sighting,
+)
+
+
+def next_phase(drain: Drain, seen: Sighting, policy: Policy, now: float) -> Phase:
+    """
+    Decide where *drain* goes, given what was just *seen*.
+
+    Order matters. After an announcement, an exit outranks everything: whoever
+    registers then is the next version. Otherwise a registry that lists the
+    instance again outranks all else, and a drain that did finish outranks its
+    deadline.
+    """
+    match drain.phase:
+        case Phase.DRAINED | Phase.EXPIRED if seen.replaced:
+            return Phase.GONE
+        case Phase.DRAINED | Phase.EXPIRED if seen.exited and drain.outcome != Outcome.APP_EXITED:
+            return Phase.GONE
+        case Phase.SETTLING | Phase.DRAINING | Phase.DRAINED if seen.listed:
+            return Phase.WITHDRAWING
+        case Phase.WITHDRAWING if seen.refused:
+            return Phase.RESTORING
+        case Phase.WITHDRAWING if seen.acknowledged and seen.withdrawn:
+            return Phase.SETTLING
+        case Phase.SETTLING if now - drain.since >= policy.settle:
+            return Phase.DRAINING
+        case Phase.DRAINING if seen.withdrawn and seen.quiet_for >= policy.quiet:
+            return Phase.DRAINED
+        case Phase.DRAINING if seen.withdrawn and seen.exited and not seen.replaced:
+            return Phase.DRAINED
+        case phase if phase in UNFINISHED and now >= drain.deadline:
+            return Phase.EXPIRED
+        case Phase.EXPIRED if drain.on_deadline is OnDeadline.RESTORE:
+            return Phase.RESTORING
+        case Phase.GONE if seen.restored:
+            return Phase.SERVING
+        case Phase.GONE if seen.ready and policy.restore is RestoreWhen.WHEN_READY:
+            return Phase.RESTORING
+        case Phase.RESTORING if seen.acknowledged and seen.restored:
+            return Phase.SERVING
+        case phase:
+            return phase
+
+
+def after_stop(phase: Phase) -> Phase:
+    """Return where stop-traffic leads from *phase*; the same phase when it changes nothing."""
+    match phase:
+        case Phase.SERVING | Phase.EXPIRED | Phase.GONE | Phase.RESTORING:
+            return Phase.WITHDRAWING
+        case _:
+            return phase
+
+
+def after_start(phase: Phase) -> Phase:
+    """Return where start-traffic leads from *phase*; the same phase when it changes nothing."""
+    return phase if phase is Phase.SERVING else Phase.RESTORING
+
+
+def moved(drain: Drain, phase: Phase, seen: Sighting, now: float) -> Drain:
+    """
+    Return *drain* in its new *phase*, with what the move settles.
+
+    A "drained" that no longer holds loses its outcome and gets its whole time
+    again: its deadline counted from a stop-traffic that had been answered.
+    """
+    after = replace(drain, phase=phase, since=now, overdue=False)
+    match drain.phase, phase:
+        case Phase.DRAINED, Phase.WITHDRAWING:
+            return replace(after, outcome=None, deadline=now + drain.limit)
+        case Phase.WITHDRAWING, Phase.SETTLING:
+            return replace(after, guarded=False)
+        case _, Phase.DRAINED:
+            by_itself = seen.exited and not seen.replaced
+            return replace(after, outcome=Outcome.APP_EXITED if by_itself else Outcome.DRAINED)
+        case _, Phase.EXPIRED:
+            return replace(after, outcome=Outcome.EXPIRED)
+        case before, Phase.RESTORING if before in UNFINISHED:
+            cut_short = Outcome.REFUSED if seen.refused else Outcome.CANCELLED
+            return replace(after, outcome=cut_short)
+        case _:
+            return after

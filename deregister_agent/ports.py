@@ -1,0 +1,115 @@
+"""
+What the agent relies on: the three contracts that backends fulfil.
+
+A backend is one file with three things in it: ``Options`` (a ``Table``: the keys
+it takes in the configuration, and their documentation), a class that fulfils one
+of these Protocols, and ``build(options, instance)``, which makes one for an
+instance. ``build`` may refuse with ``ConfigError`` but touches no network.
+
+Every call may be made from any thread and blocks for at most the backend's own
+timeout, whatever the other side does.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from deregister_agent.model import Announcement, Event, Reading, Snapshot
+
+
+class Registry(Protocol):
+    """
+    Something that sends work to one instance: Consul, etcd, an Nginx upstream.
+
+    Every method may be called again after any failure, and raises RegistryError
+    rather than guess. A registry does not retry, sleep, log, keep state between
+    calls, or return a value that stands for failure: the loop does the retrying.
+
+    Inherit from this class explicitly; the three methods at the end have an
+    answer for registries that cannot do better.
+    """
+
+    name: str
+
+    def lists(self) -> bool:
+        """
+        Ask the registry itself, now, whether it would send work to the instance.
+
+        Never from a cache, and never from a copy that may be older than the last
+        withdraw() or restore() that returned: this answer is the proof.
+        """
+        ...
+
+    def snapshot(self) -> Snapshot | None:
+        """
+        Return, as plain JSON, all that restore() will need; None if there is nothing of it here.
+
+        Changes nothing. It is journalled before the first withdraw().
+        """
+        ...
+
+    def withdraw(self) -> None:
+        """
+        Stop new work. Returning means that the registry acknowledged it.
+
+        Twice is the same as once; an instance that is not there is no error.
+        """
+        ...
+
+    def restore(self, snapshot: Snapshot | None) -> None:
+        """
+        Undo withdraw(), from a snapshot that may be days old. Twice is the same as once.
+
+        Never overrides what somebody else has done since. None: there was nothing
+        to take a snapshot of; do what the options allow, or leave it to the app.
+        """
+        ...
+
+    def stragglers(self) -> Sequence[str]:
+        """Name what may still send work along old routes; empty when nothing can."""
+        return ()
+
+    def others(self) -> int | None:
+        """Count the other instances that would still get work; None if it cannot tell."""
+        return None
+
+    def watch(self, cursor: str | None, timeout: float) -> str | None:
+        """
+        Block, for at most *timeout* seconds, until the answer of lists() may have changed.
+
+        Return a cursor for the next call; with a cursor of None, return at once.
+        So watch(None), lists(), watch(cursor), lists(), ... misses nothing.
+        Return None, at once, if this registry cannot watch: then lists() is polled.
+        """
+        del cursor, timeout
+        return None
+
+
+class IdleProbe(Protocol):
+    """A way to learn what the app still has in hand."""
+
+    name: str
+
+    def read(self, wait: float) -> Reading:
+        """
+        Tell what is in flight now. Raise ProbeError when it does not know.
+
+        Absent, unreachable, malformed or negative is not known; it is never zero.
+        Where the app can tell of the moment it becomes idle, the call may be held
+        for up to *wait* seconds while work is in flight; others ignore it.
+        """
+        ...
+
+
+class Notifier(Protocol):
+    """A way to tell the release platform."""
+
+    name: str
+    announces: frozenset[Announcement]  # which announcements it wants to be told
+
+    def announce(self, event: Event) -> None:
+        """
+        Tell it. Returning means that it was taken; raise NotifyError otherwise.
+
+        May be called again with the same event, whose id then is the same.
+        """
+        ...
