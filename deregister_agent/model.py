@@ -181,3 +181,14 @@ class Event:
     wall: float  # seconds since 1970
     detail: Mapping[str, object] = field(default_factory=dict)
     process: Process | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequest:
+    """What somebody asks for with stop-traffic; None leaves it to the instance's policy."""
+
+    deadline: float | None = None
+    on_deadline: OnDeadline | None = None
+    reason: str = ""
+    force: bool = False
+    asked_by: str = ""
