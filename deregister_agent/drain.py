@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from deregister_agent.model import (
     UNFINISHED,
+    Announcement,
     Drain,
     OnDeadline,
     Outcome,
@@ -36,7 +37,7 @@ def next_phase(drain: Drain, seen: Sighting, policy: Policy, now: float) -> Phas
             return Phase.SETTLING
         case Phase.SETTLING if now - drain.since >= policy.settle:
             return Phase.DRAINING
-        case Phase.DRAINING if seen.withdrawn and seen.quiet_for >= policy.quiet:
+        case Phase.DRAINING if seen.withdrawn and is_quiet(seen, policy):
             return Phase.DRAINED
         case Phase.DRAINING if seen.withdrawn and seen.exited and not seen.replaced:
             return Phase.DRAINED
@@ -52,6 +53,11 @@ def next_phase(drain: Drain, seen: Sighting, policy: Policy, now: float) -> Phas
             return Phase.SERVING
         case phase:
             return phase
+
+
+def is_quiet(seen: Sighting, policy: Policy) -> bool:
+    """Tell whether the app has been quiet for long enough; not known to be quiet is not."""
+    return seen.quiet_for is not None and seen.quiet_for >= policy.quiet
 
 
 def after_stop(phase: Phase) -> Phase:
@@ -91,3 +97,34 @@ def moved(drain: Drain, phase: Phase, seen: Sighting, now: float) -> Drain:
             return replace(after, outcome=cut_short)
         case _:
             return after
+
+
+def announcements(before: Phase, drain: Drain) -> tuple[Announcement, ...]:
+    """Return what the platform is told when a drain goes on from *before*."""
+    match before, drain.phase:
+        case _, Phase.DRAINED:
+            return (Announcement.DRAINED,)
+        case _, Phase.EXPIRED if drain.on_deadline is OnDeadline.KILL:
+            return (Announcement.EXPIRED, Announcement.FORCED)
+        case _, Phase.EXPIRED:
+            return (Announcement.EXPIRED,)
+        case Phase.DRAINED, Phase.WITHDRAWING | Phase.RESTORING:
+            return (Announcement.TAKEN_BACK,)
+        case _, Phase.SERVING:
+            return (Announcement.SERVING,)
+        case _:
+            return ()
+
+
+def overtaken(before: Phase, after: Phase) -> frozenset[Announcement]:
+    """
+    Return which announcements stop being true when a drain goes on from *before*.
+
+    If one of them has not been delivered yet it must not be: a platform that
+    killed by it would kill an instance that is in service.
+    """
+    if after is Phase.SERVING:
+        return frozenset({Announcement.DRAINED, Announcement.FORCED, Announcement.NOT_RESTORED})
+    if before in {Phase.DRAINED, Phase.EXPIRED, Phase.GONE} and after not in {before, Phase.GONE}:
+        return frozenset({Announcement.DRAINED, Announcement.FORCED})
+    return frozenset()

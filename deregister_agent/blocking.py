@@ -1,0 +1,82 @@
+"""Why a drain is not where it should be yet, in sentences for a tired person."""
+
+from typing import TYPE_CHECKING
+
+from deregister_agent.model import Phase
+from deregister_agent.quiet import quiet_for
+
+if TYPE_CHECKING:  # the loop writes these sentences into its journal
+    from deregister_agent.loop import InstanceLoop
+    from deregister_agent.views import ProbeView, RegistryView
+
+
+def blocking(loop: "InstanceLoop") -> list[str]:
+    """Return what stands between the instance and where its drain should go."""
+    match loop.drain.phase:
+        case Phase.WITHDRAWING:
+            return _listing(loop)
+        case Phase.SETTLING:
+            left = loop.since + loop.policy.settle - loop.clock.now()
+            return [f"routes handed out before may be in use for another {max(0.0, left):.1f} s"]
+        case Phase.DRAINING:
+            return _listing(loop) + _work(loop)
+        case Phase.EXPIRED:
+            return _listing(loop) + [line for probe in loop.probes if (line := _in_hand(probe))]
+        case Phase.RESTORING:
+            return _missing(loop)
+        case _:
+            return []
+
+
+def _listing(loop: "InstanceLoop") -> list[str]:
+    return [line for view in loop.registries if (line := _why_listed(view))]
+
+
+def _why_listed(view: "RegistryView") -> str:
+    if view.refused is not None:
+        return str(view.refused)
+    if view.error is not None:
+        return str(view.error)
+    word = view.says(0.0)
+    if word is None:
+        return str(view.look_error or f"{view.name} has not been asked since it was withdrawn")
+    if word.listed:
+        return f"{view.name} still lists it"
+    return "; ".join(f"{view.name}: {straggler}" for straggler in word.stragglers)
+
+
+def _work(loop: "InstanceLoop") -> list[str]:
+    lines = [line for probe in loop.probes if (line := _in_hand(probe))]
+    if lines:
+        return lines
+    quiet = quiet_for([probe.window for probe in loop.probes])
+    return [f"quiet for {quiet or 0.0:.1f} of {loop.policy.quiet:g} s"]
+
+
+def _in_hand(probe: "ProbeView") -> str:
+    if probe.error is not None:
+        return str(probe.error)
+    if probe.reading is None:
+        return f"{probe.name} has not been read yet"
+    busy = [f"{count} {kind}" for kind, count in probe.reading.in_flight.items() if count]
+    return f"{', '.join(busy)} in flight ({probe.name})" if busy else ""
+
+
+def _missing(loop: "InstanceLoop") -> list[str]:
+    not_ready = [
+        str(check.error or f"{check.check.name} has passed {check.passed} of {check.check.passes}")
+        for check in loop.ready
+        if not check.ready
+    ]
+    if not_ready:
+        return not_ready
+    return [line for view in loop.registries if (line := _why_missing(view))]
+
+
+def _why_missing(view: "RegistryView") -> str:
+    if view.error is not None:
+        return str(view.error)
+    word = view.says(0.0)
+    if word is None:
+        return str(view.look_error or f"{view.name} has not been asked since it was restored")
+    return "" if word.listed else f"{view.name} does not list it yet"

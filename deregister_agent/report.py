@@ -1,0 +1,101 @@
+"""What the agent knows of one instance, as people and pipelines are shown it."""
+
+from typing import TYPE_CHECKING, Any
+
+from deregister_agent.blocking import blocking
+from deregister_agent.model import UNFINISHED, Drain
+from deregister_agent.records import iso
+from deregister_agent.sighting import has_exited
+from deregister_agent.views import ProbeView, RegistryView
+
+if TYPE_CHECKING:
+    from deregister_agent.loop import InstanceLoop
+
+
+def report(loop: "InstanceLoop") -> dict[str, Any]:
+    """Return the status object of the HTTP API: everything this agent knows of the instance."""
+    offset = loop.clock.wall() - loop.clock.now()
+    drain, one = loop.drain, loop.instance
+    unfinished = drain.phase in UNFINISHED
+    return {
+        "instance": {
+            "name": one.name,
+            "service": one.service,
+            "address": one.address,
+            "port": one.port,
+        },
+        "phase": drain.phase,
+        "since": iso((drain.since if drain.id else loop.since) + offset),
+        "deadline": iso(drain.deadline + offset) if unfinished else None,
+        "remaining": max(0.0, drain.deadline - loop.clock.now()) if unfinished else None,
+        "drain": _drain(drain) if drain.id else None,
+        "in_flight": in_flight(loop),
+        "blocking": blocking(loop),
+        "notes": _notes(loop),
+        "registries": [_registry(view, offset) for view in loop.registries],
+        "probes": [_probe(view, offset) for view in loop.probes],
+        "process": _process(loop),
+        "ready": all(check.ready for check in loop.ready) if loop.ready else None,
+        "error": str(loop.error) if loop.error else None,
+    }
+
+
+def in_flight(loop: "InstanceLoop") -> dict[str, int]:
+    """Return what is in hand by kind, added up over the probes that know."""
+    total: dict[str, int] = {}
+    for view in loop.probes:
+        for kind, count in (view.reading.in_flight if view.reading else {}).items():
+            total[kind] = total.get(kind, 0) + count
+    return total
+
+
+def _drain(drain: Drain) -> dict[str, Any]:
+    return {
+        "id": drain.id,
+        "outcome": drain.outcome,
+        "reason": drain.reason,
+        "asked_by": drain.asked_by,
+        "forced": drain.forced,
+        "on_deadline": drain.on_deadline,
+    }
+
+
+def _notes(loop: "InstanceLoop") -> list[str]:
+    return [
+        note
+        for view in loop.registries
+        for note in view.registry.notes(loop.journal.snapshot(loop.instance.name, view.name))
+    ]
+
+
+def _registry(view: RegistryView, offset: float) -> dict[str, Any]:
+    word, error = view.word, view.error or view.look_error
+    return {
+        "name": view.name,
+        "listed": word.listed if word else None,
+        "acknowledged": view.acknowledged is not None,
+        "stragglers": list(word.stragglers) if word else [],
+        "others": view.others,
+        "asked": iso(word.asked + offset) if word else None,
+        "error": str(error) if error else None,
+    }
+
+
+def _probe(view: ProbeView, offset: float) -> dict[str, Any]:
+    reading = view.reading
+    return {
+        "name": view.name,
+        "in_flight": dict(reading.in_flight) if reading else None,
+        "started": reading.started if reading else None,
+        "asked": None if view.asked is None else iso(view.asked + offset),
+        "error": str(view.error) if view.error else None,
+    }
+
+
+def _process(loop: "InstanceLoop") -> dict[str, Any]:
+    presence = loop.process.presence
+    return {
+        "pids": [pid for pid, _ in loop.app.pids] if loop.app else [],
+        "exited": has_exited(loop),
+        "note": presence.note if presence else "",
+    }

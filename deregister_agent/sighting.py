@@ -1,0 +1,90 @@
+"""What one look has shown: from what the loop knows to the facts that decide."""
+
+from typing import TYPE_CHECKING
+
+from deregister_agent.model import Phase, Sighting
+from deregister_agent.quiet import quiet_for, quiet_since
+from deregister_agent.views import Word
+
+if TYPE_CHECKING:
+    from deregister_agent.loop import InstanceLoop
+
+
+def sighting(loop: "InstanceLoop") -> Sighting:
+    """Say what is known now. Whatever is not known is left out."""
+    presence = loop.process.presence
+    exited = has_exited(loop) and loop.process.asked >= loop.since
+    words = _words(loop, _not_before(loop, exited=exited))
+    known = [word for word in words if word is not None]
+    all_known = len(known) == len(words)
+    return Sighting(
+        acknowledged=all(view.acknowledged is not None for view in loop.registries),
+        listed=_is_listed(loop),
+        withdrawn=all_known and not any(word.listed or word.stragglers for word in known),
+        restored=all_known and all(word.listed for word in known),
+        quiet_for=_quiet(loop),
+        exited=exited,
+        replaced=exited and presence is not None and presence.running is not None,
+        ready=is_ready(loop),
+        refused=any(view.refused is not None for view in loop.registries),
+    )
+
+
+def has_exited(loop: "InstanceLoop") -> bool:
+    """Tell whether the process under drain is known to have exited."""
+    presence = loop.process.presence
+    return presence is not None and presence.exited and loop.process.about == loop.app
+
+
+def is_ready(loop: "InstanceLoop") -> bool:
+    """Tell whether the app's readiness checks pass; without any, start-traffic is believed."""
+    return all(check.ready for check in loop.ready)
+
+
+def _quiet(loop: "InstanceLoop") -> float | None:
+    if loop.drain.phase is not Phase.DRAINING:
+        return None
+    return quiet_for([probe.window for probe in loop.probes])
+
+
+def _not_before(loop: "InstanceLoop", *, exited: bool) -> float:
+    """
+    Return how fresh the registries' words must be to count.
+
+    "Drained" rests on words asked for after the app had been quiet for long
+    enough: an older one may have been overtaken by a new registration.
+    """
+    if loop.drain.phase is Phase.GONE:
+        return loop.since
+    if loop.drain.phase is Phase.DRAINING:
+        quiet, began = _quiet(loop), quiet_since([probe.window for probe in loop.probes])
+        if quiet is not None and began is not None and quiet >= loop.policy.quiet:
+            return began + loop.policy.quiet
+        if exited:
+            return loop.process.asked
+    return 0.0
+
+
+def _words(loop: "InstanceLoop", not_before: float) -> list[Word | None]:
+    for view in loop.registries:
+        too_old = view.word is not None and view.word.asked < not_before
+        if too_old and view.look_error is None:
+            view.look.now()
+    return [view.says(not_before) for view in loop.registries]
+
+
+def _is_listed(loop: "InstanceLoop") -> bool:
+    """
+    Tell whether a registry lists the instance that is under drain.
+
+    After "drained", whoever is listed may already be the next version: the
+    process is looked at once more, and after the word, before it is believed.
+    """
+    words = [view.says(0.0) for view in loop.registries]
+    asked = [word.asked for word in words if word is not None and word.listed]
+    if not asked:
+        return False
+    if loop.drain.phase is Phase.DRAINED and loop.process.asked < max(asked):
+        loop.process.look.now()
+        return False
+    return True
