@@ -3,7 +3,7 @@
 import logging
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
@@ -72,6 +72,28 @@ class Done:
     error: AgentError | None = None
 
 
+class Backoff:
+    """When to try again: at once, then after waits that grow to *cap*, with jitter."""
+
+    def __init__(self, first: float, cap: float, chance: random.Random) -> None:
+        self._first, self._cap, self._chance = first, cap, chance
+        self._wait = first
+        self.due = 0.0
+
+    def now(self) -> None:
+        """Try at once, and begin again with the shortest wait."""
+        self._wait, self.due = self._first, 0.0
+
+    def later(self, now: float) -> None:
+        """Wait before the next try; the next wait will be twice as long."""
+        self.due = now + self._wait * self._chance.uniform(0.5, 1.0)
+        self._wait = min(self._cap, self._wait * 2)
+
+    def after(self, wait: float, now: float) -> None:
+        """Wait for *wait* seconds, and begin again with the shortest wait after that."""
+        self._wait, self.due = self._first, now + wait
+
+
 class Calls:
     """
     The calls that one loop has under way.
@@ -89,6 +111,11 @@ class Calls:
     def busy(self, name: str) -> bool:
         """Tell whether the call of that name is under way."""
         return name in self._under_way
+
+    def due(self, name: str, again: Backoff) -> Iterator[float]:
+        """Yield when the call of that name is due; one under way will wake the loop."""
+        if name not in self._under_way:
+            yield again.due
 
     def start(self, name: str, call: Callable[[], Any], then: Callable[[Done], None]) -> None:
         """Begin a call unless it is under way; *then* gets what it brings, in collect()."""
@@ -118,25 +145,3 @@ class Calls:
                 return
             self._under_way.discard(name)
             then(done)
-
-
-class Backoff:
-    """When to try again: at once, then after waits that grow to *cap*, with jitter."""
-
-    def __init__(self, first: float, cap: float, chance: random.Random) -> None:
-        self._first, self._cap, self._chance = first, cap, chance
-        self._wait = first
-        self.due = 0.0
-
-    def now(self) -> None:
-        """Try at once, and begin again with the shortest wait."""
-        self._wait, self.due = self._first, 0.0
-
-    def later(self, now: float) -> None:
-        """Wait before the next try; the next wait will be twice as long."""
-        self.due = now + self._wait * self._chance.uniform(0.5, 1.0)
-        self._wait = min(self._cap, self._wait * 2)
-
-    def after(self, wait: float, now: float) -> None:
-        """Wait for *wait* seconds, and begin again with the shortest wait after that."""
-        self._wait, self.due = self._first, now + wait

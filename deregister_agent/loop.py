@@ -3,13 +3,13 @@
 import logging
 import random
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 from deregister_agent.blocking import blocking
-from deregister_agent.calls import Backoff, Calls, Done, Submit
+from deregister_agent.calls import Calls, Submit
 from deregister_agent.clock import Clock
 from deregister_agent.drain import (
     after_start,
@@ -29,7 +29,6 @@ from deregister_agent.model import (
     Instance,
     Phase,
     Policy,
-    Process,
     Sighting,
     StopRequest,
 )
@@ -37,21 +36,13 @@ from deregister_agent.ports import IdleProbe, Registry
 from deregister_agent.process import ProcessFinder
 from deregister_agent.ready import ReadyCheck
 from deregister_agent.report import report
-from deregister_agent.sighting import has_exited, is_ready, sighting
-from deregister_agent.views import ProbeView, ProcessView, ReadyView, RegistryView
+from deregister_agent.sighting import is_ready, sighting
+from deregister_agent.successor import ProcessView
+from deregister_agent.views import ACTING, AT_REST, ProbeView, ReadyView, RegistryView, Rounds
 
 log = logging.getLogger(__name__)
 
-AT_REST = 30.0  # seconds between two looks at an instance that is serving
-WATCH_FOR = 5.0  # seconds a registry is watched before it is asked again anyway
-POLL = 0.5  # seconds between two looks at a registry that cannot be watched
-READ = 0.05  # seconds between two readings of a probe while draining
-HELD = 4.0  # seconds a probe may hold its answer while work is in flight
-PROCESS = 1.0  # seconds between two looks at the process; its exit is told of at once
 RETRY = 1.0  # seconds before trying again when the journal could not be written
-
-ACTING = frozenset({Phase.WITHDRAWING, Phase.EXPIRED, Phase.RESTORING})
-"""The phases whose action is asked of the registries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,18 +82,17 @@ class InstanceLoop:
         self.instance, self.policy = parts.instance, parts.policy
         self.journal, self.clock, self._submit = around.journal, around.clock, around.submit
         self._told, self._new_id, self._wake = around.told, around.new_id, wake
-        self._notifiers, self._finder = parts.notifiers, parts.finder
+        self._notifiers = parts.notifiers
         self._guard = Guard(parts.instance, parts.registries, parts.policy.min_others)
-        self.registries = [RegistryView(one, around.chance) for one in parts.registries]
-        self.probes = [ProbeView(one, around.chance) for one in parts.probes]
-        self.ready = [ReadyView(one, around.chance) for one in parts.ready]
-        self.process = ProcessView(around.chance)
-        self.calls = Calls(around.submit, around.clock, wake)
-        self.changed = threading.Condition()  # its lock is held over everything here but calls
+        self._calls = Calls(around.submit, around.clock, wake)
         self.drain = around.journal.current(parts.instance.name)
-        self.app = self.drain.process  # who the app was when last seen
+        rounds = Rounds(self._calls, around.chance, lambda: self.drain.phase)
+        self.registries = [RegistryView(one, rounds) for one in parts.registries]
+        self.probes = [ProbeView(one, parts.finder.heard, rounds) for one in parts.probes]
+        self.ready = [ReadyView(one, rounds) for one in parts.ready]
+        self.process = ProcessView(self.drain.process, parts.finder, rounds)
+        self.changed = threading.Condition()  # its lock is held over everything here but calls
         self.since = around.clock.now()  # when this phase began, in this process life
-        self._turn = 0  # counts the phases, so that late answers are known as such
         self.error: AgentError | None = None
         self.closed = False
 
@@ -130,7 +120,7 @@ class InstanceLoop:
                 asked_by=request.asked_by,
                 forced=request.force,
                 guarded=not request.force and self.policy.min_others > 0,
-                process=self.app,
+                process=self.process.app,
             )
             by = {"asked_by": request.asked_by, "reason": request.reason, "force": request.force}
             self._write(drain, phase, by)
@@ -165,7 +155,7 @@ class InstanceLoop:
     def tick(self) -> float:
         """Act, look, decide, write down. Return in how many seconds to be called again."""
         with self.changed:
-            self.calls.collect()
+            self._calls.collect()
             try:
                 self._meet_process()
                 self._act()
@@ -193,11 +183,9 @@ class InstanceLoop:
             return
         if phase not in ACTING:
             return
+        ask = self._put_back if phase is Phase.RESTORING else self._take_out
         for view in self.registries:
-            if view.acknowledged is None and view.refused is None and now >= view.act.due:
-                call = self._put_back if phase is Phase.RESTORING else self._take_out
-                then = partial(self._acted, view, self._turn)
-                self.calls.start(f"{view.name} act", partial(call, view), then)
+            view.act(partial(ask, view), now)
 
     def _held_out(self) -> bool:
         """
@@ -210,8 +198,8 @@ class InstanceLoop:
             word = view.word
             if word and word.listed and view.acknowledged and word.asked > view.acknowledged:
                 view.begin()
-        presence = self.process.presence
-        return presence is not None and not presence.exited and self.process.asked >= self.since
+        known = self.process.presence is not None and self.process.asked >= self.since
+        return known and not self.process.exited
 
     def _take_out(self, view: RegistryView) -> None:
         """Keep what restoring needs, then withdraw. Runs on a thread of its own."""
@@ -228,79 +216,16 @@ class InstanceLoop:
         """Restore from what was kept. Runs on a thread of its own."""
         view.registry.restore(self.journal.snapshot(self.instance.name, view.name))
 
-    def _acted(self, view: RegistryView, turn: int, done: Done) -> None:
-        if turn != self._turn:
-            return  # the answer to an action of an earlier phase
-        view.acted(done)
-        if done.error is not None:
-            log.warning("%s: will try again: %s", self.instance, done.error)
-
     def _look(self) -> None:
         """Begin every reading that is due. Reads only."""
-        now, phase = self.clock.now(), self.drain.phase
-        for view in self.registries:
-            self._look_at(view, now)
-        for probe in self.probes:
-            if now >= probe.look.due:
-                held = HELD if phase is Phase.DRAINING and probe.busy else 0.0
-                then = partial(self._read, probe)
-                self.calls.start(f"{probe.name} read", partial(probe.probe.read, held), then)
-        if phase in {Phase.GONE, Phase.RESTORING}:
-            for check in self.ready:
-                if now >= check.look.due:
-                    then = partial(self._checked, check, self._turn)
-                    self.calls.start(f"{check.check.name} ready", check.check.ask, then)
-        if now >= self.process.look.due:
-            about = self.app
-            then = partial(self._met, about)
-            self.calls.start("process", partial(self._finder.look, about), then)
-        if phase is not Phase.SERVING and self.app and not has_exited(self):
-            self._wait_exit(self.app, now)
+        now = self.clock.now()
+        for view in self._looking():
+            view.look(now)
 
-    def _wait_exit(self, app: Process, now: float) -> None:
-        if now >= self.process.exit.due:
-            exit_of = partial(self._finder.wait_exit, app, WATCH_FOR)
-            self.calls.start("exit", exit_of, self.process.may_have_exited)
-
-    def _look_at(self, view: RegistryView, now: float) -> None:
-        registry = view.registry
-        if now >= view.look.due:
-            with_others = self.drain.phase is Phase.SERVING
-            call = partial(_ask, registry, with_others=with_others)
-            self.calls.start(f"{view.name} look", call, partial(self._looked, view))
-        if self.drain.phase is not Phase.SERVING and view.watches and now >= view.watch.due:
-            watch = partial(registry.watch, view.cursor, WATCH_FOR)
-            self.calls.start(f"{view.name} watch", watch, view.watched)
-
-    def _looked(self, view: RegistryView, done: Done) -> None:
-        every = WATCH_FOR if view.watches else POLL
-        wanted = None
-        if self.drain.phase is Phase.SERVING:
-            every = AT_REST
-        elif self.drain.phase in ACTING:
-            wanted = self.drain.phase is Phase.RESTORING
-        if done.error is None:
-            *word, others = done.value
-            view.others = view.others if others is None else others
-            done = replace(done, value=tuple(word))
-        view.looked(done, every, wanted)
-
-    def _read(self, probe: ProbeView, done: Done) -> None:
-        every = READ if self.drain.phase is Phase.DRAINING else PROCESS
-        probe.looked(done, AT_REST if self.drain.phase is Phase.SERVING else every)
-        if probe.reading is not None and probe.reading.mark:
-            self._finder.heard(probe.reading.mark)
-
-    def _checked(self, check: ReadyView, turn: int, done: Done) -> None:
-        if turn == self._turn:
-            check.looked(done)
-
-    def _met(self, about: object, done: Done) -> None:
-        if about == self.app:
-            serving = self.drain.phase is Phase.SERVING
-            self.process.looked(done, self.app, AT_REST if serving else PROCESS)
-        else:
-            self.process.look.now()
+    def _looking(self) -> Sequence[RegistryView | ProbeView | ReadyView | ProcessView]:
+        """Return what is looked at in this phase: readiness only where somebody waits for it."""
+        ready = self.ready if self.drain.phase in {Phase.GONE, Phase.RESTORING} else ()
+        return (*self.registries, *self.probes, *ready, self.process)
 
     def _meet_process(self) -> None:
         """
@@ -309,18 +234,18 @@ class InstanceLoop:
         Before "drained" a restart changes nothing: the new process is drained in
         the place of the old one. After it, the one that was drained is remembered.
         """
-        presence = self.process.presence
-        if presence is None or presence.running is None or presence.running == self.app:
+        presence, process = self.process.presence, self.process
+        if presence is None or presence.running is None or presence.running == process.app:
             return
-        if presence.exited and self.drain.phase in {Phase.DRAINED, Phase.EXPIRED}:
+        if process.exited and self.drain.phase in {Phase.DRAINED, Phase.EXPIRED}:
             return
+        restarted = process.exited
+        process.follow()
         if self.drain.phase in UNFINISHED:
-            drain = replace(self.drain, process=presence.running)
-            if presence.exited:
+            drain = replace(self.drain, process=process.app)
+            if restarted:
                 self._write(drain, "app-restarted", {}, new_phase=False)
             self.drain = drain
-        self.app = self.process.about = presence.running
-        self.process.presence = replace(presence, exited=False)
 
     # --- write down ---
 
@@ -329,7 +254,7 @@ class InstanceLoop:
         after = moved(self.drain, phase, seen, now)
         detail: dict[str, object] = {"from": before}
         if phase in {Phase.DRAINED, Phase.EXPIRED}:
-            after = replace(after, process=self.app)
+            after = replace(after, process=self.process.app)
             detail["took"] = round(now - (after.deadline - after.limit), 3)
         if phase is Phase.EXPIRED:
             detail["blocking"] = blocking(self)
@@ -375,22 +300,20 @@ class InstanceLoop:
     def _begin(self) -> None:
         """Begin the phase that has just been written down."""
         self.since = self.clock.now()
-        self._turn += 1
         for view in self.registries:
             if self.drain.phase in ACTING:
                 view.begin()
-            view.look.now()
+            view.look_again.now()
         for probe in self.probes:
-            probe.window.broken()
-            probe.look.now()
+            probe.begin()
         for check in self.ready:
             check.begin()
-        self.process.look.now()
+        self.process.look_now()
 
     def _rest(self) -> float:
         """Return how long nothing is due."""
         now, drain = self.clock.now(), self.drain
-        dues = [now + AT_REST, *self._dues()]
+        dues = [due for view in self._looking() for due in view.dues()] + [now + AT_REST]
         if drain.phase in UNFINISHED:
             dues.append(drain.deadline)
         if drain.phase is Phase.SETTLING:
@@ -399,26 +322,6 @@ class InstanceLoop:
             dues.append(self.since + self.policy.restore_deadline)
         return max(0.0, min(dues) - now)
 
-    def _dues(self) -> Iterator[float]:
-        """Yield when each call that is not under way is due; those that are wake the loop."""
-        phase = self.drain.phase
-        for view in self.registries:
-            yield from self._due(f"{view.name} look", view.look)
-            if phase is not Phase.SERVING and view.watches:
-                yield from self._due(f"{view.name} watch", view.watch)
-            if phase in ACTING and view.acknowledged is None and view.refused is None:
-                yield from self._due(f"{view.name} act", view.act)
-        for probe in self.probes:
-            yield from self._due(f"{probe.name} read", probe.look)
-        if phase in {Phase.GONE, Phase.RESTORING}:
-            for check in self.ready:
-                yield from self._due(f"{check.check.name} ready", check.look)
-        yield from self._due("process", self.process.look)
-
-    def _due(self, name: str, backoff: Backoff) -> Iterator[float]:
-        if not self.calls.busy(name):
-            yield backoff.due
-
 
 def _only(kind: str) -> tuple[Announcement, ...]:
     return (Announcement(kind),) if kind in set(Announcement) else ()
@@ -426,11 +329,6 @@ def _only(kind: str) -> tuple[Announcement, ...]:
 
 def _said(detail: Mapping[str, object]) -> str:
     return " ".join(f"{key}={value}" for key, value in detail.items() if value and key != "from")
-
-
-def _ask(registry: Registry, *, with_others: bool) -> tuple[bool, Sequence[str], int | None]:
-    others = registry.others() if with_others else None
-    return registry.lists(), registry.stragglers(), others
 
 
 def _surely_lists(registry: Registry) -> bool:

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 from deregister_agent.blocking import blocking
 from deregister_agent.model import UNFINISHED, Drain
 from deregister_agent.records import iso
-from deregister_agent.sighting import has_exited
 from deregister_agent.views import ProbeView, RegistryView
 
 if TYPE_CHECKING:
@@ -95,7 +94,7 @@ def _probe(view: ProbeView, offset: float) -> dict[str, Any]:
 def _process(loop: "InstanceLoop") -> dict[str, Any]:
     presence = loop.process.presence
     return {
-        "pids": [pid for pid, _ in loop.app.pids] if loop.app else [],
-        "exited": has_exited(loop),
+        "pids": [pid for pid, _ in loop.process.app.pids] if loop.process.app else [],
+        "exited": loop.process.exited,
         "note": presence.note if presence else "",
     }

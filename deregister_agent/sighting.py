@@ -12,8 +12,7 @@ if TYPE_CHECKING:
 
 def sighting(loop: "InstanceLoop") -> Sighting:
     """Say what is known now. Whatever is not known is left out."""
-    presence = loop.process.presence
-    exited = has_exited(loop) and loop.process.asked >= loop.since
+    exited = loop.process.exited and loop.process.asked >= loop.since
     words = _words(loop, _not_before(loop, exited=exited))
     known = [word for word in words if word is not None]
     all_known = len(known) == len(words)
@@ -24,16 +23,10 @@ def sighting(loop: "InstanceLoop") -> Sighting:
         restored=all_known and all(word.listed for word in known),
         quiet_for=_quiet(loop),
         exited=exited,
-        replaced=exited and presence is not None and presence.running is not None,
+        replaced=exited and loop.process.successor is not None,
         ready=is_ready(loop),
         refused=any(view.refused is not None for view in loop.registries),
     )
-
-
-def has_exited(loop: "InstanceLoop") -> bool:
-    """Tell whether the process under drain is known to have exited."""
-    presence = loop.process.presence
-    return presence is not None and presence.exited and loop.process.about == loop.app
 
 
 def is_ready(loop: "InstanceLoop") -> bool:
@@ -69,7 +62,7 @@ def _words(loop: "InstanceLoop", not_before: float) -> list[Word | None]:
     for view in loop.registries:
         too_old = view.word is not None and view.word.asked < not_before
         if too_old and view.look_error is None:
-            view.look.now()
+            view.look_again.now()
     return [view.says(not_before) for view in loop.registries]
 
 
@@ -85,6 +78,6 @@ def _is_listed(loop: "InstanceLoop") -> bool:
     if not asked:
         return False
     if loop.drain.phase is Phase.DRAINED and loop.process.asked < max(asked):
-        loop.process.look.now()
+        loop.process.look_now()
         return False
     return True

@@ -1,15 +1,40 @@
-"""What a loop knows of each registry, probe and process, and when it will ask again."""
+"""What a loop knows of each registry, probe and check, and when it will ask again."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from deregister_agent.calls import Backoff, Done
+from deregister_agent.calls import Backoff, Calls, Done
 from deregister_agent.errors import AgentError, Refused
-from deregister_agent.model import Presence, Process, Reading
+from deregister_agent.model import Phase, Reading
 from deregister_agent.ports import IdleProbe, Registry
 from deregister_agent.quiet import QuietWindow
 from deregister_agent.ready import ReadyCheck
+
+AT_REST = 30.0  # seconds between two looks at an instance that is serving
+WATCH_FOR = 5.0  # seconds a registry is watched before it is asked again anyway
+POLL = 0.5  # seconds between two looks at a registry that cannot be watched
+READ = 0.05  # seconds between two readings of a probe while draining
+READ_AT_EASE = 1.0  # seconds between two readings in the other phases of a drain
+HELD = 4.0  # seconds a probe may hold its answer while work is in flight
+
+ACTING = frozenset({Phase.WITHDRAWING, Phase.EXPIRED, Phase.RESTORING})
+"""The phases whose action is asked of the registries."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rounds:
+    """What all views of one loop share: its calls, its jitter, and the phase it is in now."""
+
+    calls: Calls
+    chance: random.Random
+    phase: Callable[[], Phase]
+
+    @property
+    def serving(self) -> bool:
+        """Whether no drain is under way."""
+        return self.phase() is Phase.SERVING
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,67 +49,84 @@ class Word:
 class RegistryView:
     """One registry: what it acknowledged, its last word, and what went wrong last."""
 
-    def __init__(self, registry: Registry, chance: random.Random) -> None:
-        self.registry = registry
+    def __init__(self, registry: Registry, rounds: Rounds) -> None:
+        self.registry, self._calls, self._rounds = registry, rounds.calls, rounds
         self.name = registry.name
         self.acknowledged: float | None = None  # when it took the phase's action
-        self.word: Word | None = None
-        self.others: int | None = None
         self.refused: Refused | None = None
         self.error: AgentError | None = None  # of the last action
+        self.word: Word | None = None
         self.look_error: AgentError | None = None
-        self.cursor: str | None = None
-        self.watches = True  # until it says that it cannot
-        self.act = Backoff(0.1, 5.0, chance)
-        self.look = Backoff(0.02, 1.0, chance)
-        self.watch = Backoff(0.5, 5.0, chance)
+        self.others: int | None = None
+        self.look_again = Backoff(0.02, 1.0, rounds.chance)
+        self._act_again = Backoff(0.1, 5.0, rounds.chance)
+        self._watch_again = Backoff(0.5, 5.0, rounds.chance)
+        self._watches = True  # until it says that it cannot
+        self._cursor: str | None = None
+        self._turn = 0  # counts the phases that act: late answers belong to an earlier one
 
     def begin(self) -> None:
         """Begin a phase that acts: what was acknowledged before is worth nothing in it."""
         self.acknowledged = self.refused = self.error = None
-        self.act.now()
-        self.look.now()
+        self._turn += 1
+        self._act_again.now()
 
-    def acted(self, done: Done) -> None:
-        """Take in how the phase's action went."""
+    def act(self, action: Callable[[], None], now: float) -> None:
+        """Ask for the phase's action, unless it was acknowledged or refused, or must wait."""
+        if self.acknowledged is None and self.refused is None and now >= self._act_again.due:
+            self._calls.start(f"{self.name} act", action, partial(self._acted, self._turn))
+
+    def _acted(self, turn: int, done: Done) -> None:
+        if turn != self._turn:
+            return
         if done.error is None:
             self.acknowledged, self.error = done.answered, None
-            self.look.now()
+            self.look_again.now()
         elif isinstance(done.error, Refused):
             self.refused = done.error
         else:
             self.error = done.error
-            self.act.later(done.answered)
+            self._act_again.later(done.answered)
 
-    def looked(self, done: Done, every: float, wanted: bool | None) -> None:
-        """
-        Take in the registry's word.
+    def look(self, now: float) -> None:
+        """Begin the reads that are due."""
+        if now >= self.look_again.due:
+            read = partial(_ask, self.registry, count_others=self._rounds.serving)
+            self._calls.start(f"{self.name} look", read, self._looked)
+        if self._watching and now >= self._watch_again.due:
+            watch = partial(self.registry.watch, self._cursor, WATCH_FOR)
+            self._calls.start(f"{self.name} watch", watch, self._watched)
 
-        Ask again after *every* seconds at the latest, and sooner while its answer
-        is not the *wanted* one (None: any will do).
-        """
+    @property
+    def _watching(self) -> bool:
+        return self._watches and not self._rounds.serving
+
+    def _looked(self, done: Done) -> None:
         self.look_error = done.error
         if done.error is not None:
             self.word = None
-            self.look.later(done.answered)
+            self.look_again.later(done.answered)
             return
-        listed, stragglers = done.value
+        listed, stragglers, others = done.value
         self.word = Word(listed, stragglers, done.asked)
-        if wanted in {None, listed} and not stragglers:
-            self.look.after(every, done.answered)
+        self.others = self.others if others is None else others
+        phase = self._rounds.phase()
+        if phase in ACTING and (stragglers or listed is not (phase is Phase.RESTORING)):
+            self.look_again.later(done.answered)  # not yet what was asked for: look again soon
+        elif phase is Phase.SERVING:
+            self.look_again.after(AT_REST, done.answered)
         else:
-            self.look.later(done.answered)
+            self.look_again.after(WATCH_FOR if self._watches else POLL, done.answered)
 
-    def watched(self, done: Done) -> None:
-        """Take in that the registry's word may have changed, or that it cannot be watched."""
-        self.cursor = done.value
+    def _watched(self, done: Done) -> None:
+        self._cursor = done.value
         if done.error is not None:
-            self.watch.later(done.answered)
+            self._watch_again.later(done.answered)
         elif done.value is None:
-            self.watches = False
+            self._watches = False
         else:
-            self.watch.now()
-            self.look.now()
+            self._watch_again.now()
+            self.look_again.now()
 
     def says(self, since: float) -> Word | None:
         """Return its word if it was asked after *since*, and after it acknowledged the action."""
@@ -92,84 +134,96 @@ class RegistryView:
             return None
         return self.word
 
+    def dues(self) -> Iterator[float]:
+        """Yield when each call that is not under way is due; those under way wake the loop."""
+        yield from self._calls.due(f"{self.name} look", self.look_again)
+        if self._watching:
+            yield from self._calls.due(f"{self.name} watch", self._watch_again)
+        to_act = self.acknowledged is None and self.refused is None
+        if to_act and self._rounds.phase() in ACTING:
+            yield from self._calls.due(f"{self.name} act", self._act_again)
+
 
 class ProbeView:
     """One probe: its last reading and the time it has seen the app quiet."""
 
-    def __init__(self, probe: IdleProbe, chance: random.Random) -> None:
-        self.probe = probe
+    def __init__(self, probe: IdleProbe, heard: Callable[[str], None], rounds: Rounds) -> None:
+        self.probe, self._heard = probe, heard
+        self._calls, self._rounds = rounds.calls, rounds
         self.name = probe.name
         self.window = QuietWindow()
         self.reading: Reading | None = None
         self.asked: float | None = None
         self.error: AgentError | None = None
-        self.look = Backoff(0.05, 1.0, chance)
+        self._again = Backoff(READ, 1.0, rounds.chance)
 
-    def looked(self, done: Done, every: float) -> None:
-        """Take in a reading; the next one begins *every* seconds after this one began."""
-        self.asked, self.error = done.asked, done.error
-        if done.error is None:
-            self.reading = done.value
-            self.window.saw(done.value, done.asked, done.answered)
-            self.look.after(every, done.asked)
-        else:
-            self.reading = None
+    def begin(self) -> None:
+        """Begin a phase: it must be seen quiet anew."""
+        self.window.broken()
+        self._again.now()
+
+    def look(self, now: float) -> None:
+        """Begin a reading if one is due."""
+        if now >= self._again.due:
+            busy = self.reading is not None and not self.reading.idle
+            held = HELD if busy and self._rounds.phase() is Phase.DRAINING else 0.0
+            self._calls.start(f"{self.name} read", partial(self.probe.read, held), self._looked)
+
+    def _looked(self, done: Done) -> None:
+        self.asked, self.error, self.reading = done.asked, done.error, done.value
+        if done.error is not None or self.reading is None:
             self.window.broken()
-            self.look.later(done.answered)
+            self._again.later(done.answered)
+            return
+        self.window.saw(self.reading, done.asked, done.answered)
+        every = {Phase.SERVING: AT_REST, Phase.DRAINING: READ}
+        self._again.after(every.get(self._rounds.phase(), READ_AT_EASE), done.asked)
+        if self.reading.mark:
+            self._heard(self.reading.mark)
 
-    @property
-    def busy(self) -> bool:
-        """Whether the last reading showed work in flight."""
-        return self.reading is not None and not self.reading.idle
-
-
-class ProcessView:
-    """The process under drain: whether it has exited, and who is in its place."""
-
-    def __init__(self, chance: random.Random) -> None:
-        self.presence: Presence | None = None
-        self.asked = 0.0
-        self.about: Process | None = None  # the process that the presence speaks of
-        self.look = Backoff(0.05, 1.0, chance)
-        self.exit = Backoff(0.05, 0.05, chance)
-
-    def may_have_exited(self, done: Done) -> None:
-        """Look again at once: a wait for its exit has ended."""
-        self.look.now()
-        self.exit.later(done.answered)
-
-    def looked(self, done: Done, about: Process | None, every: float) -> None:
-        """Take in what was seen of *about*."""
-        self.about, self.asked = about, done.asked
-        if done.error is None:
-            self.presence = done.value
-            self.look.after(every, done.answered)
-        else:
-            self.presence = Presence(exited=False, running=None, note=str(done.error))
-            self.look.later(done.answered)
+    def dues(self) -> Iterator[float]:
+        """Yield when the next reading is due, if none is under way."""
+        yield from self._calls.due(f"{self.name} read", self._again)
 
 
 class ReadyView:
     """One readiness check, and how often in a row it has passed."""
 
-    def __init__(self, check: ReadyCheck, chance: random.Random) -> None:
-        self.check = check
+    def __init__(self, check: ReadyCheck, rounds: Rounds) -> None:
+        self.check, self._calls = check, rounds.calls
         self.passed = 0
         self.error: AgentError | None = None
-        self.look = Backoff(check.every, check.every, chance)
+        self._again = Backoff(check.every, check.every, rounds.chance)
+        self._turn = 0
 
     def begin(self) -> None:
         """Forget earlier passes: they may have been those of another process."""
-        self.passed = 0
-        self.look.now()
+        self.passed, self.error = 0, None
+        self._turn += 1
+        self._again.now()
 
-    def looked(self, done: Done) -> None:
-        """Take in one check."""
-        self.error = done.error
-        self.passed = self.passed + 1 if done.error is None else 0
-        self.look.after(self.check.every, done.answered)
+    def look(self, now: float) -> None:
+        """Begin a check if one is due."""
+        if now >= self._again.due:
+            name = f"{self.check.name} ready"
+            self._calls.start(name, self.check.ask, partial(self._looked, self._turn))
+
+    def _looked(self, turn: int, done: Done) -> None:
+        if turn == self._turn:
+            self.error = done.error
+            self.passed = self.passed + 1 if done.error is None else 0
+            self._again.after(self.check.every, done.answered)
+
+    def dues(self) -> Iterator[float]:
+        """Yield when the next check is due, if none is under way."""
+        yield from self._calls.due(f"{self.check.name} ready", self._again)
 
     @property
     def ready(self) -> bool:
         """Whether it has passed as often as it must."""
         return self.passed >= self.check.passes
+
+
+def _ask(registry: Registry, *, count_others: bool) -> tuple[bool, Sequence[str], int | None]:
+    others = registry.others() if count_others else None
+    return registry.lists(), registry.stragglers(), others
