@@ -1,0 +1,40 @@
+"""Which real servers the tests run, and where Debian has them. A new server is one entry."""
+
+from dataclasses import dataclass
+
+LIBC = ("libc6",)
+NGINX = (*LIBC, "libcrypt1", "libpcre2-8-0", "zlib1g", "nginx", "nginx-common")
+NGINX_22 = (*NGINX, "libssl3")
+NGINX_26 = (*NGINX, "libssl3t64", "libzstd1")
+SYSTEMD = ("libsystemd0", "libcap2", "libgcrypt20", "libgpg-error0", "liblz4-1", "liblzma5")
+_REDIS = ("libatomic1", "libjemalloc2", "liblua5.1-0", "liblzf1", "libssl3", "libzstd1")
+REDIS = (*LIBC, *SYSTEMD, *_REDIS, "lua-bitop", "lua-cjson", "redis-tools", "redis-server")
+TRACING = ("libopentracing-c-wrapper0", "libopentracing1", "libstdc++6", "libgcc-s1")
+_HAPROXY = ("libcrypt1", "liblua5.3-0", "libpcre2-8-0", "libssl3", "libzstd1", "haproxy")
+HAPROXY = (*LIBC, *SYSTEMD, *TRACING, *_HAPROXY)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One program of one version: which packages it needs and how it says its version."""
+
+    name: str
+    suite: str  # of Debian; the newest package in its main archive is taken
+    packages: tuple[str, ...]  # its own and those of the libraries it is linked with
+    program: str  # where it lies in its package
+    says: str  # part of what it prints when asked for its version
+    version: str = "--version"  # how to ask
+
+
+SERVERS = {
+    server.name: server
+    for server in (
+        Server("consul", "bullseye", (*LIBC, "consul"), "usr/bin/consul", "Consul v", "version"),
+        Server("etcd-3.4", "bookworm", (*LIBC, "etcd-server"), "usr/bin/etcd", "Version: 3.4."),
+        Server("etcd-3.5", "trixie", (*LIBC, "etcd-server"), "usr/bin/etcd", "Version: 3.5."),
+        Server("nginx-1.22", "bookworm", NGINX_22, "usr/sbin/nginx", "nginx/1.22.", "-v"),
+        Server("nginx-1.26", "trixie", NGINX_26, "usr/sbin/nginx", "nginx/1.26.", "-v"),
+        Server("redis", "bookworm", REDIS, "usr/bin/redis-server", "Redis server v="),
+        Server("haproxy", "bookworm", HAPROXY, "usr/sbin/haproxy", "HAProxy version", "-v"),
+    )
+}
