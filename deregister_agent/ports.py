@@ -68,6 +68,11 @@ class Registry(Protocol):
         """Name what may still send work along old routes; empty when nothing can."""
         return ()
 
+    def notes(self, snapshot: Snapshot | None) -> Sequence[str]:
+        """Say what a person should know of this registry and of its snapshot. No I/O."""
+        del snapshot
+        return ()
+
     def others(self) -> int | None:
         """Count the other instances that would still get work; None if it cannot tell."""
         return None
