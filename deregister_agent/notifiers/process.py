@@ -1,0 +1,198 @@
+"""
+End the drained process: SIGTERM, and SIGKILL for what is still there after a while.
+
+For hosts where nothing else would: no systemd, no Kubernetes. Only ever the very
+process that was drained: each one is held by a pidfd (man 2 pidfd_open, Linux 5.3)
+and its start time compared after that, so a signal cannot reach a successor that
+was given the same number.
+"""
+
+import os
+import selectors
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from deregister_agent.clock import SystemClock
+from deregister_agent.errors import NotifyError
+from deregister_agent.model import Announcement, Event, Instance
+from deregister_agent.options import NotifierOptions
+from deregister_agent.ports import Notifier
+
+_MAY_KILL = (Announcement.DRAINED, Announcement.FORCED)
+_AFTER_KILL = 5.0  # a killed process that is still there then hangs in the kernel
+_PARENT, _START = 1, 19  # fields 4 and 22 of /proc/<pid>/stat, counted after the name
+
+
+class Options(NotifierOptions):
+    """The keys of a ``process`` notifier."""
+
+    announces: tuple[Announcement, ...] = _MAY_KILL
+    """Which announcements end the process: "drained", "forced", or both."""
+    grace: Annotated[float, Field(ge=0, le=600)] = 10.0
+    """How long the process may take to exit after SIGTERM, in seconds; then comes SIGKILL."""
+
+    @field_validator("announces")
+    @classmethod
+    def _only_safe_ones(cls, announces: tuple[Announcement, ...]) -> tuple[Announcement, ...]:
+        if not set(announces) <= set(_MAY_KILL):
+            raise ValueError('only "drained" and "forced" may end a process')
+        return announces
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A process that was drained and has not exited, held so that its number means it."""
+
+    pid: int
+    parent: int
+    descriptor: int
+
+    def fileno(self) -> int:
+        """Return the pidfd: it becomes readable when the process has exited."""
+        return self.descriptor
+
+    def close(self) -> None:
+        """Let go of it."""
+        os.close(self.descriptor)
+
+
+class ProcessEnd(Notifier):
+    """Ends the drained process and waits until it has exited."""
+
+    def __init__(self, options: Options) -> None:
+        self.name = options.label
+        self.announces = frozenset(options.announces)
+        self._grace = options.grace
+        self._boot_id = SystemClock().boot_id()
+
+    def announce(self, event: Event) -> None:
+        """Return once every process that was drained has exited. One that has is no error."""
+        pids = self._drained(event)
+        try:
+            with _held(pids) as held:
+                left = self._ended(held)
+        except OSError as e:
+            hint = "; run the agent as the app's user, or as root" if _denied(e) else ""
+            raise self._refused(event, f"{e}{hint}") from e
+        if left:
+            raise self._refused(event, f"{_named(left)} still there after SIGKILL")
+
+    def _drained(self, event: Event) -> Mapping[int, int]:
+        """Return which pids to end, with their start times. Raises NotifyError if not known."""
+        if event.kind not in _MAY_KILL:
+            raise self._refused(event, f'"{event.kind}" does not mean that it may be killed')
+        process = event.process
+        if process is not None and process.boot_id != self._boot_id:
+            return {}  # the host was booted since: all of them have exited
+        if process is None or not process.pids:
+            raise self._refused(
+                event,
+                "it is not known which process the app is; configure a pid file or a systemd "
+                "unit for the instance, or let the agent see the app's processes (same user or "
+                "root, same pid namespace)",
+            )
+        pids = dict(process.pids)
+        if forbidden := sorted(pid for pid in pids if pid <= 1 or pid == os.getpid()):
+            raise self._refused(event, f"pid {forbidden[0]} is init or the agent itself")
+        return pids
+
+    def _ended(self, held: list[_Held]) -> list[_Held]:
+        """Ask the roots to exit, kill what does not; return what is left then."""
+        pids = {process.pid for process in held}
+        for process in held:
+            if process.parent not in pids:  # a pre-fork parent ends its own workers
+                _signal(process, signal.SIGTERM)
+        left = _still_there(held, self._grace)
+        for process in left:
+            _signal(process, signal.SIGKILL)
+        return _still_there(left, _AFTER_KILL)
+
+    def _refused(self, event: Event, why: str) -> NotifyError:
+        return NotifyError(self.name, f"end the process of {event.instance}", why)
+
+
+@contextmanager
+def _held(pids: Mapping[int, int]) -> Iterator[list[_Held]]:
+    """Hold each of *pids* that is still the process with this start time."""
+    with ExitStack() as stack:
+        held = []
+        for pid, start in pids.items():
+            process = _hold(pid, start)
+            if process is not None:
+                held.append(stack.enter_context(closing(process)))
+        yield held
+
+
+def _hold(pid: int, start: int) -> _Held | None:
+    """
+    Return a hold on *pid*; None if it is not, or no longer, the one with this start time.
+
+    First the pidfd, then the start time: what is held existed before it was looked at.
+    """
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        fields = []  # exited in between
+    except BaseException:
+        os.close(descriptor)
+        raise
+    if not fields or int(fields[_START]) != start:
+        os.close(descriptor)
+        return None
+    return _Held(pid, int(fields[_PARENT]), descriptor)
+
+
+def _signal(process: _Held, number: signal.Signals) -> None:
+    """Send a signal; a process that has exited meanwhile needs none."""
+    try:
+        signal.pidfd_send_signal(process.descriptor, number)
+    except ProcessLookupError:
+        return
+    except PermissionError as e:
+        raise PermissionError(
+            e.errno, f"not allowed to send {number.name} to pid {process.pid}"
+        ) from e
+
+
+def _still_there(held: list[_Held], timeout: float) -> list[_Held]:
+    """Wait until all have exited, for at most *timeout* seconds; return those that have not."""
+    end = time.monotonic() + timeout
+    left = list(held)
+    with selectors.DefaultSelector() as selector:
+        for process in held:
+            selector.register(process, selectors.EVENT_READ)
+        while left:
+            wait = max(0.0, end - time.monotonic())
+            exited = selector.select(wait)
+            for key, _ in exited:
+                selector.unregister(key.fileobj)
+                left = [process for process in left if process.descriptor != key.fd]
+            if not exited and wait == 0:
+                break
+    return left
+
+
+def _denied(error: OSError) -> bool:
+    return isinstance(error, PermissionError)
+
+
+def _named(left: list[_Held]) -> str:
+    pids = ", ".join(str(process.pid) for process in left)
+    return f"pid {pids} is" if len(left) == 1 else f"pids {pids} are"
+
+
+def build(options: Options, instance: Instance) -> ProcessEnd:
+    """Return the notifier; every event says which process was drained."""
+    del instance
+    return ProcessEnd(options)
