@@ -1,0 +1,43 @@
+# Two commands do all the set-up on a fresh machine: make demo, make test.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint unit servers simulation bench clean
+.DEFAULT_GOAL := test
+
+$(VENV)/demo: pyproject.toml scripts/environment
+	scripts/environment $(PYTHON) $(VENV) -e .
+	@touch $@
+
+$(VENV)/test: pyproject.toml scripts/environment
+	scripts/environment $(PYTHON) $(VENV) -e '.[test]'
+	@touch $@
+
+demo: $(VENV)/demo  ## a rolling restart under load, on the embedded default
+	$(BIN)/deregister-agent demo
+
+servers: $(VENV)/test  ## real servers, unpacked into .servers where they are not on PATH
+	$(BIN)/python -m tests.servers fetch
+
+lint: $(VENV)/test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint servers  ## everything, real servers included
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+unit: $(VENV)/test  ## what needs no server
+	$(BIN)/python -m pytest -n 2 tests/unit tests/contract
+
+simulation: $(VENV)/test  ## 100,000 seeds
+	$(BIN)/python -m tests.simulation --seeds 100000
+
+bench: servers
+	$(BIN)/python -m bench.latency
+	$(BIN)/python -m bench.footprint
+
+clean:
+	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
