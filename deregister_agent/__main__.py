@@ -1,0 +1,5 @@
+"""``python -m deregister_agent`` is the command line."""
+
+from deregister_agent.cli import main
+
+main()

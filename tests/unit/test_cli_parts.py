@@ -1,0 +1,223 @@
+"""The parts of the command line that need no agent: addresses, patience, views, last lines."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deregister_agent import follow as following
+from deregister_agent.client import DEFAULT_TOKEN_FILE, DEFAULT_URL, Answer, Unreachable, address
+from deregister_agent.follow import ExitCode, Failed, Word, ending, follow, refusal
+from deregister_agent.model import Drain, Outcome, Phase
+from deregister_agent.progress import Live, Plain, Silent, clean, counted, describe, summary
+from deregister_agent.serve import ServerOptions
+from deregister_agent.standalone import drain_code, restore_code
+
+
+def report(phase: str = "draining", **more: Any) -> dict[str, Any]:
+    return {
+        "instance": {"name": "orders-1", "service": "orders", "address": "10.0.0.7", "port": 80},
+        "phase": phase,
+        "remaining": 12.0,
+        "registries": [{"name": "consul", "listed": False, "stragglers": []}],
+        "probes": [{"name": "tcp", "in_flight": {"connections": 1}}],
+        **more,
+    }
+
+
+@pytest.mark.parametrize(
+    ("server", "url"),
+    [
+        ("", DEFAULT_URL),
+        ("listen = []", DEFAULT_URL),
+        ("listen = 3", DEFAULT_URL),
+        ("listen = ['127.0.0.1:9', 'unix:/run/a.sock']", "http://127.0.0.1:9"),
+        ("listen = ['unix:/run/a.sock', '127.0.0.1:9']", "unix:/run/a.sock"),
+        ("listen = ['[::1]:9']", "http://[::1]:9"),
+        ("listen = ['0.0.0.0:9']\n[server.tls]", "https://127.0.0.1:9"),
+        ("listen = ['[::]:9']\n[server.tls]", "https://[::1]:9"),
+        ("listen = ['0.0.0.0:9', 'unix:/run/a.sock']\n[server.tls]", "unix:/run/a.sock"),
+    ],
+)
+def test_the_first_listen_entry_is_where_the_agent_is(
+    tmp_path: Path, server: str, url: str
+) -> None:
+    """Every form of listen becomes a URL; a Unix socket goes before TLS."""
+    config = tmp_path / "config.toml"
+    config.write_text(f"[server]\n{server}\n")
+    assert address(config, None, None).url == url
+    assert address(config, "http://other:1", None).url == "http://other:1"
+
+
+@pytest.mark.parametrize("text", [None, b"not = toml = at all", b"server = 3", b"\xff"])
+def test_a_configuration_that_cannot_be_read_means_defaults(
+    tmp_path: Path, text: bytes | None
+) -> None:
+    """Who may not read the configuration may still talk to the agent where it usually is."""
+    config = tmp_path / "config.toml"
+    if text is not None:
+        config.write_bytes(text)
+    found = address(config, None, None)
+    assert (found.url, found.token_file) == (DEFAULT_URL, DEFAULT_TOKEN_FILE)
+
+
+def test_the_defaults_are_those_of_the_server() -> None:
+    """Client and server agree on where the agent listens and where its token lies."""
+    options = ServerOptions()
+    assert [f"http://{options.listen[0]}", options.token_file] == [DEFAULT_URL, DEFAULT_TOKEN_FILE]
+
+
+class Absent:
+    """An agent that answers so many times and then never again."""
+
+    def __init__(self, answers: int, remaining: float | None) -> None:
+        self.answers, self.remaining, self.asked = answers, remaining, 0
+
+    def __call__(self, wait: float) -> Word:
+        self.asked += 1
+        if self.asked > self.answers:
+            raise Unreachable("no answer from the agent")
+        return Word(None, report(remaining=self.remaining))
+
+
+@pytest.mark.parametrize(("answers", "remaining"), [(0, None), (2, 0.05), (2, None)])
+def test_an_agent_that_stays_away_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, answers: int, remaining: float | None
+) -> None:
+    """Past the deadline that was told last, nobody waits any longer; before it, they do."""
+    monkeypatch.setattr(following, "PAUSE", 0.01)
+    monkeypatch.setattr(following, "SLACK", 0.1)
+    agent = Absent(answers, remaining)
+    with pytest.raises(Unreachable):
+        follow(agent, Silent(), patience=0.05)
+    assert agent.asked > answers + 1
+
+
+def test_a_drain_that_ends_is_returned_with_its_code() -> None:
+    """The first word with a code ends it, and is shown before."""
+    out = io.StringIO()
+    words = iter([Word(None, report()), Word(ExitCode.DONE, report("drained", remaining=None))])
+    word = follow(lambda _: next(words), Plain(out), patience=1.0)
+    assert word.code is ExitCode.DONE
+    assert [line.split()[2].rstrip(",") for line in out.getvalue().splitlines()] == [
+        "draining",
+        "drained",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(400, 2), (401, 2), (403, 2), (404, 2), (409, 4), (422, 2)]
+)
+def test_a_refusal_has_the_code_of_its_reason(status: int, code: int) -> None:
+    """What a person must change is 2; the guard's refusal is 4."""
+    error = refusal(Answer(status, {"detail": "why"}))
+    assert isinstance(error, Failed)
+    assert error.code == code
+    assert "why" in str(error)
+
+
+def test_an_agent_in_trouble_is_tried_later() -> None:
+    """5xx says nothing about the drain: like no answer."""
+    assert isinstance(refusal(Answer(503, {"detail": "the journal is full"})), Unreachable)
+
+
+DRAINED = {Outcome.DRAINED, Outcome.APP_EXITED}
+
+
+@pytest.mark.parametrize("outcome", [None, *Outcome])
+@pytest.mark.parametrize("phase", Phase)
+def test_standalone_says_drained_only_when_it_is(phase: Phase, outcome: Outcome | None) -> None:
+    """Of all phases and outcomes, 0 means drained or gone with a good outcome; nothing else."""
+    code = drain_code(Drain("d", "orders-1", phase, 0.0, 0.0, outcome=outcome))
+    good = phase in {Phase.DRAINED, Phase.GONE} and outcome in DRAINED
+    assert (code is ExitCode.DONE) is good
+    assert (code is ExitCode.EXPIRED) is (outcome is Outcome.EXPIRED)
+
+
+@pytest.mark.parametrize("phase", Phase)
+def test_standalone_says_serving_only_when_it_is(phase: Phase) -> None:
+    """0 means serving; a restore that is overdue is 3; another phase was not asked for."""
+    drain = Drain("d", "orders-1", phase, 0.0, 0.0)
+    overdue = Drain("d", "orders-1", phase, 0.0, 0.0, overdue=True)
+    assert (restore_code(drain) is ExitCode.DONE) is (phase is Phase.SERVING)
+    assert (restore_code(drain) is None) is (phase is Phase.RESTORING)
+    assert (restore_code(overdue) is ExitCode.EXPIRED) is (phase is Phase.RESTORING)
+
+
+def test_only_a_good_end_says_safe_to_kill() -> None:
+    """The words "safe to kill" come with exit code 0 and with nothing else."""
+    for code in ExitCode:
+        for outcome in ("drained", "expired", "cancelled", "refused", None):
+            for restore in (True, False):
+                line = ending(Word(code, report(drain={"outcome": outcome})), restore=restore)
+                safe = code is ExitCode.DONE and not restore
+                assert ("safe to kill" in line) is safe
+
+
+def test_plain_prints_changes_and_not_the_passing_of_time() -> None:
+    """Seconds that pass are no change; a count that changes is."""
+    out = io.StringIO()
+    view = Plain(out)
+    for quiet, count in (("0.1", 2), ("0.6", 2), ("0.2", 1)):
+        blocking = [f"quiet for {quiet} of 2 s", f"{count} requests in flight"]
+        view.show(report(blocking=blocking))
+    view.say("no answer; will try again for 20 s")
+    view.say("no answer; will try again for 19 s")
+    assert len(out.getvalue().splitlines()) == 3
+
+
+def test_live_draws_over_what_it_drew() -> None:
+    """The cursor goes up by exactly the lines drawn before, a message below them included."""
+    out = io.StringIO()
+    view = Live(out, colour=False)
+    view.show(report(blocking=["a", "b"]))
+    view.say("no answer from the agent")
+    view.show(report())
+    frames = out.getvalue().split("\x1b[J")
+    assert [frame[-len("\x1b[5F") :] for frame in frames[1:3]] == ["\x1b[5F", "\x1b[6F"]
+    assert frames[1].count("\n") == 5
+    assert frames[2].count("\n") == 6
+
+
+def test_live_never_draws_more_than_the_screen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report longer than the terminal is cut: the cursor cannot go up past its top."""
+    monkeypatch.setenv("LINES", "5")
+    monkeypatch.setenv("COLUMNS", "80")
+    out = io.StringIO()
+    Live(out, colour=False).show(report(notes=["note"] * 20))
+    assert out.getvalue().count("\n") == 4
+
+
+def test_what_is_not_known_is_said_so() -> None:
+    """A registry or probe without a word is shown as such, never as good news."""
+    lines = describe(
+        report(
+            registries=[{"name": "etcd", "listed": None, "error": "no answer within 3.0 s"}],
+            probes=[{"name": "tcp", "in_flight": None}],
+            error="the journal cannot be written",
+        )
+    )
+    assert lines[1:] == [
+        "  registry  etcd         has not told: no answer within 3.0 s",
+        "  probe     tcp          has not told",
+        "  TROUBLE   the journal cannot be written",
+    ]
+
+
+def test_stragglers_are_shown() -> None:
+    """A registry that has let go but has old workers left is not shown as done."""
+    word = {"name": "nginx", "listed": False, "stragglers": ["worker 17"], "acknowledged": True}
+    text = "\n".join(describe(report(registries=[word])))
+    assert "does not list it, but has stragglers, acknowledged, worker 17" in text
+    assert "has stragglers" in summary(report(registries=[word]))
+
+
+def test_counts_are_english() -> None:
+    """One request, two requests."""
+    assert counted({"requests": 1, "tasks": 2}) == "1 request, 2 tasks"
+
+
+def test_control_characters_do_not_reach_the_terminal() -> None:
+    """Names and errors come from elsewhere."""
+    assert clean("a\x1b[2J\r\nb\x9bc") == "a [2J  b c"
