@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -25,6 +25,15 @@ def wait_for(condition: Callable[[], object], what: str, limit: float = 20.0) ->
     while not condition():
         assert time.monotonic() < end, f"never happened: {what}"
         time.sleep(0.01)
+
+
+def descriptors(*of: str) -> list[str]:
+    """Return what this process has open whose name has one of these words in it."""
+    names = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # the one that lists them has gone already
+            names.append(str(descriptor.readlink()))
+    return sorted(name for name in names if any(word in name for word in of))
 
 
 def started(pid: int) -> int:

@@ -128,6 +128,7 @@ class TestExactness:
         "text",
         [
             f"- targets: &t [{OURS}]\n- targets: *t\n",
+            f"- targets: &t\n  - {OURS}\n  - a:1\n- targets: *t\n",
             f"- targets:\n  - &a {OURS}\n  labels: {{x: *a}}\n",
             f"- targets:\n  - >-\n    {OURS}\n# mine\n",
         ],
@@ -185,6 +186,15 @@ class TestRestore:
         ours.restore(snapshot)
         expected = [new, {**groups[0], "targets": ["z:1", OURS], "owner": "me"}]
         assert json.loads(path.read_text()) == expected
+
+    def test_of_groups_with_equal_labels_the_same_one(self, tmp_path: Path) -> None:
+        """Two groups with the same labels: the target goes back to the one that it was in."""
+        path = written(tmp_path, f"- targets: [a:1]\n- targets: [b:1, {OURS}]\n")
+        ours = registry(path)
+        snapshot = ours.snapshot()
+        ours.withdraw()
+        ours.restore(snapshot)
+        assert [g["targets"] for g in data(path)] == [["a:1"], ["b:1", OURS]]
 
     @pytest.mark.parametrize(
         ("name", "text"),
