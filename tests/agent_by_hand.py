@@ -1,0 +1,220 @@
+"""A stand-in for the agent, with behaviour: drains that the test moves by hand."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from deregister_agent.drain import after_start, after_stop
+from deregister_agent.errors import JournalError, Refused
+from deregister_agent.model import UNFINISHED, Drain, Outcome, Phase, StopRequest
+
+NOW = "2026-11-21T03:45:00.000Z"
+
+
+class FakeJournal:
+    """Keeps drains and events in memory; unreadable when told so."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.records: list[dict[str, Any]] = []
+        self.lines: list[dict[str, Any]] = []
+        self.broken = False
+
+    def check(self) -> None:
+        if self.broken:
+            raise JournalError("cannot write the journal: disk full")
+
+    def add_event(self, kind: str, drain: Drain) -> None:
+        with self.changed:
+            event = {
+                "id": len(self.lines) + 1,
+                "kind": kind,
+                "instance": drain.instance,
+                "drain": drain.id,
+                "at": NOW,
+                "detail": {},
+            }
+            self.lines.append(event)
+            self.changed.notify_all()
+
+    def drains(self, instance: str, limit: int) -> list[dict[str, Any]]:
+        self.check()
+        found = [one for one in reversed(self.records) if one["instance"] == instance]
+        return found[:limit]
+
+    def drain(self, instance: str, drain: str) -> dict[str, Any] | None:
+        for one in self.drains(instance, 1000):
+            if one["id"] == drain:
+                return {**one, "events": [e for e in self.lines if e["drain"] == drain]}
+        return None
+
+    def events_after(self, event: int, limit: int) -> list[dict[str, Any]]:
+        self.check()
+        return self.lines[event : event + limit]
+
+    def last_event(self) -> int:
+        self.check()
+        return len(self.lines)
+
+
+class FakeLoop:
+    """One instance. Counts who waits, so that a test can tell when a waiter has left."""
+
+    def __init__(self, name: str, journal: FakeJournal) -> None:
+        self.name = name
+        self.journal = journal
+        self.drain = Drain.never(name)
+        self.changed = threading.Condition()
+        self.closed = False
+        self.waiting = 0
+        self.requests: list[StopRequest] = []
+        self.others: int | None = None
+
+    def stop_traffic(self, request: StopRequest) -> None:
+        self.requests.append(request)
+        self.journal.check()
+        if self.others == 0 and not request.force:
+            raise Refused(self.name, "consul", 0, 1)
+        phase = after_stop(self.drain.phase)
+        if phase is not self.drain.phase:
+            drain = Drain(
+                id=f"d{len(self.journal.records) + 1}",
+                instance=self.name,
+                phase=phase,
+                since=0.0,
+                deadline=180.0,
+                reason=request.reason,
+                asked_by=request.asked_by,
+            )
+            self.journal.records.append(self._record(drain))
+            self.move(drain)
+
+    def start_traffic(self, reason: str, asked_by: str) -> None:
+        self.journal.check()
+        self.move(replace(self.drain, phase=after_start(self.drain.phase)))
+
+    def move(self, drain: Drain) -> None:
+        with self.changed:
+            self.drain = drain
+            self.changed.notify_all()
+        self.journal.add_event(drain.phase, drain)
+
+    def to(self, phase: Phase, outcome: Outcome | None = None, **more: Any) -> None:
+        """Stand in *phase*, whatever was before."""
+        drain_id = self.drain.id or "d0"
+        self.move(replace(self.drain, id=drain_id, phase=phase, outcome=outcome, **more))
+
+    def wait(self, final: Callable[[Drain], bool], timeout: float) -> Drain:
+        with self.changed:
+            self.waiting += 1
+            self.changed.wait_for(lambda: self.closed or final(self.drain), timeout)
+            self.waiting -= 1
+            return self.drain
+
+    def close(self) -> None:
+        with self.changed:
+            self.closed = True
+            self.changed.notify_all()
+
+    def report(self) -> dict[str, Any]:
+        drain = self.drain
+        unfinished = drain.phase in UNFINISHED
+        return {
+            "instance": {
+                "name": self.name,
+                "service": "orders",
+                "address": "10.0.0.7",
+                "port": 8080,
+            },
+            "phase": drain.phase,
+            "since": NOW,
+            "deadline": NOW if unfinished else None,
+            "remaining": 171.2 if unfinished else None,
+            "drain": self._shown(drain) if drain.id else None,
+            "in_flight": {"requests": 3},
+            "blocking": ["3 requests in flight (http_json)"] if unfinished else [],
+            "notes": [],
+            "registries": [
+                {
+                    "name": "consul",
+                    "listed": False,
+                    "acknowledged": True,
+                    "stragglers": [],
+                    "others": 2,
+                    "asked": NOW,
+                    "error": None,
+                }
+            ],
+            "probes": [
+                {
+                    "name": "http_json",
+                    "in_flight": {"requests": 3},
+                    "started": 17,
+                    "asked": NOW,
+                    "error": None,
+                }
+            ],
+            "process": {"pids": [123], "exited": False, "note": ""},
+            "ready": None,
+            "error": None,
+        }
+
+    def _shown(self, drain: Drain) -> dict[str, Any]:
+        return {
+            "id": drain.id,
+            "outcome": drain.outcome,
+            "reason": drain.reason,
+            "asked_by": drain.asked_by,
+            "forced": drain.forced,
+            "on_deadline": drain.on_deadline,
+        }
+
+    def _record(self, drain: Drain) -> dict[str, Any]:
+        return {
+            "id": drain.id,
+            "instance": drain.instance,
+            "phase": drain.phase,
+            "outcome": drain.outcome,
+            "started": NOW,
+            "ended": None,
+            "reason": drain.reason,
+            "asked_by": drain.asked_by,
+            "forced": drain.forced,
+        }
+
+
+class FakeAgent:
+    """Has the instances it is told to have."""
+
+    def __init__(self, *names: str) -> None:
+        self.journal = FakeJournal()
+        self.instances = {name: FakeLoop(name, self.journal) for name in names}
+        self.trouble: str | None = None
+        self.started = self.stopped = False
+        self.listening = 0  # streams of events that wait
+
+    def start(self) -> None:
+        self.started = True
+
+    def stop(self) -> None:
+        self.stopped = True
+        for loop in self.instances.values():
+            loop.close()
+        with self.journal.changed:
+            self.journal.changed.notify_all()
+
+    def healthy(self) -> str | None:
+        return self.trouble
+
+    def metrics(self) -> bytes:
+        waiting = sum(loop.waiting for loop in self.instances.values())
+        return f"waiting {waiting}\nlistening {self.listening}\n".encode()
+
+    def wait_event(self, after: int, timeout: float) -> None:
+        with self.journal.changed:
+            self.listening += 1
+            self.journal.changed.wait_for(
+                lambda: self.stopped or len(self.journal.lines) > after, timeout
+            )
+            self.listening -= 1
