@@ -123,7 +123,7 @@ def asker() -> str:
         user = getpass.getuser()
     except (KeyError, OSError):  # a uid without a name; OSError from Python 3.13 on
         user = str(os.getuid())
-    return f"{user} (command line)" if user.isascii() and user.isprintable() else "command line"
+    return user if user.isascii() and user.isprintable() else str(os.getuid())
 
 
 def path_of(name: str, *more: str) -> str:

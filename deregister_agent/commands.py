@@ -130,5 +130,6 @@ def _begun(report: Mapping[str, Any], hint: str, *, as_json: bool) -> ExitCode:
 
 def _drain_line(one: Mapping[str, Any]) -> str:
     end = f"{one['outcome'] or one['phase']} {one['ended'] or 'under way'}"
-    marks = " forced" if one["forced"] else ""
-    return clean(f"{one['started']}  {end}{marks}  {one['asked_by']}  {one['reason']}  {one['id']}")
+    forced = "forced" if one["forced"] else ""
+    parts = [one["started"], end, forced, one["id"], one["asked_by"], one["reason"]]
+    return clean("  ".join(filter(None, parts)))

@@ -136,8 +136,8 @@ def summary(report: Report) -> str:
     """Return one line: the phase, what each registry says, what is in flight and waited for."""
     parts = [str(report["phase"])]
     parts += [f"{one['name']} {_listing(one)}" for one in report.get("registries", [])]
-    if report.get("in_flight"):
-        parts.append(f"in flight: {counted(report['in_flight'])}")
+    if in_hand := counted(report.get("in_flight") or {}):
+        parts.append(f"in flight: {in_hand}")
     text = ", ".join(parts)
     if report.get("blocking"):
         text += f"; waits for: {'; '.join(report['blocking'])}"
@@ -161,10 +161,11 @@ def describe(report: Report, paint: Paint = unpainted) -> list[str]:
 
 
 def counted(counts: Mapping[str, int]) -> str:
-    """Return counts by kind as text: ``3 requests, 1 task``."""
+    """Return counts by kind as text, without those of zero: ``3 requests, 1 task``."""
     return ", ".join(
         f"{count} {kind.removesuffix('s') if count == 1 else kind}"
         for kind, count in counts.items()
+        if count
     )
 
 
@@ -198,7 +199,7 @@ def _registry(registry: Report, paint: Paint) -> str:
     if registry.get("acknowledged"):
         more.append("acknowledged")
     if registry.get("others") is not None:
-        more.append(f"{registry['others']} others")
+        more.append(f"others: {registry['others']}")
     more += registry.get("stragglers") or []
     return _named(registry, more, paint)
 
@@ -207,8 +208,7 @@ def _probe(probe: Report, paint: Paint) -> str:
     counts = probe.get("in_flight")
     if counts is None:
         return _named(probe, ["has not told"], paint)
-    busy = {kind: count for kind, count in counts.items() if count}
-    return _named(probe, [counted(busy) if busy else "nothing in flight"], paint)
+    return _named(probe, [counted(counts) or "nothing in flight"], paint)
 
 
 def _named(one: Report, more: Iterable[str], paint: Paint) -> str:

@@ -38,7 +38,7 @@ def drain(path: Path, name: str | None, asked: Mapping[str, Any], *, as_json: bo
         on_deadline=OnDeadline(policy) if policy else None,
         reason=asked.get("reason", ""),
         force=asked.get("force", False),
-        asked_by=asker(),
+        asked_by=_asker(),
     )
     with _alone(path, name) as (agent, loop), _detached(loop.instance.name):
         loop.stop_traffic(request)
@@ -49,7 +49,7 @@ def drain(path: Path, name: str | None, asked: Mapping[str, Any], *, as_json: bo
 def restore(path: Path, name: str | None, reason: str, *, as_json: bool) -> ExitCode:
     """Put an instance back, and stay until every registry lists it or its time is over."""
     with _alone(path, name) as (agent, loop), _detached(loop.instance.name):
-        loop.start_traffic(reason, asker())
+        loop.start_traffic(reason, _asker())
         word = _stay(agent, loop, restore_code, as_json=as_json)
     return finish(word, as_json=as_json, restore=True)
 
@@ -74,6 +74,10 @@ def restore_code(drain: Drain) -> ExitCode | None:
             return ExitCode.EXPIRED if drain.overdue else None
         case _:
             return ExitCode.NOT_ASKED
+
+
+def _asker() -> str:
+    return f"{asker()} (standalone)"
 
 
 @contextmanager

@@ -214,7 +214,8 @@ def test_stragglers_are_shown() -> None:
 
 
 def test_counts_are_english() -> None:
-    """One request, two requests."""
+    """One request, two requests; zero is not worth a word."""
+    assert counted({"requests": 0}) == ""
     assert counted({"requests": 1, "tasks": 2}) == "1 request, 2 tasks"
 
 
