@@ -1,0 +1,40 @@
+"""One file for each probe: how the shared suite gets one, with a real app behind it."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from deregister_agent.model import Instance
+from deregister_agent.ports import IdleProbe
+
+Nothing = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class World:
+    """
+    A probe and the app behind it. Each file has ``world()``, a context manager.
+
+    What a probe cannot meet is None: the kernel's table never hangs.
+    """
+
+    probe: IdleProbe
+    kind: str  # under which the work of ``busy`` is counted
+    busy: Callable[[int], None]  # from now on the app has so many in hand
+    lose: Nothing  # from now on it cannot be known what the app has in hand
+    find: Nothing  # undoes ``lose``
+    hang: Nothing | None = None  # from now on the app accepts and never answers
+    serve: Nothing | None = None  # the app begins and ends one piece of work, unseen
+
+
+def orders(port: int) -> Instance:
+    """Return an instance that listens on *port*."""
+    return Instance("orders-1", "orders", "127.0.0.1", port)
+
+
+def wait_for(condition: Callable[[], object], what: str, limit: float = 20.0) -> None:
+    """Wait until *condition* holds; fail if it does not within a generous time."""
+    end = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < end, f"never happened: {what}"
+        time.sleep(0.01)
