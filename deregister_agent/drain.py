@@ -99,21 +99,40 @@ def moved(drain: Drain, phase: Phase, seen: Sighting, now: float) -> Drain:
             return after
 
 
-def announcements(before: Phase, drain: Drain) -> tuple[Announcement, ...]:
-    """Return what the platform is told when a drain goes on from *before*."""
-    match before, drain.phase:
-        case _, Phase.DRAINED:
+def announcements(before: Drain, after: Drain) -> tuple[Announcement, ...]:
+    """
+    Return what the platform is told when an instance goes on from *before* to *after*.
+
+    A word that let the platform kill is taken back as soon as it no longer holds,
+    also when the kill has been: it must not be taken for a word on the next process.
+    """
+    match after.phase:
+        case Phase.DRAINED:
             return (Announcement.DRAINED,)
-        case _, Phase.EXPIRED if drain.on_deadline is OnDeadline.KILL:
+        case Phase.EXPIRED if after.on_deadline is OnDeadline.KILL:
             return (Announcement.EXPIRED, Announcement.FORCED)
-        case _, Phase.EXPIRED:
+        case Phase.EXPIRED:
             return (Announcement.EXPIRED,)
-        case Phase.DRAINED, Phase.WITHDRAWING | Phase.RESTORING:
+        case Phase.WITHDRAWING | Phase.RESTORING if _may_be_killed(before):
             return (Announcement.TAKEN_BACK,)
-        case _, Phase.SERVING:
+        case Phase.SERVING:
             return (Announcement.SERVING,)
         case _:
             return ()
+
+
+def _may_be_killed(drain: Drain) -> bool:
+    """Tell whether the platform was told that it may kill the instance of *drain*."""
+    match drain.phase:
+        case Phase.DRAINED:
+            return True
+        case Phase.EXPIRED:
+            return drain.on_deadline is OnDeadline.KILL
+        case Phase.GONE:
+            forced = drain.on_deadline is OnDeadline.KILL
+            return forced or drain.outcome is not Outcome.EXPIRED
+        case _:
+            return False
 
 
 def overtaken(before: Phase, after: Phase) -> frozenset[Announcement]:

@@ -282,7 +282,7 @@ class InstanceLoop:
             instance=self.instance,
             kind=kind,
             detail=detail,
-            announcements=announcements(before, drain) if new_phase else _only(kind),
+            announcements=announcements(self.drain, drain) if new_phase else _only(kind),
             notifiers=self._notifiers,
             overtaken=overtaken(before, after) if new_phase else frozenset(),
             ends_drain=new_phase and self.drain.outcome is None and drain.outcome is not None,

@@ -236,18 +236,25 @@ def test_every_kill_is_announced_for_what_it_is() -> None:
     for before, phase, on_deadline in product(Phase, Phase, OnDeadline):
         if before is phase:
             continue
-        told = announcements(before, drain(phase, on_deadline=on_deadline))
+        told = announcements(drain(before), drain(phase, on_deadline=on_deadline))
         assert (Announcement.DRAINED in told) == (phase is Phase.DRAINED)
         by_force = phase is Phase.EXPIRED and on_deadline is OnDeadline.KILL
         assert (Announcement.FORCED in told) == by_force
 
 
-def test_what_leaves_drained_takes_the_word_back() -> None:
-    """Leaving drained other than by the kill is announced, and undelivered words are overtaken."""
-    for after in (W, Phase.RESTORING):
-        assert announcements(Phase.DRAINED, drain(after)) == (Announcement.TAKEN_BACK,)
-        assert Announcement.DRAINED in overtaken(Phase.DRAINED, after)
-    assert announcements(Phase.DRAINED, drain(Phase.GONE)) == ()
+def test_a_word_that_let_the_platform_kill_is_taken_back() -> None:
+    """Whoever was told that it may kill is told when that ends, after the kill too."""
+    told = {
+        "drained": drain(Phase.DRAINED),
+        "forced": drain(Phase.EXPIRED, on_deadline=OnDeadline.KILL),
+        "drained, gone": drain(Phase.GONE, outcome=Outcome.DRAINED),
+        "forced, gone": drain(Phase.GONE, outcome=Outcome.EXPIRED, on_deadline=OnDeadline.KILL),
+    }
+    for name, before in told.items():
+        for after in (W, Phase.RESTORING):
+            assert announcements(before, drain(after)) == (Announcement.TAKEN_BACK,), name
+            assert Announcement.DRAINED in overtaken(before.phase, after)
+    assert announcements(drain(Phase.EXPIRED), drain(W)) == ()
+    assert announcements(drain(Phase.DRAINED), drain(Phase.GONE)) == ()
     assert not overtaken(Phase.DRAINED, Phase.GONE)
-    assert Announcement.DRAINED in overtaken(Phase.GONE, Phase.RESTORING)
     assert Announcement.EXPIRED not in overtaken(Phase.EXPIRED, Phase.RESTORING)
