@@ -1,0 +1,1 @@
+"""Death at each side effect in turn, and always the same end."""

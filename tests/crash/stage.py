@@ -1,0 +1,149 @@
+"""The surroundings of a crash: an app with work in hand, a release platform, a registry's truth."""
+
+import http.client
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from deregister_agent.client import Address, AgentClient, Answer, Unreachable
+from deregister_agent.demo.stage import Apps
+
+LIMIT = 30.0  # seconds that anything may take
+
+
+def until(condition: Callable[[], object], what: str) -> None:
+    """Wait for *condition*, for LIMIT seconds at most."""
+    end = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < end, f"never came true: {what}"
+        time.sleep(0.01)
+
+
+@dataclass
+class Platform:
+    """The release platform: takes announcements, and notes whether the app had work in hand."""
+
+    busy: threading.Event
+    got: list[tuple[str, str, bool]] = field(default_factory=list)  # id, kind, too early
+
+    def ids(self, kind: str) -> set[str]:
+        return {each for each, what, _ in self.got if what == kind}
+
+    @contextmanager
+    def listening(self) -> Iterator[str]:
+        platform = self
+
+        class Receiver(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                kind = body["data"]["kind"]
+                platform.got.append((self.headers["webhook-id"], kind, platform.busy.is_set()))
+                self.send_response(204)
+                self.end_headers()
+
+            def log_message(self, *args: object) -> None:
+                """Say nothing."""
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}/"
+        finally:
+            server.shutdown()
+            thread.join()
+            server.server_close()
+
+
+class Work:
+    """One long request in the app's hands, and when it was over."""
+
+    def __init__(self, port: int, seconds: float) -> None:
+        self.busy = threading.Event()
+        self.answer = 0
+        self._thread = threading.Thread(target=self._ask, args=(port, seconds))
+
+    def _ask(self, port: int, seconds: float) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LIMIT)
+        connection.request("GET", f"/work?seconds={seconds}")
+        self.answer = connection.getresponse().status
+        self.busy.clear()
+        connection.close()
+
+    def begin(self) -> None:
+        self.busy.set()
+        self._thread.start()
+
+    def end(self) -> None:
+        self._thread.join(LIMIT)
+
+
+class Victim:
+    """An agent that may die, and is started again until it does not."""
+
+    def __init__(self, folder: Path, config: str) -> None:
+        self._folder, self._config = folder, folder / "agent.toml"
+        self._config.write_text(config)
+        self._count = folder / "count"
+        self.client = AgentClient(Address(f"unix:{folder}/agent.sock"))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, die_at: int = 0) -> None:
+        self._count.write_text("")
+        argv = [sys.executable, "-m", "tests.crash.victim", str(die_at)]
+        log = (self._folder / "agent.log").open("ab")
+        self._process = subprocess.Popen(
+            [*argv, str(self._count), str(self._config)], stderr=log, stdout=log
+        )
+        log.close()
+
+    @property
+    def dead(self) -> bool:
+        return self._process is not None and self._process.poll() is not None
+
+    def end(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def effects(self) -> int:
+        return len(self._count.read_text().splitlines())
+
+    def log(self) -> str:
+        return (self._folder / "agent.log").read_text(errors="replace")[-4000:]
+
+    def insist(self, ask: Callable[[AgentClient], Answer], *wanted: int) -> dict[str, Any]:
+        """Ask as a stubborn pipeline does: again after a crash, until the answer is wanted."""
+        end = time.monotonic() + LIMIT
+        answer: Answer | None = None
+        while time.monotonic() < end:
+            if self.dead:
+                self.start()
+            try:
+                answer = ask(self.client)
+            except Unreachable:
+                time.sleep(0.02)
+                continue
+            if answer.status in wanted:
+                return answer.body
+            time.sleep(0.02)
+        raise AssertionError(f"last answer: {answer}; the agent said:\n{self.log()}")
+
+
+@contextmanager
+def app() -> Iterator[Apps]:
+    """Run one app process; ends it also when the test fails."""
+    apps = Apps(["web"])
+    try:
+        apps.start("web")
+        yield apps
+    finally:
+        apps.close()

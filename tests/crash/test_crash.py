@@ -1,0 +1,150 @@
+"""An agent killed at any of its side effects goes on as if nothing had happened."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from tests.crash.stage import Platform, Victim, Work, app, until
+from tests.servers import consul as consul_server
+
+CONFIG = """
+[agent]
+journal = "{folder}/journal.db"
+[server]
+listen = ["unix:{folder}/agent.sock"]
+[[instance]]
+name = "web"
+service = "web"
+port = {port}
+quiet = 0.2
+[[instance.probe]]
+kind = "http_json"
+url = "http://127.0.0.1:{port}/-/work"
+in_flight = {{ requests = "/in_flight/requests" }}
+[[instance.notifier]]
+kind = "webhook"
+url = "{platform}"
+secret = {{ env = "CRASH_SECRET" }}
+{registry}
+"""
+
+
+class World(Protocol):
+    """A registry's own truth, apart from what the agent says of it."""
+
+    def table(self) -> str: ...
+    def listed(self) -> bool: ...
+    def others_untouched(self) -> bool: ...
+
+
+class FileWorld:
+    """A file_sd file with the instance and a neighbour in it."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self._path, self._target = folder / "targets.json", f"127.0.0.1:{port}"
+        groups = [{"labels": {"env": "prod"}, "targets": ["10.0.0.1:80", self._target]}]
+        self._path.write_text(json.dumps(groups))
+
+    def table(self) -> str:
+        return f'[[instance.registry]]\nkind = "file"\npath = "{self._path}"\n'
+
+    def _targets(self) -> list[str]:
+        return [one for group in json.loads(self._path.read_text()) for one in group["targets"]]
+
+    def listed(self) -> bool:
+        return self._target in self._targets()
+
+    def others_untouched(self) -> bool:
+        return "10.0.0.1:80" in self._targets()
+
+
+class ConsulWorld:
+    """A service in a real Consul, and a neighbour."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self._consul = consul_server.shared()
+        self._service = f"web-{port}"
+        for name, at in (("web", port), ("other", 1)):
+            self._consul.register(
+                {"ID": f"{self._service}-{name}", "Name": self._service, "Port": at}
+            )
+
+    def table(self) -> str:
+        return (
+            f'[[instance.registry]]\nkind = "consul"\nurl = "{self._consul.url}"\n'
+            f'service_id = "{self._service}-web"\n'
+        )
+
+    def _ids(self) -> list[str]:
+        return [entry["Service"]["ID"] for entry in self._consul.entries(self._service)]
+
+    def listed(self) -> bool:
+        return f"{self._service}-web" in self._ids()
+
+    def others_untouched(self) -> bool:
+        return f"{self._service}-other" in self._ids()
+
+
+@contextmanager
+def scene(
+    folder: Path, kind: type[FileWorld | ConsulWorld]
+) -> Iterator[tuple[Victim, World, Work, Platform]]:
+    """Set up an app with a request in hand, its registry, a platform and an agent not yet begun."""
+    folder.mkdir()
+    with app() as apps:
+        port = apps.ports["web"]
+        world = kind(folder, port)
+        work = Work(port, 1.0)
+        platform = Platform(work.busy)
+        with platform.listening() as url:
+            text = CONFIG.format(folder=folder, port=port, platform=url, registry=world.table())
+            if isinstance(world, ConsulWorld):
+                text = text.replace('service = "web"', f'service = "web-{port}"')
+            victim = Victim(folder, text)
+            try:
+                yield victim, world, work, platform
+            finally:
+                victim.end()
+                work.end()
+
+
+def play(victim: Victim, world: World, work: Work, platform: Platform, die_at: int) -> int:
+    """Drain and restore, dying once on the way; return how many side effects there were."""
+    victim.start(die_at)
+    victim.insist(lambda agent: agent.get("/v1/instances"), 200)
+    work.begin()
+    victim.insist(lambda agent: agent.post("/stop-traffic", {"reason": "crash test"}), 202)
+    victim.insist(lambda agent: agent.get("/traffic-drained", wait=0.5), 200)
+    assert not work.busy.is_set(), "drained while a request was in hand"
+    assert not world.listed()
+    until(lambda: platform.ids("drained") or (victim.dead and victim.start()), "announced")
+    victim.insist(lambda agent: agent.post("/start-traffic", {}), 202)
+    victim.insist(lambda agent: agent.get("/traffic-started", wait=0.5), 200)
+    assert world.listed()
+    assert world.others_untouched()
+    until(lambda: platform.ids("serving") or (victim.dead and victim.start()), "announced")
+    assert len(platform.ids("drained")) == 1, platform.got
+    assert not [each for each in platform.got if each[1] == "drained" and each[2]], "too early"
+    assert work.answer == 200
+    return victim.effects()
+
+
+@pytest.fixture(autouse=True)
+def _secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CRASH_SECRET", "crash-test-secret")
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("kind", [FileWorld, ConsulWorld])
+def test_dies_anywhere(tmp_path: Path, kind: type[FileWorld | ConsulWorld]) -> None:
+    """Killed at any side effect and started again, the drain and the restore end the same way."""
+    with scene(tmp_path / "clean", kind) as (victim, world, work, platform):
+        effects = play(victim, world, work, platform, die_at=0)
+    assert effects > 20
+    for die_at in range(1, effects + 1):
+        with scene(tmp_path / str(die_at), kind) as (victim, world, work, platform):
+            play(victim, world, work, platform, die_at)
