@@ -9,6 +9,8 @@ if TYPE_CHECKING:  # the loop writes these sentences into its journal
     from deregister_agent.loop import InstanceLoop
     from deregister_agent.views import ProbeView, RegistryView
 
+KEEPS = 2  # times that it must have come back to be called a habit
+
 
 def blocking(loop: "InstanceLoop") -> list[str]:
     """Return what stands between the instance and where its drain should go."""
@@ -29,7 +31,13 @@ def blocking(loop: "InstanceLoop") -> list[str]:
 
 
 def _listing(loop: "InstanceLoop") -> list[str]:
-    return [line for view in loop.registries if (line := _why_listed(view))]
+    lines = [line for view in loop.registries if (line := _why_listed(view))]
+    if loop.drain.relisted >= KEEPS:
+        lines.append(
+            f"the app keeps registering itself: listed again {loop.drain.relisted} times since "
+            "stop-traffic; turn its own registration off, or stop it by a hook before the drain"
+        )
+    return lines
 
 
 def _why_listed(view: "RegistryView") -> str:

@@ -84,7 +84,10 @@ def moved(drain: Drain, phase: Phase, seen: Sighting, now: float) -> Drain:
     after = replace(drain, phase=phase, since=now, overdue=False)
     match drain.phase, phase:
         case Phase.DRAINED, Phase.WITHDRAWING:
-            return replace(after, outcome=None, deadline=now + drain.limit)
+            again = drain.relisted + 1
+            return replace(after, outcome=None, deadline=now + drain.limit, relisted=again)
+        case _, Phase.WITHDRAWING:
+            return replace(after, relisted=drain.relisted + 1)
         case Phase.WITHDRAWING, Phase.SETTLING:
             return replace(after, guarded=False)
         case _, Phase.DRAINED:

@@ -133,6 +133,7 @@ class Drain:
     forced: bool = False  # the guard was overridden
     guarded: bool = True  # the guard has yet to let this drain pass
     overdue: bool = False  # "not restored" has been announced
+    relisted: int = 0  # how often a registry listed it again after it had been out
     process: Process | None = None  # what is being drained
 
     @classmethod

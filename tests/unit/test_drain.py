@@ -231,6 +231,13 @@ def test_a_drained_that_no_longer_holds_gets_its_time_again() -> None:
     assert moved(drain(D), W, seen("listed"), 50.0).deadline == 60.0
 
 
+def test_coming_back_is_counted() -> None:
+    """Each time a registry lists it again during a drain counts, so that a habit shows."""
+    once = moved(drain(D), W, seen("listed"), 5.0)
+    twice = moved(replace(once, phase=Phase.DRAINED), W, seen("listed"), 9.0)
+    assert [once.relisted, twice.relisted] == [1, 2]
+
+
 def test_every_kill_is_announced_for_what_it_is() -> None:
     """Only drained announces "drained"; the policy kill announces "forced", beside "expired"."""
     for before, phase, on_deadline in product(Phase, Phase, OnDeadline):
