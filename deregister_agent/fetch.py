@@ -176,7 +176,7 @@ class Fetcher:
     def _reason(self, error: Exception, call: Call, limit: float) -> str:
         root = _root(error)
         if isinstance(root, TimeoutError) or time.monotonic() >= call.deadline:
-            return f"no answer within {limit} s from {self._where}"
+            return f"no answer within {round(limit, 2)} s from {self._where}"
         match root:
             case ssl.SSLError():
                 why = f"TLS failed: {root}"

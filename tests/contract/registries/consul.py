@@ -1,0 +1,79 @@
+"""A real Consul, in each mode, with ACLs and without."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from deregister_agent.model import Instance
+from deregister_agent.options import Secret
+from deregister_agent.registries.consul import Consul, Options, build
+from tests.contract.registries import World
+from tests.servers.child import free_ports
+from tests.servers.consul import shared
+
+LIMIT = 0.5
+CHECKS = [{"check_id": "alive", "name": "alive", "ttl": "1h", "status": "passing"}]
+
+
+@contextmanager
+def world(folder: Path, *, mode: str, acl: bool = False, checks: bool = False) -> Iterator[World]:
+    """Register three instances of a service of its own with the shared server."""
+    server = shared(acl=acl)
+    ports = free_ports(4)
+    service = f"orders-{ports[0]}"
+    options: dict[str, Any] = {"mode": mode}
+    if server.token:
+        (folder / "token").write_text(server.token)
+        options["token"] = Secret(file=folder / "token")
+
+    def definition(n: int) -> dict[str, Any]:
+        labels = {"Tags": ["blue", "v1"], "Meta": {"zone": "a"}}
+        place = {"ID": f"{service}-{n}", "Name": service, "Address": "127.0.0.1", "Port": ports[n]}
+        return place | labels | {"Weights": {"Passing": 3, "Warning": 1}}
+
+    def registry(n: int, **more: Any) -> Consul:
+        instance = Instance(f"{service}-{n}", service, "127.0.0.1", ports[n])
+        return build(Options(kind="consul", **{"url": server.url} | options | more), instance)
+
+    def at(port: int) -> Consul:
+        return registry(0, url=f"http://127.0.0.1:{port}", timeout=LIMIT)
+
+    def register(n: int) -> None:
+        server.register(definition(n))
+
+    def lift() -> None:
+        server.ok("PUT", f"/v1/agent/service/maintenance/{service}-0?enable=false")
+
+    if checks:
+        services = [definition(n) | {"checks": CHECKS[: n == 0]} for n in range(4)]
+        (folder / "definition.json").write_text(
+            json.dumps({"services": services})
+        )
+        options["definition"] = folder / "definition.json"
+        registry(0).restore(None)
+    else:
+        register(0)
+    register(1)
+    register(2)
+    yield World(
+        registry=registry(0),
+        relist=lift if mode == "maintenance" else partial(register, 0),
+        neighbours=lambda: sum(e["Service"]["Port"] in ports[1:3] for e in server.entries(service)),
+        absent=registry(3),
+        silent=at,
+        refused=at,
+    )
+    for n in (0, 1, 2):
+        server.call("PUT", f"/v1/agent/service/deregister/{service}-{n}")
+
+
+WORLDS = {
+    "deregister": partial(world, mode="deregister"),
+    "definition": partial(world, mode="deregister", checks=True),
+    "maintenance": partial(world, mode="maintenance"),
+    "acl-deregister": partial(world, mode="deregister", acl=True),
+    "acl-maintenance": partial(world, mode="maintenance", acl=True),
+}
