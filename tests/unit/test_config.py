@@ -216,6 +216,11 @@ ONE_MISTAKE = [
         "instance[0].process.fil: no such key; did you mean 'file'?",
     ),
     (
+        "port = 8080",
+        "port = 8080\nprocess = { by = 'port', port = 80, prot = 1 }",
+        "instance[0].process.prot: no such key; did you mean 'port'?",
+    ),
+    (
         '"orders-1"',
         '"orders 1"',
         "instance[0].name: must be 1 to 128 letters, digits, '.', '_' or '-': it stands in URLs",
