@@ -1,0 +1,139 @@
+"""
+What counting costs the app: microseconds added to one request, task or message.
+
+    python -m bench.app_cost [--json]
+
+Each row is the best of several rounds of the counted call minus the same call
+uncounted, in one thread. The limit is 5 microseconds for a request.
+"""
+
+import argparse
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor, Future
+from typing import Any
+
+from deregister_agent.app import Work
+
+CALLS, ROUNDS = 20_000, 7
+LIMIT = 5.0  # microseconds for each request
+
+
+def best(call: Callable[[], object]) -> float:
+    """Return the microseconds of one *call*, the best round of several."""
+    rounds = []
+    for _ in range(ROUNDS):
+        begin = time.perf_counter()
+        for _ in range(CALLS):
+            call()
+        rounds.append(time.perf_counter() - begin)
+    return min(rounds) / CALLS * 1e6
+
+
+def wsgi_app(_environ: dict[str, Any], _start_response: Any) -> Iterable[bytes]:
+    """Answer nothing, at once."""
+    return [b""]
+
+
+def wsgi_cost(work: Work) -> float:
+    """Return what the WSGI middleware adds to a request, body included."""
+    environ = {"PATH_INFO": "/orders"}
+    counted = work.wsgi(wsgi_app)
+
+    def serve(app: Callable[..., Iterable[bytes]]) -> None:
+        body = app(environ, None)
+        for _ in body:
+            pass
+        close = getattr(body, "close", None)
+        if close is not None:
+            close()
+
+    return best(lambda: serve(counted)) - best(lambda: serve(wsgi_app))
+
+
+async def asgi_app(_scope: Any, _receive: Any, _send: Any) -> None:
+    """Answer nothing, at once."""
+
+
+def asgi_cost(work: Work) -> float:
+    """Return what the ASGI middleware adds to a request."""
+    scope = {"type": "http", "path": "/orders"}
+    counted = work.asgi(asgi_app)
+
+    async def rounds(app: Callable[..., Any]) -> float:
+        took = []
+        for _ in range(ROUNDS):
+            begin = time.perf_counter()
+            for _ in range(CALLS):
+                await app(scope, None, None)
+            took.append(time.perf_counter() - begin)
+        return min(took) / CALLS * 1e6
+
+    return asyncio.run(rounds(counted)) - asyncio.run(rounds(asgi_app))
+
+
+def message_cost(work: Work) -> float:
+    """Return what ``with work.message():`` adds to a message."""
+
+    def counted() -> None:
+        with work.message():
+            pass
+
+    return best(counted) - best(lambda: None)
+
+
+class AtOnce(Executor):
+    """Runs what is submitted in the caller's thread: what remains is the wrapper's cost."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run it now."""
+        future: Future[Any] = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+def executor_cost(work: Work) -> float:
+    """Return what the executor wrapper adds to a task."""
+    plain = AtOnce()
+    counted = work.executor(plain)
+    return best(lambda: counted.submit(int)) - best(lambda: plain.submit(int))
+
+
+def main() -> int:
+    """Measure, print, and return 1 if a request costs more than the limit."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    as_json = parser.parse_args().json
+    work = Work()
+    costs = {
+        "wsgi request": wsgi_cost(work),
+        "asgi request": asgi_cost(work),
+        "message (with block)": message_cost(work),
+        "task (executor)": executor_cost(work),
+        "one GET /-/work": best_of_report(work),
+    }
+    within = max(costs["wsgi request"], costs["asgi request"]) <= LIMIT
+    if as_json:
+        print(json.dumps({"unit": "us", "limit": LIMIT, "within": within, "cost": costs}))
+    else:
+        for name, cost in costs.items():
+            print(f"{name:<24}{cost:9.2f} us")
+        print(f"limit for a request     {LIMIT:9.2f} us: {'kept' if within else 'EXCEEDED'}")
+    return 0 if within else 1
+
+
+def best_of_report(work: Work) -> float:
+    """Return what one answer of the page costs, the look at other processes included."""
+    took = []
+    for _ in range(50):
+        begin = time.perf_counter()
+        work.report()
+        took.append(time.perf_counter() - begin)
+    return min(took) * 1e6
+
+
+if __name__ == "__main__":
+    sys.exit(main())

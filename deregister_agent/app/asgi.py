@@ -1,0 +1,86 @@
+"""ASGI: a request counts until the app has returned, background tasks included."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from deregister_agent.app.board import KINDS, Ticket
+from deregister_agent.app.page import LOOK, Asked, Exchange, Page
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+AsgiApp = Callable[[Message, Receive, Send], Awaitable[None]]
+
+REQUESTS, WEBSOCKETS = KINDS.index("requests"), KINDS.index("websockets")
+
+
+class AsgiWork:
+    """The middleware: it counts requests and WebSockets and answers the page itself."""
+
+    def __init__(self, app: AsgiApp, begin: Callable[[int], Ticket], page: Page) -> None:
+        self._app, self._begin, self._page = app, begin, page
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer one request, or serve one WebSocket."""
+        kind = scope["type"]
+        path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
+        if kind == "http" and self._page.has(path):
+            await self._answer(scope, path, send)
+        elif kind == "lifespan" or path in self._page.ignored:
+            await self._app(scope, receive, send)
+        else:
+            ticket = self._begin(WEBSOCKETS if kind == "websocket" else REQUESTS)
+            try:
+                await self._app(scope, receive, send)
+                await _sent(send)
+            finally:
+                ticket.end()
+
+    async def _answer(self, scope: Message, path: str, send: Send) -> None:
+        headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        asked = Asked(
+            method=scope["method"],
+            path=path,
+            query=scope.get("query_string", b"").decode("latin-1"),
+            authorization=headers.get(b"authorization", ""),
+            origin=headers.get(b"origin", ""),
+        )
+        exchange = self._page.exchange(asked)
+        await _held(exchange)
+        status, fields, body = exchange.answer()
+        start = {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [(n.lower().encode(), v.encode("latin-1")) for n, v in fields],
+        }
+        await send(start)
+        await send({"type": "http.response.body", "body": b"" if asked.method == "HEAD" else body})
+
+
+async def _held(exchange: Exchange) -> None:
+    """Hold a request without holding the event loop. Under trio it is answered at once."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    end = time.monotonic() + exchange.hold
+    # Another process may end the wait: there is no event to wait for.
+    while not exchange.over() and time.monotonic() < end:  # noqa: ASYNC110 - see above
+        await asyncio.sleep(LOOK)
+
+
+async def _sent(send: Send) -> None:
+    """
+    Wait until the server has handed the last byte to the kernel, where that can be seen.
+
+    uvicorn takes a whole answer into its own buffer and lets the app return while
+    a slow client has yet to read it. Its ``send`` belongs to an object with the
+    connection's transport (uvicorn/protocols/http/h11_impl.py: RequestResponseCycle);
+    a lost connection empties the buffer.
+    """
+    transport = getattr(getattr(send, "__self__", None), "transport", None)
+    size = getattr(transport, "get_write_buffer_size", None)
+    while size is not None and size() > 0:  # noqa: ASYNC110 - asyncio tells of half-full only
+        await asyncio.sleep(LOOK)

@@ -1,0 +1,116 @@
+"""Hooks that pause and resume message consumers, in every process of the app."""
+
+import asyncio
+import inspect
+import logging
+import os
+import threading
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from deregister_agent.app.board import DONE, FAILED, HOOKS, PID, WISH, Board
+
+LOOK = 0.1  # seconds after which a process notices what another was asked
+
+_log = logging.getLogger(__name__)
+
+
+class Hook(Protocol):
+    """A function without arguments, or a coroutine function."""
+
+    def __call__(self) -> Any:
+        """Pause, or resume, and return when that is done."""
+        ...
+
+
+class Hooks:
+    """
+    What the processes of one app were asked for, and which have done it.
+
+    The wish is a number on the board: even is started, odd is stopped. It only
+    grows. Each process with hooks has one thread that runs them, one at a time,
+    when its own last number differs from the wish in that; so asking twice for
+    the same calls nothing twice.
+    """
+
+    def __init__(self, board: Board, timeout: float) -> None:
+        self._board, self._timeout = board, timeout
+        self._hooks: dict[bool, list[Callable[[], Any]]] = {True: [], False: []}
+        self._asked = threading.Event()
+        self._watcher = 0  # the process that has a thread for them
+
+    def add(self, hook: Hook, *, stop: bool) -> None:
+        """Call *hook* on stop, or on start. A coroutine function runs in the current loop."""
+        call: Callable[[], Any] = hook
+        if inspect.iscoroutinefunction(hook):
+            call = _in_loop(hook, asyncio.get_running_loop(), self._timeout)
+        self._hooks[stop].append(call)
+        self.watch()
+
+    def watch(self) -> None:
+        """See to it that this process has its thread, if it has hooks; also after a fork."""
+        if any(self._hooks.values()) and self._watcher != os.getpid():
+            self._watcher = os.getpid()
+            self._asked = threading.Event()
+            self._board.join().cells[HOOKS] = 1
+            threading.Thread(target=self._watch, name="work-hooks", daemon=True).start()
+
+    def ask(self, *, stop: bool) -> None:
+        """Make it every process's wish; a wish that failed somewhere is made anew."""
+        with self._board.exclusive():
+            wish = self._board.cells[WISH]
+            if stop != bool(wish % 2):
+                self._board.cells[WISH] = wish + 1
+            elif any(cells[FAILED] == wish for cells in self._concerned()):
+                self._board.cells[WISH] = wish + 2
+        self._asked.set()
+
+    def settled(self) -> bool:
+        """Tell whether in every process the hooks have returned, or failed."""
+        wish = self._board.cells[WISH]
+        return all(wish in (cells[DONE], cells[FAILED]) for cells in self._concerned())
+
+    def stopped(self) -> bool:
+        """Tell whether every process was asked to stop and has."""
+        wish = self._board.cells[WISH]
+        return bool(wish % 2) and all(cells[DONE] == wish for cells in self._concerned())
+
+    def trouble(self) -> str | None:
+        """Name the processes whose hooks have failed."""
+        wish = self._board.cells[WISH]
+        pids = [str(cells[PID]) for cells in self._concerned() if cells[FAILED] == wish]
+        return f"a hook failed in process {', '.join(pids)}; see the app's log" if pids else None
+
+    def _concerned(self) -> list[memoryview]:
+        self._board.reap()
+        return [cells for cells in self._board.members() if cells[HOOKS]]
+
+    def _watch(self) -> None:
+        cells = self._board.slot.cells
+        while True:
+            wish = self._board.cells[WISH]
+            if wish not in (cells[DONE], cells[FAILED]):
+                self._follow(wish, cells)
+            self._asked.wait(LOOK)
+            self._asked.clear()
+
+    def _follow(self, wish: int, cells: memoryview) -> None:
+        stop = bool(wish % 2)
+        try:
+            if stop != bool(cells[DONE] % 2) or cells[FAILED] > cells[DONE]:
+                for hook in self._hooks[stop]:
+                    hook()
+        except Exception:  # noqa: BLE001 - the app's own code may raise anything; the asker is told
+            _log.exception("a hook of on_%s failed", "stop" if stop else "start")
+            cells[FAILED] = wish
+        else:
+            cells[DONE] = wish
+
+
+def _in_loop(hook: Hook, loop: asyncio.AbstractEventLoop, timeout: float) -> Callable[[], object]:
+    """Run a coroutine function in the loop it was registered in, and wait for it."""
+
+    def call() -> object:
+        return asyncio.run_coroutine_threadsafe(hook(), loop).result(timeout)
+
+    return call

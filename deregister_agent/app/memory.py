@@ -1,0 +1,83 @@
+"""Memory that processes share, byte locks on it, and whether a process has exited."""
+
+import fcntl
+import os
+from pathlib import Path
+
+
+def anonymous(size: int) -> int:
+    """Return a descriptor of *size* bytes that children forked later share."""
+    fd = os.memfd_create("deregister-agent-work", os.MFD_CLOEXEC)
+    os.posix_fallocate(fd, 0, size)
+    return fd
+
+
+def in_file(path: Path, size: int) -> int:
+    """
+    Return a descriptor of the file, made if need be, of *size* bytes.
+
+    Raises ValueError for a file that is something else. The space is reserved:
+    touching a hole when the disk is full would kill the app (SIGBUS).
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    wait(fd, 0)
+    fits = os.fstat(fd).st_size in (0, size)
+    if fits:
+        os.posix_fallocate(fd, 0, size)
+    release(fd, 0)
+    if not fits:
+        os.close(fd)
+        raise ValueError(f"{path} is not a work file; name one that may be made new")
+    return fd
+
+
+def take(fd: int, byte: int) -> bool:
+    """
+    Lock one byte for this process, unless another process has it.
+
+    The kernel drops these locks when the process exits, however it dies, and a
+    forked child does not inherit them (man 2 fcntl).
+    """
+    try:
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
+    except OSError:  # locked, or not to be known: then it is not free either
+        return False
+    return True
+
+
+def wait(fd: int, byte: int) -> None:
+    """Lock one byte, however long another process needs it."""
+    fcntl.lockf(fd, fcntl.LOCK_EX, 1, byte)
+
+
+def release(fd: int, byte: int) -> None:
+    """Unlock one byte."""
+    fcntl.lockf(fd, fcntl.LOCK_UN, 1, byte)
+
+
+def born(pid: int) -> int:
+    """Return when a process started, in clock ticks since boot; 0 if there is no such process."""
+    return _stat(pid)[1]
+
+
+def exited(pid: int, birth: int) -> bool:
+    """
+    Tell whether the process that had *pid* and was born then is to be seen no more.
+
+    Ask only when its lock is free. This process itself counts as exited: it has
+    replaced what had its pid before (exec), with all that had in hand.
+    """
+    if pid == os.getpid():
+        return True
+    state, birth_now = _stat(pid)
+    return birth_now != birth or state in "ZX"
+
+
+def _stat(pid: int) -> tuple[str, int]:
+    """Return state and start time (man 5 proc: fields 3 and 22 of /proc/<pid>/stat)."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return "X", 0
+    fields = text.rpartition(")")[2].split()
+    return fields[0], int(fields[19])

@@ -1,0 +1,95 @@
+"""gRPC: a call counts until its handler has ended and the call itself is over."""
+
+import threading
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from deregister_agent.app.board import Ticket
+
+HEALTH = ("/grpc.health.v1.Health/",)
+"""Methods that are no work: a watching health checker would keep the app busy for ever."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """What gRPC calls an RpcMethodHandler; it looks only at these attributes."""
+
+    request_streaming: bool
+    response_streaming: bool
+    request_deserializer: Any
+    response_serializer: Any
+    unary_unary: Any = None
+    unary_stream: Any = None
+    stream_unary: Any = None
+    stream_stream: Any = None
+
+
+class WorkInterceptor:
+    """A server interceptor (grpc.ServerInterceptor by shape): counts calls as requests."""
+
+    def __init__(self, begin: Callable[[], Ticket], ignored: Collection[str] = HEALTH) -> None:
+        self._begin, self._ignored = begin, tuple(ignored)
+
+    def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
+        """Return the method that was asked for, counted; None stays None: there is none."""
+        found = continuation(details)
+        if found is None or details.method.startswith(self._ignored):
+            return found
+        name = (
+            f"{'stream' if found.request_streaming else 'unary'}_"
+            f"{'stream' if found.response_streaming else 'unary'}"
+        )
+        count = self._stream if found.response_streaming else self._single
+        return Method(
+            found.request_streaming,
+            found.response_streaming,
+            found.request_deserializer,
+            found.response_serializer,
+            **{name: count(getattr(found, name))},
+        )
+
+    def _single(self, method: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        def counted(request: Any, context: Any) -> Any:
+            part = _begin_call(self._begin, context)
+            try:
+                return method(request, context)
+            finally:
+                part()
+
+        return counted
+
+    def _stream(self, method: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        def counted(request: Any, context: Any) -> Iterator[Any]:
+            part = _begin_call(self._begin, context)
+            try:
+                yield from method(request, context)
+            finally:
+                part()
+
+        return counted
+
+
+def _begin_call(begin: Callable[[], Ticket], context: Any) -> Callable[[], None]:
+    """
+    Count a call; return what its handler's end is to be told by.
+
+    It is over when the handler has ended and gRPC has too: the answer leaves after
+    the handler, and a handler may go on after the client has gone.
+    """
+    ticket = begin()
+    lock, parts = threading.Lock(), [2]
+
+    def part() -> None:
+        with lock:
+            parts[0] -= 1
+        if parts[0] == 0:
+            ticket.end()
+
+    try:
+        if not context.add_callback(part):
+            part()
+    except BaseException:
+        ticket.end()
+        raise
+    return part

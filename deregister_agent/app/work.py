@@ -1,0 +1,208 @@
+"""Work: what one app has in hand. Make one, where the app is made, and count with it."""
+
+import asyncio
+import os
+import weakref
+from collections.abc import Collection, Coroutine
+from concurrent.futures import Executor
+from functools import partial
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, TypeVar
+
+from deregister_agent.app.asgi import AsgiApp, AsgiWork
+from deregister_agent.app.board import KINDS, Ticket, open_board
+from deregister_agent.app.counted import Counted
+from deregister_agent.app.executor import CountedExecutor
+from deregister_agent.app.hooks import Hook, Hooks
+from deregister_agent.app.neighbours import strangers
+from deregister_agent.app.own_port import serve
+from deregister_agent.app.page import Page, UnknownWorkError, hold
+from deregister_agent.app.rpc import HEALTH, WorkInterceptor
+from deregister_agent.app.wsgi import WsgiApp, WsgiWork
+
+T = TypeVar("T")
+H = TypeVar("H", bound=Hook)
+
+SHARED = "DEREGISTER_AGENT_WORK"
+"""The environment variable that names the shared file when Work() is given none."""
+SHARE = (
+    f'let them share their counts: Work(shared="/run/<instance>/work"), or set {SHARED} to '
+    "such a path, one for each instance"
+)
+
+
+class Work:
+    """
+    Counts the work in hand, by kind, and tells the agent.
+
+    *shared*: a file in which all processes of this instance count together; without
+    it, the environment variable DEREGISTER_AGENT_WORK. Children that are forked after
+    this was made share the counts in any case.
+    *path*: where the middleware answers. *token*: what a caller has to send.
+    *ignored*: paths that are no work, such as health checks.
+    *hook_timeout*: seconds that on_stop and on_start may take together.
+    """
+
+    def __init__(
+        self,
+        shared: str | os.PathLike[str] | None = None,
+        *,
+        path: str = "/-/work",
+        token: str | None = None,
+        ignored: Collection[str] = (),
+        hook_timeout: float = 30.0,
+    ) -> None:
+        file = shared or os.environ.get(SHARED)
+        self._board = open_board(Path(file) if file else None)
+        self._hooks = Hooks(self._board, hook_timeout)
+        self._page = Page(
+            self, path.rstrip("/"), token=token, ignored=ignored, hook_timeout=hook_timeout
+        )
+        self._token = token
+        _works.add(self)
+
+    # What counts.
+
+    def begin(self, kind: str = "tasks") -> Ticket:
+        """Count a piece of work by hand, from now until the ticket's end() is called."""
+        return self._board.begin(_number(kind))
+
+    def count(self, kind: str) -> Counted:
+        """Count a ``with`` block, or as a decorator each call of a function."""
+        return Counted(partial(self._board.begin, _number(kind)))
+
+    def task(self) -> Counted:
+        """Count a task: a thread's, a job's, whatever is done outside of a request."""
+        return self.count("tasks")
+
+    def message(self) -> Counted:
+        """Count a message, from receiving it until it is acknowledged."""
+        return self.count("messages")
+
+    def create_task(self, job: Coroutine[Any, Any, T], **options: Any) -> asyncio.Task[T]:
+        """Make an asyncio task that counts from now until its callbacks have run."""
+        ticket = self.begin("tasks")
+        try:
+            loop = asyncio.get_running_loop()
+            task = loop.create_task(job, **options)
+        except BaseException:
+            ticket.end()
+            job.close()
+            raise
+        # Callbacks run in turn: what this one calls soon comes after all that are due now.
+        task.add_done_callback(lambda _: loop.call_soon(ticket.end))
+        return task
+
+    def executor(self, inner: Executor, kind: str = "tasks") -> Executor:
+        """Return *inner* such that what is submitted counts, from the queue to its callbacks."""
+        return CountedExecutor(inner, partial(self._board.begin, _number(kind)))
+
+    def wsgi(self, app: WsgiApp) -> WsgiWork:
+        """Return a WSGI app that counts its requests: Flask, Django."""
+        return WsgiWork(app, partial(self._board.begin, _number("requests")), self._page)
+
+    def asgi(self, app: AsgiApp) -> AsgiWork:
+        """Return an ASGI app that counts its requests and WebSockets: FastAPI, Starlette."""
+        return AsgiWork(app, self._board.begin, self._page)
+
+    def grpc(self, ignored: Collection[str] = HEALTH) -> WorkInterceptor:
+        """Return an interceptor for grpc.server(interceptors=[...]); *ignored* are prefixes."""
+        return WorkInterceptor(partial(self._board.begin, _number("requests")), ignored)
+
+    # What the agent asks.
+
+    def serve(self, port: int, host: str = "127.0.0.1") -> int:
+        """
+        Answer on a port of its own, for as long as the process lives. Returns the port.
+
+        *host* is an IP address; one that is not loopback needs a token. Raises OSError when
+        the port is taken, unless the counts are in a shared file: then the process that has
+        the port answers for all, and another takes over when it exits.
+        """
+        if self._token is None and not ip_address(host).is_loopback:
+            raise ValueError(f"{host} can be reached from elsewhere; make it Work(token=...)")
+        return serve((host, port), self._page, shared=self._board.path is not None)
+
+    def on_stop(self, hook: H) -> H:
+        """Call *hook* when the agent stops traffic: pause the consumer. May be a decorator."""
+        self._hooks.add(hook, stop=True)
+        return hook
+
+    def on_start(self, hook: H) -> H:
+        """Call *hook* when the agent starts traffic again: resume it. May be a decorator."""
+        self._hooks.add(hook, stop=False)
+        return hook
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the agent has stopped traffic, and every hook has returned."""
+        return self._hooks.stopped()
+
+    def is_idle(self) -> bool:
+        """Tell whether no process of the app has anything in hand."""
+        return not any(self._board.tally().in_flight.values())
+
+    def wait_idle(self, timeout: float) -> bool:
+        """Block until nothing is in hand, for at most *timeout* seconds; tell whether it is so."""
+        return hold(self.is_idle, timeout)
+
+    def report(self, *, many: bool = False) -> dict[str, object]:
+        """
+        Return what ``GET /-/work`` answers; *many*: the server says it has several processes.
+
+        Raises UnknownWorkError when a process may have work in hand that is not counted here.
+        """
+        board = self._board
+        tally = board.tally()
+        if board.broken:
+            raise UnknownWorkError("a process could not be counted; see the app's log, restart it")
+        if many and board.path is None and board.creator == os.getpid():
+            raise UnknownWorkError(f"several processes serve this app, each for itself; {SHARE}")
+        if others := strangers(tally.pids):
+            raise UnknownWorkError(
+                f"process {', '.join(map(str, others))} serves the same port and does not count "
+                f"here; {SHARE}"
+            )
+        return {
+            "in_flight": tally.in_flight,
+            "started": tally.started,
+            "process": {"mark": board.mark, "pids": tally.pids},
+            "stopped": self.stopped,
+        }
+
+    # What the page calls.
+
+    def ask(self, *, stop: bool) -> None:
+        """Ask every process of the app to call its hooks."""
+        self._hooks.ask(stop=stop)
+
+    def settled(self) -> bool:
+        """Tell whether all of them have returned or failed."""
+        return self._hooks.settled()
+
+    def trouble(self) -> str | None:
+        """Say which have failed."""
+        return self._hooks.trouble()
+
+    def _forked(self) -> None:
+        """Begin anew in a child: nothing in hand, and its own thread for the hooks."""
+        self._board.forked()
+        self._hooks.watch()
+
+
+_works: weakref.WeakSet[Work] = weakref.WeakSet()
+
+
+def _number(kind: str) -> int:
+    if kind not in KINDS:
+        raise ValueError(f"no such kind of work: {kind!r}; there are {', '.join(KINDS)}")
+    return KINDS.index(kind)
+
+
+def _after_fork() -> None:
+    for work in list(_works):
+        work._forked()  # noqa: SLF001 - this module's own
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,84 @@
+"""WSGI: a request counts from before the app is called until its body is closed (PEP 3333)."""
+
+from collections.abc import Callable, Iterable, Iterator
+from http import HTTPStatus
+from typing import Any
+
+from deregister_agent.app.board import Ticket
+from deregister_agent.app.page import Asked, Page, held
+
+WsgiApp = Callable[..., Iterable[bytes]]
+
+
+class CountedBody:
+    """
+    The body of an answer. It ends its ticket when the server closes it.
+
+    A server closes it after the last byte, and also when the client has gone. One
+    that forgets to, or died on the way, lets it be collected, which ends it too.
+    """
+
+    __slots__ = ("_body", "_steps", "_ticket")
+
+    def __init__(self, body: Iterable[bytes], ticket: Ticket) -> None:
+        self._body, self._ticket = body, ticket
+        self._steps: Iterator[bytes] | None = None
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Iterate over the app's own body."""
+        return self
+
+    def __next__(self) -> bytes:
+        """Return the next piece of it."""
+        if self._steps is None:
+            self._steps = iter(self._body)
+        return next(self._steps)
+
+    def close(self) -> None:
+        """Close the app's body, which may do work, and only then count it as finished."""
+        try:
+            close = getattr(self._body, "close", None)
+            if close is not None:
+                close()
+        finally:
+            self._ticket.end()
+
+    def __del__(self) -> None:
+        """Count it as finished: nobody can ask for more of it."""
+        self._ticket.end()
+
+
+class WsgiWork:
+    """The middleware: it counts requests and answers the page itself."""
+
+    def __init__(self, app: WsgiApp, begin: Callable[[], Ticket], page: Page) -> None:
+        self._app, self._begin, self._page = app, begin, page
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Answer one request."""
+        path = environ.get("PATH_INFO", "")
+        if self._page.has(path):
+            return self._answer(environ, start_response)
+        if path in self._page.ignored:
+            return self._app(environ, start_response)
+        ticket = self._begin()
+        try:
+            return CountedBody(self._app(environ, start_response), ticket)
+        except BaseException:
+            ticket.end()
+            raise
+
+    def _answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        asked = Asked(
+            method=environ["REQUEST_METHOD"],
+            path=environ["PATH_INFO"],
+            query=environ.get("QUERY_STRING", ""),
+            authorization=environ.get("HTTP_AUTHORIZATION", ""),
+            origin=environ.get("HTTP_ORIGIN", ""),
+            many=bool(environ.get("wsgi.multiprocess")),
+            # A server with one thread must not be held: requests would wait behind the page.
+            patient=bool(environ.get("wsgi.multithread")),
+        )
+        status, headers, body = held(self._page.exchange(asked))
+        start_response(f"{status} {HTTPStatus(status).phrase}", headers)
+        return [] if asked.method == "HEAD" else [body]

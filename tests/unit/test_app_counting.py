@@ -1,0 +1,301 @@
+"""What counts as work of the app, from when, and until when."""
+
+import asyncio
+import gc
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, as_completed
+
+import pytest
+
+from deregister_agent.app import KINDS, Work
+
+NOTHING = dict.fromkeys(KINDS, 0)
+
+
+def in_flight(work: Work) -> dict[str, int]:
+    """Return what is in flight, without the kinds of which there is nothing."""
+    counts = work.report()["in_flight"]
+    assert isinstance(counts, dict)
+    return {kind: count for kind, count in counts.items() if count}
+
+
+def until(condition: Callable[[], bool], limit: float = 10.0) -> None:
+    """Wait for a condition, for a bounded time."""
+    end = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < end, "it did not come to that"
+        time.sleep(0.005)
+
+
+def test_a_report_says_what_the_agent_needs() -> None:
+    """The four kinds, a counter of all work, who is there, and whether it was stopped."""
+    work = Work()
+    with work.message(), work.task():
+        report = work.report()
+    assert report["in_flight"] == {"requests": 0, "tasks": 1, "messages": 1, "websockets": 0}
+    assert report["started"] == 2
+    assert report["stopped"] is False
+    assert work.report()["in_flight"] == NOTHING
+    assert work.report()["process"] == report["process"]
+
+
+def test_two_apps_have_marks_of_their_own() -> None:
+    """A mark names one run of one app."""
+    assert Work().report()["process"] != Work().report()["process"]
+
+
+def test_an_unknown_kind_is_refused() -> None:
+    """A misspelt kind is an error where it stands, with the words that may be used."""
+    with pytest.raises(ValueError, match="'request'; there are requests, tasks"):
+        Work().begin("request")
+
+
+def test_a_ticket_ends_once() -> None:
+    """Ending one piece of work twice does not end another."""
+    work = Work()
+    first, second = work.begin(), work.begin()
+    first.end()
+    first.end()
+    assert in_flight(work) == {"tasks": 1}
+    second.end()
+    assert in_flight(work) == {}
+
+
+def test_no_count_is_lost_between_threads() -> None:
+    """Eight threads that begin and end at once leave neither a rest nor a debt."""
+    work, threads = Work(), []
+    for _ in range(8):
+
+        def job() -> None:
+            for _ in range(2000):
+                with work.task():
+                    pass
+
+        threads.append(threading.Thread(target=job))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert work.report()["started"] == 16000
+    assert in_flight(work) == {}
+
+
+def test_one_ticket_ended_by_many_threads_counts_once() -> None:
+    """A ticket that several threads end at the same moment is one piece of work."""
+    work = Work()
+    kept = work.begin()
+    for _ in range(200):
+        ticket = work.begin()
+        threads = [threading.Thread(target=ticket.end) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert in_flight(work) == {"tasks": 1}
+    kept.end()
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_a_crash_leaks_nothing(error: type[BaseException]) -> None:
+    """Whatever a function raises, its work is over."""
+    work = Work()
+
+    @work.message()
+    def crash() -> None:
+        assert in_flight(work) == {"messages": 1}
+        raise error
+
+    with pytest.raises(error):
+        crash()
+    assert in_flight(work) == {}
+
+
+def test_a_decorated_generator_counts_until_closed() -> None:
+    """It counts from its first step, and until it is exhausted, closed or forgotten."""
+    work = Work()
+
+    @work.task()
+    def numbers() -> Iterator[int]:
+        yield 1
+        yield 2
+
+    steps = numbers()
+    assert in_flight(work) == {}
+    assert next(steps) == 1
+    assert in_flight(work) == {"tasks": 1}
+    del steps
+    gc.collect()
+    assert in_flight(work) == {}
+    assert list(numbers()) == [1, 2]
+    assert in_flight(work) == {}
+
+
+def test_one_block_at_a_time() -> None:
+    """Using one counter for two blocks at once is an error, not a wrong count."""
+    work = Work()
+    counter = work.task()
+    with counter, pytest.raises(RuntimeError, match="make a new one"):
+        counter.__enter__()
+    assert in_flight(work) == {}
+
+
+def test_wait_idle_answers_when_work_ends() -> None:
+    """It blocks while work is in hand, and says whether it has ended."""
+    work = Work()
+    ticket = work.begin()
+    assert not work.wait_idle(0.05)
+    threading.Timer(0.05, ticket.end).start()
+    assert work.wait_idle(10)
+
+
+class TestAsyncio:
+    def test_a_task_counts_from_its_making_until_its_callbacks_have_run(self) -> None:
+        """It counts before its first step and in a callback that was added last."""
+        work, seen = Work(), []
+
+        async def job() -> None:
+            seen.append(in_flight(work))
+
+        async def main() -> None:
+            task = work.create_task(job())
+            seen.append(in_flight(work))
+            task.add_done_callback(lambda _: seen.append(in_flight(work)))
+            await task
+            assert await asyncio.to_thread(work.wait_idle, 10)
+
+        asyncio.run(main())
+        assert seen == [{"tasks": 1}] * 3
+
+    def test_cancelled_and_failed_tasks_leak_nothing(self) -> None:
+        """A task cancelled before it began, one amid its work and one that fails all end."""
+        work = Work()
+
+        async def main() -> None:
+            early = work.create_task(asyncio.sleep(60))
+            early.cancel()
+            late = work.create_task(asyncio.sleep(60))
+            broken = work.create_task(fail())
+            await asyncio.sleep(0)
+            late.cancel()
+            await asyncio.gather(early, late, broken, return_exceptions=True)
+            await asyncio.sleep(0)
+            assert in_flight(work) == {}
+
+        async def fail() -> None:
+            raise ValueError
+
+        asyncio.run(main())
+        assert work.report()["started"] == 3
+
+    def test_coroutine_functions_and_async_generators_are_counted(self) -> None:
+        """Both count while they run; an async generator that is closed early, until then."""
+        work = Work()
+        closed = []
+
+        @work.message()
+        async def take() -> dict[str, int]:
+            await asyncio.sleep(0)
+            return in_flight(work)
+
+        @work.message()
+        async def stream() -> AsyncIterator[int]:
+            try:
+                yield 1
+                yield 2
+            finally:
+                closed.append(in_flight(work))
+
+        async def main() -> None:
+            assert await take() == {"messages": 1}
+            steps = stream()
+            assert await anext(steps) == 1
+            assert in_flight(work) == {"messages": 1}
+            await steps.aclose()  # type: ignore[attr-defined]
+            async with work.task():
+                assert in_flight(work) == {"tasks": 1}
+
+        asyncio.run(main())
+        assert closed == [{"messages": 1}]
+        assert in_flight(work) == {}
+
+    def test_outside_a_loop_nothing_is_counted(self) -> None:
+        """A task that cannot be made is no work."""
+        work = Work()
+        with pytest.raises(RuntimeError, match="no running event loop"):
+            work.create_task(asyncio.sleep(0))
+        assert in_flight(work) == {}
+
+
+class TestExecutor:
+    def test_queued_work_counts(self) -> None:
+        """What waits in the queue counts like what runs."""
+        work, gate = Work(), threading.Event()
+        with work.executor(ThreadPoolExecutor(1)) as pool:
+            futures = [pool.submit(gate.wait) for _ in range(3)]
+            assert in_flight(work) == {"tasks": 3}
+            assert futures[2].cancel()
+            assert in_flight(work) == {"tasks": 2}
+            until(futures[0].running)
+            gate.set()
+            assert [f.result(10) for f in as_completed(futures[:2], 10)] == [True, True]
+        assert in_flight(work) == {}
+        assert futures[2].cancelled()
+        with pytest.raises(CancelledError):
+            futures[2].result()
+
+    def test_a_task_counts_until_its_callbacks_have_run(self) -> None:
+        """A callback still counts, though the result is there already."""
+        work, gate, entered = Work(), threading.Event(), threading.Event()
+
+        def callback(_: Future[bool]) -> None:
+            entered.set()
+            gate.wait(10)
+
+        with work.executor(ThreadPoolExecutor(1)) as pool:
+            begin = threading.Event()
+            future = pool.submit(begin.wait)
+            future.add_done_callback(callback)
+            begin.set()
+            assert entered.wait(10)
+            assert future.done()
+            assert in_flight(work) == {"tasks": 1}
+            gate.set()
+        assert in_flight(work) == {}
+
+    def test_failures_and_a_closed_pool_leak_nothing(self) -> None:
+        """An exception reaches the caller, and neither it nor a refusal stays counted."""
+        work = Work()
+        pool = work.executor(ThreadPoolExecutor(1))
+        future = pool.submit(int, "x")
+        with pytest.raises(ValueError, match="invalid literal"):
+            future.result(10)
+        pool.shutdown()
+        with pytest.raises(RuntimeError, match="after shutdown"):
+            pool.submit(int)
+        assert in_flight(work) == {}
+
+    def test_what_shutdown_cancels_is_over(self) -> None:
+        """Queued work that a shutdown throws away does not stay counted."""
+        work, gate = Work(), threading.Event()
+        pool = work.executor(ThreadPoolExecutor(1))
+        futures = [pool.submit(gate.wait) for _ in range(4)]
+        until(futures[0].running)
+        pool.shutdown(wait=False, cancel_futures=True)
+        assert in_flight(work) == {"tasks": 1}
+        gate.set()
+        until(lambda: in_flight(work) == {})
+
+    def test_it_serves_asyncio_and_map(self) -> None:
+        """run_in_executor and map work as with any executor."""
+        work = Work()
+        with work.executor(ThreadPoolExecutor(2), "messages") as pool:
+
+            async def main() -> int:
+                return await asyncio.get_running_loop().run_in_executor(pool, int, "7")
+
+            assert asyncio.run(main()) == 7
+            assert list(pool.map(int, ["1", "2"])) == [1, 2]
+        assert work.report()["started"] == 3
+        assert in_flight(work) == {}
