@@ -93,6 +93,8 @@ class InstanceLoop:
         self.process = ProcessView(self.drain.process, parts.finder, rounds)
         self.changed = threading.Condition()  # its lock is held over everything here but calls
         self.since = around.clock.now()  # when this phase began, in this process life
+        if self.drain.phase is Phase.SETTLING:
+            self.drain = replace(self.drain, since=self.since)  # routes may be newer than that
         self.error: AgentError | None = None
         self.closed = False
 
@@ -175,31 +177,37 @@ class InstanceLoop:
             return self._rest()
 
     def _act(self) -> None:
-        """Ask for the phase's action wherever it has not been acknowledged."""
-        phase, now = self.drain.phase, self.clock.now()
-        if phase is Phase.EXPIRED and not self._held_out():
-            return
-        if phase is Phase.RESTORING and not is_ready(self):
-            return
-        if phase not in ACTING:
-            return
-        ask = self._put_back if phase is Phase.RESTORING else self._take_out
-        for view in self.registries:
-            view.act(partial(ask, view), now)
+        """Ask for the phase's action wherever it has yet to be done."""
+        ask, now = self._action(), self.clock.now()
+        if ask is not None:
+            for view in self.registries:
+                view.act(partial(ask, view), now)
 
-    def _held_out(self) -> bool:
+    def _action(self) -> Callable[[RegistryView], None] | None:
+        """Return what is asked of the registries now; None while nothing is."""
+        match self.drain.phase:
+            case Phase.WITHDRAWING:
+                return self._take_out
+            case Phase.EXPIRED if self._may_hold_out():
+                return self._take_out
+            case Phase.RESTORING if is_ready(self):
+                return self._put_back
+            case _:
+                return None
+
+    def _may_hold_out(self) -> bool:
         """
         Tell whether an expired drain may still withdraw: only from the process it was about.
 
         After "expired" was announced the platform may have replaced it, and then
-        whoever registers is the next version.
+        whoever registers is the next version: so the process must have been seen
+        after the registries said that they list it.
         """
-        for view in self.registries:
-            word = view.word
-            if word and word.listed and view.acknowledged and word.asked > view.acknowledged:
-                view.begin()
-        known = self.process.presence is not None and self.process.asked >= self.since
-        return known and not self.process.exited
+        words = [word for view in self.registries if (word := view.says(0.0)) and word.listed]
+        if self.process.asked < max([self.since, *(word.asked for word in words)]):
+            self.process.look_now()
+            return False
+        return self.process.presence is not None and not self.process.exited
 
     def _take_out(self, view: RegistryView) -> None:
         """Keep what restoring needs, then withdraw. Runs on a thread of its own."""
@@ -314,6 +322,8 @@ class InstanceLoop:
         """Return how long nothing is due."""
         now, drain = self.clock.now(), self.drain
         dues = [due for view in self._looking() for due in view.dues()] + [now + AT_REST]
+        if self._action() is not None:
+            dues += [due for view in self.registries for due in view.act_dues()]
         if drain.phase in UNFINISHED:
             dues.append(drain.deadline)
         if drain.phase is Phase.SETTLING:

@@ -72,9 +72,24 @@ class RegistryView:
         self._act_again.now()
 
     def act(self, action: Callable[[], None], now: float) -> None:
-        """Ask for the phase's action, unless it was acknowledged or refused, or must wait."""
-        if self.acknowledged is None and self.refused is None and now >= self._act_again.due:
+        """Ask for the phase's action, unless it was refused, has been done or must wait."""
+        if self._to_do and now >= self._act_again.due:
             self._calls.start(f"{self.name} act", action, partial(self._acted, self._turn))
+
+    @property
+    def _to_do(self) -> bool:
+        """
+        Whether the action must be asked for.
+
+        An acknowledgement that its word contradicts afterwards is worth nothing: it
+        did not do as it said, or somebody has registered the instance since.
+        """
+        if self.refused is not None:
+            return False
+        return self.acknowledged is None or self._contradicts(self.says(0.0))
+
+    def _contradicts(self, word: Word | None) -> bool:
+        return word is not None and word.listed is not (self._rounds.phase() is Phase.RESTORING)
 
     def _acted(self, turn: int, done: Done) -> None:
         if turn != self._turn:
@@ -82,6 +97,7 @@ class RegistryView:
         if done.error is None:
             self.acknowledged, self.error = done.answered, None
             self.look_again.now()
+            self._act_again.later(done.answered)
         elif isinstance(done.error, Refused):
             self.refused = done.error
         else:
@@ -110,8 +126,12 @@ class RegistryView:
         listed, stragglers, others = done.value
         self.word = Word(listed, stragglers, done.asked)
         self.others = self.others if others is None else others
-        phase = self._rounds.phase()
-        if phase in ACTING and (stragglers or listed is not (phase is Phase.RESTORING)):
+        phase, word = self._rounds.phase(), self.says(0.0)
+        if word is not None and not self._contradicts(word):
+            self._act_again.now()  # as it should be: if it changes, there is no need to wait
+        if word is None:
+            self.look_again.now()  # overtaken by what it acknowledged in the meantime
+        elif phase in ACTING and (stragglers or self._contradicts(word)):
             self.look_again.later(done.answered)  # not yet what was asked for: look again soon
         elif phase is Phase.SERVING:
             self.look_again.after(AT_REST, done.answered)
@@ -139,8 +159,10 @@ class RegistryView:
         yield from self._calls.due(f"{self.name} look", self.look_again)
         if self._watching:
             yield from self._calls.due(f"{self.name} watch", self._watch_again)
-        to_act = self.acknowledged is None and self.refused is None
-        if to_act and self._rounds.phase() in ACTING:
+
+    def act_dues(self) -> Iterator[float]:
+        """Yield when the action is due, if it must be asked for and is not under way."""
+        if self._to_do:
             yield from self._calls.due(f"{self.name} act", self._act_again)
 
 
@@ -156,10 +178,12 @@ class ProbeView:
         self.asked: float | None = None
         self.error: AgentError | None = None
         self._again = Backoff(READ, 1.0, rounds.chance)
+        self._turn = 0  # counts the phases: a reading begun in an earlier one proves nothing
 
     def begin(self) -> None:
         """Begin a phase: it must be seen quiet anew."""
         self.window.broken()
+        self._turn += 1
         self._again.now()
 
     def look(self, now: float) -> None:
@@ -167,10 +191,13 @@ class ProbeView:
         if now >= self._again.due:
             busy = self.reading is not None and not self.reading.idle
             held = HELD if busy and self._rounds.phase() is Phase.DRAINING else 0.0
-            self._calls.start(f"{self.name} read", partial(self.probe.read, held), self._looked)
+            then = partial(self._looked, self._turn)
+            self._calls.start(f"{self.name} read", partial(self.probe.read, held), then)
 
-    def _looked(self, done: Done) -> None:
+    def _looked(self, turn: int, done: Done) -> None:
         self.asked, self.error, self.reading = done.asked, done.error, done.value
+        if turn != self._turn:
+            return  # the next reading is due already
         if done.error is not None or self.reading is None:
             self.window.broken()
             self._again.later(done.answered)

@@ -1,0 +1,401 @@
+"""The loop of one instance, step by step."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from loop_bench import NEW, OLD, Bench, Check, ListRegistry
+
+from deregister_agent.errors import JournalError, Refused
+from deregister_agent.model import (
+    Announcement,
+    OnDeadline,
+    Outcome,
+    Phase,
+    Policy,
+    RestoreWhen,
+    StopRequest,
+)
+
+Make = Callable[..., Bench]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    """Make benches, and close their journals."""
+    made: list[Bench] = []
+
+    def one(*args: object, **kwargs: object) -> Bench:
+        made.append(Bench(tmp_path, *args, **kwargs))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield one
+    for bench in made:
+        bench.journal.close()
+
+
+def drained(bench: Bench) -> Bench:
+    """Take it to drained."""
+    bench.go_on(0.5)
+    bench.stop()
+    bench.until(Phase.DRAINED)
+    return bench
+
+
+def test_a_drain_goes_all_the_way_and_back(make: Make) -> None:
+    """Stop, drained, killed, replaced, start: the registry gets back what it had."""
+    bench = drained(make())
+    registry = bench.registries[0]
+    assert (bench.loop.drain.outcome, registry.listed) == (Outcome.DRAINED, False)
+    bench.finder.running = NEW
+    bench.until(Phase.GONE)
+    bench.loop.start_traffic("new version", "pipeline")
+    bench.until(Phase.SERVING)
+    assert registry.did == ["withdraw", "restore {'weight': 5}"]
+    assert bench.loop.drain.outcome is Outcome.DRAINED
+
+
+def test_stop_traffic_twice_is_one_drain(make: Make) -> None:
+    """Asked again while a drain is under way, nothing new begins."""
+    bench = make()
+    bench.stop(StopRequest(reason="first"))
+    first = bench.loop.drain
+    bench.stop(StopRequest(reason="second"))
+    assert bench.loop.drain == first
+
+
+def test_work_in_hand_holds_it_up_until_the_deadline(make: Make) -> None:
+    """A busy app is never drained; the deadline ends its drain, and says so."""
+    bench = make(Policy(quiet=0.5, deadline=5.0, min_others=0))
+    bench.page.in_flight = 1
+    bench.stop()
+    took = bench.until(Phase.EXPIRED)
+    assert 4.9 < took < 5.2
+    assert bench.loop.drain.outcome is Outcome.EXPIRED
+    assert bench.told[-1].detail["blocking"] == ["1 requests in flight (page)"]
+
+
+def test_a_probe_that_does_not_answer_is_not_idle(make: Make) -> None:
+    """Unknown is not zero: a probe that is down holds the drain up."""
+    bench = make(Policy(quiet=0.5, deadline=5.0, min_others=0))
+    bench.page.down = True
+    bench.stop()
+    bench.until(Phase.EXPIRED)
+
+
+def test_a_reading_begun_before_the_phase_does_not_count(make: Make) -> None:
+    """With no quiet time, one idle reading is enough; but not one from before routes ended."""
+    bench = make(Policy(quiet=0.0, settle=1.0, min_others=0))
+    bench.go_on(0.5)
+    bench.stop()
+    bench.until(Phase.SETTLING)
+
+    def work_arrives() -> None:
+        bench.page.in_flight = 1
+        bench.clock.time = bench.loop.since + 1.1  # an old route was used while settling
+
+    bench.clock.time += 0.99  # a reading is due, and its answer is slow
+    bench.page.while_reading = work_arrives
+    bench.loop.tick()
+    bench.calls.run()
+    bench.page.while_reading = lambda: None
+    bench.go_on(2.0)
+    assert bench.phase is Phase.DRAINING
+
+
+def test_a_registry_that_says_done_and_did_nothing_is_asked_again(make: Make) -> None:
+    """200 is not proof: while its word contradicts its acknowledgement, withdraw is repeated."""
+    bench = make()
+    bench.registries[0].lies = 2
+    bench.stop()
+    assert bench.until(Phase.SETTLING) < 2.0
+    assert bench.registries[0].did == ["withdraw"] * 3
+
+
+def test_an_instance_registered_anew_while_withdrawing_is_withdrawn_again(make: Make) -> None:
+    """A registration between the acknowledgement and the read-back does not last to the end."""
+    registry = ListRegistry()
+    bench = make(registries=[registry])
+
+    def registers_itself() -> None:
+        if registry.did == ["withdraw"]:
+            registry.did.append("registered")
+            registry.listed = True
+
+    registry.while_looking = registers_itself
+    bench.stop()
+    assert bench.until(Phase.SETTLING) < 1.0
+    assert registry.did == ["withdraw", "registered", "withdraw"]
+
+
+def test_a_restore_that_did_nothing_is_asked_again(make: Make) -> None:
+    """The agent keeps trying until the registry lists the instance."""
+    bench = drained(make())
+    bench.registries[0].lies = 2
+    bench.loop.start_traffic("", "")
+    assert bench.until(Phase.SERVING) < 2.0
+
+
+def test_a_word_overtaken_by_the_acknowledgement_is_asked_for_at_once(make: Make) -> None:
+    """A look that began before the withdraw ended tells nothing, and the next one does not wait."""
+    bench = make()
+    registry = bench.registries[0]
+    bench.go_on(0.5)
+    bench.stop()
+
+    def is_overtaken() -> None:
+        registry.while_looking = lambda: None
+        bench.clock.time += 0.1
+        bench.calls.run()  # the withdraw, for one, is acknowledged now
+        bench.clock.time += 0.1
+
+    bench.loop.tick()
+    act, look = bench.calls.waiting[:2]
+    bench.calls.waiting[:2] = [look, act]
+    registry.while_looking = is_overtaken
+    bench.calls.run()
+    assert bench.until(Phase.SETTLING) < 0.1
+
+
+def test_waiting_for_readiness_costs_nothing(make: Make) -> None:
+    """Until the app is ready the registries are left alone and the loop rests in between."""
+    check = Check()
+    bench = drained(make(ready=[check]))
+    bench.loop.start_traffic("", "")
+    assert bench.go_on(5.0) < 1000  # it is called 5000 times if it never rests
+    assert bench.registries[0].did == ["withdraw"]
+    check.ready = True
+    bench.until(Phase.SERVING)
+
+
+def test_listed_again_after_drained_is_taken_back(make: Make) -> None:
+    """The same process registers itself: the announcement is taken back and the drain goes on."""
+    bench = drained(make())
+    bench.registries[0].listed = True
+    bench.until(Phase.WITHDRAWING, within=2.0)
+    assert bench.told[-1].announcements == (Announcement.TAKEN_BACK,)
+    assert bench.told[-1].overtaken >= {Announcement.DRAINED}
+    bench.until(Phase.DRAINED)
+
+
+def test_the_next_version_is_left_alone(make: Make) -> None:
+    """After the kill a new process registers itself: that is the next version, and it serves."""
+    bench = drained(make())
+    bench.finder.running = NEW
+    bench.registries[0].listed = True
+    bench.until(Phase.SERVING)
+    assert bench.registries[0].did == ["withdraw"]
+
+
+def test_a_crash_of_the_app_while_draining_changes_nothing(make: Make) -> None:
+    """Its supervisor starts it again: the new process is drained in its place."""
+    bench = make()
+    bench.page.in_flight = 1
+    bench.stop()
+    bench.until(Phase.DRAINING)
+    bench.finder.running = NEW
+    bench.go_on(2.0)
+    assert (bench.phase, bench.loop.drain.process) == (Phase.DRAINING, NEW)
+    assert "app-restarted" in [entry.kind for entry in bench.told]
+
+
+def test_an_app_that_exits_by_itself_is_drained(make: Make) -> None:
+    """Withdrawn, and nobody there: nothing can be in hand, and the outcome says why."""
+    bench = make()
+    bench.page.in_flight = 1
+    bench.stop()
+    bench.until(Phase.DRAINING)
+    bench.finder.running, bench.page.down = None, True
+    bench.until(Phase.DRAINED)
+    assert bench.loop.drain.outcome is Outcome.APP_EXITED
+
+
+def expired(make: Make, on_deadline: OnDeadline) -> Bench:
+    """Take it to expired, with work in hand."""
+    bench = make(Policy(quiet=0.5, deadline=2.0, on_deadline=on_deadline, min_others=0))
+    bench.go_on(0.5)
+    bench.page.in_flight = 1
+    bench.stop()
+    bench.until(Phase.EXPIRED)
+    return bench
+
+
+def test_an_expired_drain_holds_its_process_out(make: Make) -> None:
+    """Hold means hold: the old process that registers itself again is withdrawn again, soon."""
+    bench = expired(make, OnDeadline.HOLD)
+    bench.go_on(20.0)
+    bench.registries[0].listed = True
+    bench.go_on(1.0)
+    assert (bench.phase, bench.registries[0].listed) == (Phase.EXPIRED, False)
+
+
+def test_an_expired_drain_leaves_the_next_version_alone(make: Make) -> None:
+    """Killed by the platform and replaced: nothing is withdrawn any more."""
+    bench = expired(make, OnDeadline.KILL)
+    assert bench.told[-1].announcements == (Announcement.EXPIRED, Announcement.FORCED)
+    bench.go_on(5.0)
+    before = list(bench.registries[0].did)
+    bench.finder.running, bench.registries[0].listed = NEW, True
+    bench.go_on(5.0)
+    assert (bench.phase, bench.registries[0].did) == (Phase.SERVING, before)
+
+
+def test_an_expired_drain_is_restored_where_the_policy_says_so(make: Make) -> None:
+    """The instance is put back, and the outcome stays expired."""
+    bench = expired(make, OnDeadline.RESTORE)
+    bench.until(Phase.SERVING)
+    assert (bench.registries[0].listed, bench.loop.drain.outcome) == (True, Outcome.EXPIRED)
+
+
+def test_a_new_process_is_restored_when_it_is_ready(make: Make) -> None:
+    """With restore = when-ready nobody has to ask for it."""
+    check = Check()
+    policy = Policy(quiet=0.5, restore=RestoreWhen.WHEN_READY, min_others=0)
+    bench = drained(make(policy, ready=[check]))
+    bench.finder.running = NEW
+    bench.go_on(3.0)
+    assert bench.phase is Phase.GONE
+    check.ready = True
+    bench.until(Phase.SERVING)
+
+
+def test_too_late_a_restore_is_announced_once_and_tried_on(make: Make) -> None:
+    """Past the restore deadline the platform is told, and the agent keeps trying."""
+    bench = drained(make(Policy(quiet=0.5, restore_deadline=3.0, min_others=0)))
+    bench.registries[0].down = True
+    bench.loop.start_traffic("", "")
+    bench.go_on(10.0)
+    kinds = [kind for entry in bench.told for kind in entry.announcements]
+    assert kinds.count(Announcement.NOT_RESTORED) == 1
+    bench.registries[0].down = False
+    bench.until(Phase.SERVING)
+
+
+def test_the_guard_refuses_at_once(make: Make) -> None:
+    """Too few others: stop-traffic is refused, and force overrides it."""
+    bench = make(Policy(quiet=0.5, min_others=1))
+    bench.registries[0].count = 0
+    with pytest.raises(Refused, match="use force"):
+        bench.stop()
+    bench.stop(StopRequest(force=True))
+    bench.until(Phase.DRAINED)
+
+
+def test_the_guard_refuses_later_too(make: Make) -> None:
+    """A registry that could not count at first refuses later: what was taken out is put back."""
+    first, second = ListRegistry("first"), ListRegistry("second")
+    bench = make(Policy(quiet=0.5, min_others=1), registries=[first, second])
+    first.count = second.count = 2
+    second.down = True
+    bench.stop()
+    bench.go_on(1.0)
+    assert (bench.phase, first.listed) == (Phase.WITHDRAWING, False)
+    second.down, second.count = False, 0
+    bench.until(Phase.SERVING)
+    assert (first.listed, second.listed) == (True, True)
+    assert bench.loop.drain.outcome is Outcome.REFUSED
+
+
+def test_a_hung_registry_delays_no_other(make: Make) -> None:
+    """Each registry is asked on its own: one that does not answer does not hold up the next."""
+    hung, other = ListRegistry("hung"), ListRegistry("other")
+    bench = make(registries=[hung, other])
+    bench.go_on(0.5)
+    bench.stop()
+    bench.loop.tick()
+    del bench.calls.waiting[0]  # its call never comes back
+    bench.go_on(2.0)
+    assert (bench.phase, other.listed) == (Phase.WITHDRAWING, False)
+
+
+@pytest.mark.parametrize(
+    "phase",
+    [Phase.WITHDRAWING, Phase.SETTLING, Phase.DRAINING, Phase.DRAINED, Phase.RESTORING],
+)
+def test_a_new_life_goes_on_where_the_old_one_died(make: Make, phase: Phase) -> None:
+    """Whatever the phase, a restarted agent comes to the same end."""
+    bench = make(Policy(quiet=0.5, settle=0.5, min_others=0))
+    bench.go_on(0.5)
+    bench.stop()
+    if phase is Phase.RESTORING:
+        bench.until(Phase.DRAINED)
+        bench.loop.start_traffic("", "")
+    bench.until(phase)
+    drain = bench.loop.drain.id
+    bench.new_life()
+    bench.until(Phase.SERVING if phase is Phase.RESTORING else Phase.DRAINED)
+    assert bench.loop.drain.id == drain
+
+
+def test_an_announced_drain_is_believed_after_a_restart_only_of_its_process(make: Make) -> None:
+    """While the agent was down the process was killed and replaced: the new one is left alone."""
+    bench = drained(make())
+    bench.finder.running, bench.registries[0].listed = NEW, True
+    bench.new_life()
+    bench.until(Phase.SERVING)
+    assert bench.registries[0].did == ["withdraw"]
+
+
+def test_settling_begins_anew_after_a_restart(make: Make) -> None:
+    """A crash makes a drain longer, never shorter."""
+    bench = make(Policy(quiet=0.0, settle=3.0, min_others=0))
+    bench.go_on(0.5)
+    bench.stop()
+    bench.until(Phase.SETTLING)
+    bench.clock.time += 2.9
+    bench.new_life()
+    assert bench.until(Phase.DRAINING) > 2.9
+
+
+def test_what_cannot_be_written_down_is_not_done(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a full disk stop-traffic is refused, and the phase stays until there is room."""
+    bench = make()
+    bench.go_on(0.5)
+
+    def full(*_: object) -> int:
+        raise JournalError("disk is full")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(bench.journal, "write", full)
+        with pytest.raises(JournalError):
+            bench.stop()
+        assert bench.phase is Phase.SERVING
+    bench.stop()
+    with monkeypatch.context() as disk:
+        disk.setattr(bench.journal, "write", full)
+        bench.go_on(3.0)
+        assert (bench.phase, str(bench.loop.error)) == (Phase.WITHDRAWING, "disk is full")
+    bench.until(Phase.DRAINED)
+    assert bench.loop.error is None
+
+
+def test_no_snapshot_no_withdraw(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What restoring needs is on disk before anything is withdrawn."""
+    bench = make()
+
+    def full(*_: object) -> None:
+        raise JournalError("disk is full")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(bench.journal, "keep_snapshot", full)
+        bench.stop()
+        bench.go_on(3.0)
+        assert bench.registries[0].did == []
+    bench.until(Phase.DRAINED)
+
+
+def test_an_instance_at_rest_is_looked_at_seldom(make: Make) -> None:
+    """Serving costs next to nothing."""
+    bench = make()
+    bench.go_on(1.0)
+    assert bench.go_on(60.0) < 12
+
+
+def test_the_process_is_known_before_stop(make: Make) -> None:
+    """A drain names the process that it is about."""
+    bench = make()
+    bench.go_on(0.5)
+    bench.stop()
+    assert bench.loop.drain.process == OLD
