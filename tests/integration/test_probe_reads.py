@@ -221,6 +221,7 @@ class TestHttpJson:
             server.said = answer(json.dumps({"n": 0, "id": mark}).encode())
             told.append(asked.read(0.0).mark)
         assert told == ["a", "17", "1700000000.25"]
+        nothing: object
         for nothing in ("", None, True, []):
             server.said = answer(json.dumps({"n": 0, "id": nothing}).encode())
             with pytest.raises(ProbeError, match=r"at /id there is .*, which is no mark"):

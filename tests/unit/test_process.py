@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import signal
 import socket
 import subprocess
@@ -46,7 +47,8 @@ def start():
     if pid == 0:
         os.environ["LISTEN_PID"] = str(os.getpid())
         os.set_inheritable(server.fileno(), True)
-        code = "import signal; signal.pause()"
+        code = "import os, signal; f = lambda *_: os.fork() or signal.pause(); "
+        code += "signal.signal(signal.SIGUSR1, f); [signal.pause() for _ in iter(int, 1)]"
         os.execv(sys.executable, [sys.executable, "-I", "-S", "-c", code])
     return pid
 
@@ -208,6 +210,7 @@ class TestByPort:
         app = stage.app()
         finder = on(app.number("listen(0)"))
         was = seen(finder)
+        app.do("server.close()")
         app.do("threading.Thread(target=time.sleep, args=(600,)).start()")
         app.tell(f"ctypes.CDLL(None).syscall({number}, 0)")
         stat = Path(f"/proc/{app.pid}/stat")
@@ -376,6 +379,26 @@ class TestSocketActivation:
         assert presence.running
         assert presence.running.pids == identity(new)
         assert presence.running.sockets == was.sockets
+
+    def test_a_child_of_the_activated_belongs_to_it(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A child with its parent's LISTEN_PID is the same app, and may outlive its parent."""
+        monkeypatch.setattr(by_port, "_REST", 0.0)
+        activator = stage.app()
+        port = activator.number("listen(0)")
+        service = activator.number("start()")
+        finder = on(port, activator.pid)
+        was = seen(finder)
+        caught = 1 << (signal.SIGUSR1 - 1)
+        status = Path(f"/proc/{service}/status")
+        mask = re.compile(r"SigCgt:\s*(\w+)")
+        wait_for(lambda: int(mask.findall(status.read_text())[0], 16) & caught, "the service")
+        os.kill(service, signal.SIGUSR1)
+        wait_for(lambda: len(seen(finder, was).pids) == 2, "the child to be seen")
+        activator.do(f"end({service})")
+        assert not finder.look(was).exited
+        assert len(seen(finder, was).pids) == 1
 
     def test_a_worker_of_the_activated_is_no_successor(self, stage: Stage) -> None:
         """A child of the activated process, started later, is still the same app."""
@@ -679,6 +702,7 @@ class TestSystemdUnit:
         [
             ("echo Failed to connect to bus >&2; exit 1", "Failed to connect to bus"),
             ("exit 3", "exit status 3"),
+            ("echo MainPID=0; echo ActiveState=inactive; exit 4", "exit status 4"),
             ("echo nonsense", "says nothing of unit orders.service"),
             ("echo MainPID=", "says nothing of unit orders.service"),
         ],
