@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import h2.connection
+import h2.events
 import pytest
 from pydantic import ValidationError
 from running_server import Running, UnixConnection, ask, ask_and_keep, eventually, running
@@ -175,6 +177,19 @@ def test_client_that_leaves_frees_its_waiter(server: Running, kind: str) -> None
     eventually(lambda: server.loop.waiting == 0, limit=3 * waits.SLICE + 10)
 
 
+def test_stop_wakes_who_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A waiter is woken to be answered, not found out at its next look whether to go on."""
+    monkeypatch.setattr(waits, "SLICE", 300.0)
+    with running(tmp_path) as server:
+        server.loop.to(Phase.DRAINING)
+        connection = server.tcp()
+        connection.request("GET", "/traffic-drained?wait=300", headers=server.bearer)
+        eventually(lambda: server.loop.waiting == 1)
+        server.server.stop()
+        assert connection.getresponse().status == 503
+        connection.close()
+
+
 # --- bad clients ---
 
 
@@ -272,6 +287,25 @@ def test_not_http_at_all(server: Running) -> None:
         assert client.recv(12) == answer
         client.close()
     assert ask(server.tcp(), "GET", "/healthz")[0] == 200
+
+
+def test_http_2_is_refused(server: Running) -> None:
+    """A client that speaks HTTP/2 outright is told that this server does not."""
+    http2 = h2.connection.H2Connection()
+    http2.initiate_connection()
+    pseudo = {":method": "GET", ":path": "/healthz", ":scheme": "http", ":authority": "localhost"}
+    http2.send_headers(1, list(pseudo.items()), end_stream=True)
+    client = server.raw()
+    client.sendall(http2.data_to_send())
+    answers: list[h2.events.Event] = []
+    while not any(isinstance(event, h2.events.ResponseReceived) for event in answers):
+        received = client.recv(65536)
+        assert received, "closed without an answer"
+        answers += http2.receive_data(received)
+    client.close()
+    (answer,) = [event for event in answers if isinstance(event, h2.events.ResponseReceived)]
+    assert answer.headers is not None
+    assert dict(answer.headers)[b":status"] == b"505"
 
 
 def test_keep_alive_serves_many_requests(server: Running) -> None:

@@ -308,7 +308,7 @@ def test_unknown_things_are_404(world: World) -> None:
     assert "has: orders-1" in detail(world.post("/v1/instances/orders-9/stop-traffic"))
     assert "/drains" in detail(world.get(f"{ONE}/drains/none"))
     assert "/openapi.json" in detail(world.get("/v2"))
-    for path in ("//stop-traffic", "/stop-traffic/", "/v1/instances/", f"{ONE}/restart"):
+    for path in ("/v1//instances", "/stop-traffic/", "/v1/instances/", f"{ONE}/restart"):
         assert world.post(path).status_code == 404
 
 
