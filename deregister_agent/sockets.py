@@ -138,7 +138,26 @@ _PROCFS = Path("/proc/net")
 def _by_procfs(
     states: frozenset[State], ports: _Ports, deadline: float, refused: OSError
 ) -> list[Socket]:
-    """Read /proc/net/tcp and tcp6 (linux/Documentation/networking/proc_net_tcp.rst)."""
+    """
+    Read the files twice, and return what stands in either reading.
+
+    The kernel writes them page by page, and where the table changes in between
+    it may show a socket twice or pass one over. A missed connection would be a
+    false "idle", so one that either reading shows is there.
+    """
+    found: dict[tuple[object, ...], Socket] = {}
+    for _ in range(2):
+        for s in _read_files(states, ports, deadline, refused):
+            # many listeners may share one address; the inode of a connection comes late
+            inode = s.inode if s.state is State.LISTEN else 0
+            found[s.local, s.local_port, s.peer, s.peer_port, inode] = s
+    return list(found.values())
+
+
+def _read_files(
+    states: frozenset[State], ports: _Ports, deadline: float, refused: OSError
+) -> list[Socket]:
+    """Read /proc/net/tcp and tcp6 once (linux/Documentation/networking/proc_net_tcp.rst)."""
     found: list[Socket] = []
     for family, name in ((socket.AF_INET, "tcp"), (socket.AF_INET6, "tcp6")):
         try:

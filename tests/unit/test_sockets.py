@@ -170,7 +170,31 @@ class TestTable:
         server = opened.enter_context(socket.create_server(("127.0.0.1", 0), backlog=1000))
         for _ in range(600):
             opened.enter_context(socket.create_connection(server.getsockname()))
-        assert len(connections(server.getsockname()[1])) == 600
+        ports = {s.peer_port for s in connections(server.getsockname()[1])}
+        assert len(ports) == 600
+
+
+def test_a_socket_that_one_reading_passes_over(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What either of two readings of the files shows is there, once."""
+    line = " 0: 0100007F:1F90 0100007F:{:04X} 01 00000000:00000000 00:00000000 00000000 0 0 {} 1\n"
+    folders = []
+    for number, text in enumerate([line.format(1, 0) * 2, line.format(1, 7) + line.format(2, 8)]):
+        folders.append(tmp_path / str(number))
+        folders[-1].mkdir()
+        (folders[-1] / "tcp").write_text("header\n" + text)
+
+    class Changing:
+        """A folder whose files are others each time they are opened."""
+
+        def __truediv__(self, name: str) -> Path:
+            return folders[0] / name if name != "tcp" else folders.pop() / name
+
+    folders = [folders[0], folders[1], folders[0]]
+    monkeypatch.setattr(sockets, "sock_diag", Refused(PermissionError(1, "not permitted")))
+    monkeypatch.setattr(sockets, "_PROCFS", Changing())
+    assert sorted(s.peer_port for s in connections(8080)) == [1, 2]
 
 
 class TestInfo:
