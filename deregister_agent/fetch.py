@@ -11,7 +11,8 @@ import http.client
 import json
 import ssl
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,11 @@ from urllib3.exceptions import HTTPError
 
 from deregister_agent.dial import Call, Pool, TLSPool, trust
 from deregister_agent.errors import AgentError
+from deregister_agent.stream import PIECE, Stream
 
 REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
 """Methods that may be sent twice (RFC 9110, section 9.2.2)."""
 POOLED = 16  # idle connections kept for one server
-PIECE = 65536
 
 
 class FetchError(AgentError):
@@ -135,6 +136,43 @@ class Fetcher:
                 if stale and method in REPEATABLE:
                     continue
                 raise FetchError(self._reason(e, call, limit)) from e
+
+    @contextmanager
+    def stream(
+        self,
+        method: str,
+        target: str,
+        *,
+        payload: object,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> Iterator[Stream]:
+        """
+        Send one request, and give an answer that is read line by line while it comes.
+
+        *timeout* is the limit until the answer begins; each line then has its own. The
+        connection is closed at the end of the block. Raises FetchError as call() does.
+        """
+        sent = {"User-Agent": "deregister-agent", "Accept-Encoding": "identity"}
+        sent |= {"Content-Type": "application/json", **self._own_headers(), **(headers or {})}
+        request = self._prepare(method, target, sent, json.dumps(payload).encode())
+        limit = self._timeout if timeout is None else timeout
+        call = Call(time.monotonic() + limit)
+        with self._explained(call, limit):
+            response = self._adapter.send(request, stream=True, timeout=call.remaining())
+        try:
+            yield Stream(response, call, self._explained, self._body_limit)
+        finally:
+            response.close()
+
+    @contextmanager
+    def _explained(self, call: Call, limit: float) -> Iterator[None]:
+        """Make a call inside the block; what goes wrong becomes a FetchError."""
+        try:
+            with call.make():
+                yield
+        except (requests.RequestException, HTTPError, http.client.HTTPException, OSError) as e:
+            raise FetchError(self._reason(e, call, limit)) from e
 
     def _own_headers(self) -> Mapping[str, str]:
         try:

@@ -210,3 +210,36 @@ def test_secrets_stay_secret(serve: Serve) -> None:
 
     with pytest.raises(FetchError, match="the secret in /nowhere is empty"):
         fetcher(server, headers=unreadable).call("GET", "/")
+
+
+def test_a_stream_gives_each_line_when_it_comes(serve: Serve) -> None:
+    """Lines are there before the answer ends, wherever chunks begin; after the last is None."""
+    more = threading.Event()
+
+    def talk(connection: socket.socket, over: threading.Event) -> None:
+        connection.recv(65536)
+        connection.sendall(CHUNKED + b"8\r\none\ntwo\n\r\n2\r\nth\r\n")
+        more.wait(30)
+        connection.sendall(b"4\r\nree\n\r\n0\r\n\r\n")
+
+    with fetcher(serve(talk)).stream("POST", "/", payload={}) as stream:
+        assert (stream.status, stream.line(30), stream.line(30)) == (200, b"one", b"two")
+        more.set()
+        assert stream.line(30) == b"three"
+        assert stream.line(30) is None
+
+
+@pytest.mark.parametrize(
+    ("talk", "why"),
+    [
+        pytest.param(hanging, "no answer within 0.5 s", id="hang"),
+        pytest.param(trickling(LONG, 60), "no answer within 0.4 s", id="trickling"),
+        pytest.param(answering(CHUNKED + b"5\r\nhello"), "breaks off", id="truncated"),
+        pytest.param(answering(LONG), "a line of its answer has over 500 bytes", id="long"),
+    ],
+)
+def test_a_stream_that_is_none(serve: Serve, talk: Talk, why: str) -> None:
+    """A stream that hangs, trickles or breaks off within a line ends in time, with the reason."""
+    one = fetcher(serve(talk), body_limit=500)
+    with pytest.raises(FetchError, match=why), one.stream("POST", "/", payload={}) as stream:
+        stream.line(0.4)
