@@ -1,0 +1,284 @@
+"""
+Carry one change through: edit, test, reload, proof; or put everything back.
+
+Several agents, and many instances at once, share one Nginx. Each edits under a lock
+and lets go of it; after a short pause the first to come back loads what all have
+edited, and the others find it loaded. What cannot be loaded is taken back for all.
+"""
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from deregister_agent.errors import AgentError
+from deregister_agent.files import locked, remove_durably, replace_durably
+from deregister_agent.nginx import record as records
+from deregister_agent.nginx.address import Address
+from deregister_agent.nginx.conf import Conf, Layout, Server, read, summary
+from deregister_agent.nginx.control import run
+from deregister_agent.nginx.processes import POLL, ControlError
+from deregister_agent.nginx.record import Pending, Proof, Record
+from deregister_agent.nginx.running import Running
+from deregister_agent.nginx.tokens import line_of
+
+_LONGEST_GATHER = 1.0  # seconds: nobody waits longer for others
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One server of one upstream of one Nginx, and all that is needed to change it."""
+
+    layout: Layout
+    context: str
+    upstream: str
+    server: Address
+    owned: Path | None  # the agent's own file, if it is to change no other
+    may_be_absent: bool
+    running: Running
+    test: tuple[str, ...]
+    record: Path
+    gather: float
+    timeout: float
+
+    @property
+    def key(self) -> str:
+        """The name by which proofs know this server."""
+        return records.key(self.context, self.upstream, self.server.canonical)
+
+    def read(self) -> Conf:
+        """Read the configuration as it is on disk."""
+        return read(self.layout)
+
+    def servers(self, conf: Conf) -> list[Server]:
+        """
+        Return the directives that name this server, in reading order.
+
+        Raises ControlError where it cannot be certain that these are all.
+        """
+        there = conf.upstreams.get((self.context, self.upstream))
+        if there is None:
+            raise ControlError(
+                f"{conf.layout.main} has no {self.context} upstream {self.upstream}; "
+                f"it has: {summary(conf.upstreams)}"
+            )
+        found = conf.find(self.context, self.upstream, self.server)
+        if self.owned is not None:
+            _check_owned(self.owned, conf, found, self.upstream)
+        elif not found and not self.may_be_absent:
+            known = ", ".join(os.fsdecode(server.address) for server in there.servers[:5])
+            raise ControlError(
+                f"upstream {self.upstream} has no server {self.server.text}; it has "
+                f"{known or 'none'}; set server to the one that is meant, or absent = 'withdrawn'"
+            )
+        return found
+
+    @contextmanager
+    def locked(self, until: float) -> Iterator[None]:
+        """Keep other agents, and other instances of this one, away."""
+        with locked(self.record, max(until - time.monotonic(), 0.0)):
+            yield
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Which of a server's directives are to be down, or up; or the file to make."""
+
+    which: tuple[int, ...] | None = None  # None: all
+    down: bool = True
+    create: bytes = b""
+
+    def unmet(self, servers: Sequence[Server]) -> tuple[int, ...]:
+        """Return which of these are not yet as wished."""
+        which = range(len(servers)) if self.which is None else self.which
+        return tuple(i for i in which if i < len(servers) and servers[i].down != self.down)
+
+
+def proven(site: Site, conf: Conf, known: Record, until: float, *, down: bool) -> bool:
+    """
+    Tell whether all that accepts clients now has loaded what *conf* says of this server.
+
+    Raises ControlError when it cannot be told.
+    """
+    site.running.check(conf, {server.file for server in site.servers(conf)})
+    ids = site.running.active(until)
+    if not conf.current():
+        raise ControlError("the configuration changed while it was read")
+    wanted = site.key if down else None
+    rest = ids - records.covered(ids, known.proofs, conf.digest(), wanted)
+    if not rest:
+        return True
+    # A server that was last proved down and still is: only somebody who took "down" away,
+    # reloaded and put it back, all within a tick, could make this wrong.
+    strictly = not (down and known.down_since(site.key) is not None)
+    return not known.dirty and site.running.loaded_after(rest, conf.changed_at(), strictly=strictly)
+
+
+def carry_out(site: Site, wish: Wish) -> None:
+    """
+    Make *wish* true of the files and of the running workers.
+
+    Raises AgentError or OSError; then the files are as before, or, if the process
+    dies, as wished and known not to be loaded.
+    """
+    until = time.monotonic() + site.timeout
+    edited = False
+    conf = site.read()
+    if _open(site, wish, conf):
+        site.running.check(conf, {server.file for server in site.servers(conf)})
+        site.running.active(until)  # or there would be nobody to load it
+        if not wish.create:
+            _test(site, until, "before any change of the agent's")
+        with site.locked(until):
+            edited = _edit(site, wish)
+    if edited:
+        _gather(site, until)
+    with site.locked(until):
+        _load(site, wish, until)
+
+
+def _open(site: Site, wish: Wish, conf: Conf) -> bool:
+    """Tell whether anything is left to edit."""
+    if wish.create:
+        return site.owned is not None and not site.owned.exists()
+    return bool(wish.unmet(site.servers(conf)))
+
+
+def _edit(site: Site, wish: Wish) -> bool:
+    """Write down what is about to change, then change it. False if there is nothing to do."""
+    conf = site.read()
+    if not _open(site, wish, conf):
+        return False
+    servers = site.servers(conf)
+    which = () if wish.create else wish.unmet(servers)
+    after = conf.marked([servers[i] for i in which], down=wish.down)
+    if wish.create and site.owned is not None:
+        after = {site.owned: wish.create}
+    created = str(site.owned) if wish.create else ""
+    entry = Pending(site.context, site.upstream, site.server.text, which, wish.down, created)
+    known = _captured(site, conf, records.load(site.record))
+    known = replace(known, pending=(*known.pending, entry), dirty=True, refused="")
+    records.save(site.record, known)
+    try:
+        _write(conf, after)
+    except (ControlError, OSError):
+        _take_back(site, known, "a file could not be written")
+        raise
+    return True
+
+
+def _captured(site: Site, conf: Conf, known: Record) -> Record:
+    """Keep what times prove now, since an edit is about to spoil them."""
+    with suppress(ControlError):
+        ids = site.running.active(time.monotonic() + 1.0)
+        rest = ids - records.covered(ids, known.proofs, conf.digest(), None)
+        after = site.running.loaded_after(rest, conf.changed_at(), strictly=True)
+        if rest and not known.dirty and after:
+            proof = Proof(tuple(sorted(rest)), conf.digest(), records.all_down(conf), _boottime())
+            return known.proved(proof, site.running.alive())
+    return known
+
+
+def _check_owned(owned: Path, conf: Conf, found: Sequence[Server], upstream: str) -> None:
+    """Refuse an owned file that is not the one place where the server stands."""
+    file = Path(os.path.realpath(owned))
+    for server in found:
+        if server.file != file:
+            line = line_of(conf.files[server.file], server.start)
+            raise ControlError(
+                f"upstream {upstream} lists the server in {server.file}:{line} too; "
+                f"leave it to {owned} alone"
+            )
+    if file.exists() and not found:
+        why = "has no such server" if file in conf.files else "is included by nothing"
+        raise ControlError(f"{owned} {why} in upstream {upstream}")
+
+
+def _write(conf: Conf, after: dict[Path, bytes]) -> None:
+    """Replace files, unless somebody without our lock has just done so."""
+    for path, content in after.items():
+        if path in conf.files and path.read_bytes() != conf.files[path]:
+            raise ControlError(f"somebody else is changing {path}")
+        replace_durably(path, content)
+
+
+def _gather(site: Site, until: float) -> None:
+    """Let changes that come together become one reload: wait until no more come in."""
+    end = min(time.monotonic() + _LONGEST_GATHER, until)
+    last, since = _mark(site.record), time.monotonic()
+    while time.monotonic() < min(since + site.gather, end):
+        time.sleep(min(POLL, site.gather))
+        if (mark := _mark(site.record)) != last:
+            last, since = mark, time.monotonic()
+
+
+def _load(site: Site, wish: Wish, until: float) -> None:
+    """Have the present files loaded, if they are not. The caller holds the lock."""
+    known, conf = records.load(site.record), site.read()
+    if _open(site, wish, conf):
+        raise ControlError(known.refused or "somebody else has taken the change back")
+    if proven(site, conf, known, until, down=wish.down):
+        return
+    try:
+        _test(site, until, "with the change")
+        ids = _reloaded(site, conf, until)
+    except (ControlError, OSError) as e:
+        why = _take_back(site, known, str(e))
+        raise ControlError(why) from e
+    proof = Proof(tuple(sorted(ids)), conf.digest(), records.all_down(conf), _boottime())
+    records.save(site.record, known.proved(proof, site.running.alive()))
+
+
+def _reloaded(site: Site, conf: Conf, until: float) -> frozenset[str]:
+    """Reload, and be sure that what was loaded is what was read."""
+    ids = site.running.reload(until)
+    if not conf.current():
+        raise ControlError("the configuration changed during the reload")
+    return ids
+
+
+def _take_back(site: Site, known: Record, why: str) -> str:
+    """Undo every edit that is not loaded. Returns *why*, with what became of the files."""
+    if not known.pending:
+        return f"{why} (nothing was changed)"
+    try:
+        for entry in reversed(known.pending):
+            _undo(site.layout, entry)
+    except (AgentError, OSError) as e:
+        return f"{why}; and the change could not be taken back: {e}"
+    why = f"{why} (the change was taken back)"
+    with suppress(OSError):  # then the edits are undone, and the record still asks for that
+        records.save(site.record, replace(known, pending=(), refused=why))
+    return why
+
+
+def _undo(layout: Layout, entry: Pending) -> None:
+    """Put back what one edit changed, where it still stands as it was left."""
+    if entry.created:
+        remove_durably(Path(entry.created))
+        return
+    conf = read(layout)
+    servers = conf.find(entry.context, entry.upstream, Address(entry.server))
+    ours = [servers[i] for i in entry.which if i < len(servers) and servers[i].down == entry.down]
+    _write(conf, conf.marked(ours, down=not entry.down))
+
+
+def _test(site: Site, until: float, when: str) -> None:
+    """Run the test command. Raises ControlError."""
+    try:
+        run(site.test, until - time.monotonic())
+    except ControlError as e:
+        raise ControlError(f"{e} ({when})") from e
+
+
+def _mark(path: Path) -> Sequence[int]:
+    with suppress(OSError):
+        seen = path.stat()
+        return seen.st_ino, seen.st_mtime_ns
+    return ()
+
+
+def _boottime() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

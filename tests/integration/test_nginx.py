@@ -1,0 +1,715 @@
+"""Real Nginx: what the registry says is what the running workers do, whatever goes wrong."""
+
+import errno
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deregister_agent import files
+from deregister_agent.errors import RegistryError
+from deregister_agent.model import Instance
+from deregister_agent.nginx import change, conf, control, record
+from deregister_agent.nginx.address import Address
+from deregister_agent.nginx.change import Site, Wish
+from deregister_agent.nginx.conf import Layout
+from deregister_agent.registries.nginx import NginxUpstream, Options, build, warnings
+from tests.servers.child import free_ports, wait_until
+from tests.servers.nginx import VERSIONS, Nginx, conf_files, settled
+
+CORPUS = Path(__file__).parents[1] / "nginx_corpus"
+
+
+class App:
+    """An app that answers its own port, and holds requests for /slow until it is told."""
+
+    def __init__(self) -> None:
+        self.hits = 0
+        self.release = threading.Event()
+        app = self
+
+        class Answer(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                app.hits += 1
+                if self.path.startswith("/slow"):
+                    app.release.wait(30)
+                body = str(app.port).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *arguments: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+        self.server.daemon_threads = True
+        self.port: int = self.server.server_address[1]
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,))
+        self.thread.start()
+
+    def close(self) -> None:
+        self.release.set()
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+
+@dataclass
+class World:
+    """One Nginx in front of two apps."""
+
+    nginx: Nginx
+    port: int
+    a: App
+    b: App
+    threads: list[threading.Thread] = field(default_factory=list)
+
+    def get(self, path: str = "/") -> str:
+        """Send one request, on a connection of its own, and return which app has answered."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=30) as got:
+                return str(got.read().decode())
+        except urllib.error.HTTPError as e:
+            e.close()
+            return str(e.code)
+
+    def reaches_a(self) -> bool:
+        """Tell whether new requests still come to app a."""
+        return str(self.a.port) in {self.get() for _ in range(12)}
+
+    def hold_a_request(self) -> None:
+        """Have one request wait in an app."""
+        before = self.a.hits + self.b.hits
+        thread = threading.Thread(target=self.get, args=("/slow",))
+        thread.start()
+        self.threads.append(thread)
+        wait_until(lambda: self.a.hits + self.b.hits > before, "the slow request is there")
+
+    def upstream(self) -> str:
+        """Return the upstream block as it was first written."""
+        return f"upstream app {{ server 127.0.0.1:{self.a.port}; server 127.0.0.1:{self.b.port}; }}"
+
+    def rewrite(self, old: str, new: str) -> None:
+        """Change the main file as another tool would, without a reload."""
+        text = self.nginx.conf.read_text()
+        assert old in text
+        self.nginx.conf.write_text(text.replace(old, new))
+
+    def reload(self) -> None:
+        """Reload as another tool would, and wait until it has happened."""
+        before = set(self.nginx.workers())
+        subprocess.run(self.nginx.command("-s", "reload"), check=True)
+        wait_until(
+            lambda: (
+                not before & (set(self.nginx.workers()) - set(self.nginx.retiring()))
+                and self.nginx.workers()
+            ),
+            "the foreign reload is done",
+        )
+
+
+SERVER = "server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://app; }} {more} }}"
+
+
+@pytest.fixture(params=VERSIONS)
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    """Run each version of Nginx in front of two apps."""
+    with ExitStack() as stack:
+        yield make_world(stack, str(request.param), tmp_path)
+
+
+def make_world(
+    stack: ExitStack,
+    version: str,
+    folder: Path,
+    *,
+    more: str = "",
+    http: str = "",
+    workers: int = 2,
+) -> World:
+    a, b = App(), App()
+    stack.callback(a.close)
+    stack.callback(b.close)
+    port = free_ports(1)[0]
+    upstream = http or "upstream app {{ server 127.0.0.1:{a}; server 127.0.0.1:{b}; }}"
+    text = upstream.format(a=a.port, b=b.port, folder=folder) + "\n"
+    nginx = Nginx(version, folder, text + SERVER.format(port=port, more=more), workers=workers)
+    world = World(nginx, port, a, b)
+    stack.enter_context(nginx)
+
+    def end() -> None:
+        a.release.set()
+        b.release.set()
+        for thread in world.threads:
+            thread.join()
+
+    stack.callback(end)
+    return world
+
+
+def test_withdraw_is_proved_and_restore_gives_the_file_back(world: World) -> None:
+    """Out means that no request comes; back means the same file, byte for byte; each one reload."""
+    registry, before = world.nginx.registry(world.a.port), world.nginx.conf.read_bytes()
+    assert (registry.lists(), registry.others(), world.reaches_a()) == (True, 1, True)
+    snapshot = registry.snapshot()
+    registry.withdraw()
+    assert (registry.lists(), world.reaches_a(), world.nginx.reloads()) == (False, False, 1)
+    registry.withdraw()
+    assert world.nginx.reloads() == 1
+    registry.restore(snapshot)
+    assert (registry.lists(), world.reaches_a(), world.nginx.reloads()) == (True, True, 2)
+    registry.restore(snapshot)
+    assert (world.nginx.reloads(), world.nginx.conf.read_bytes()) == (2, before)
+
+
+def test_instances_that_go_together_cost_one_reload(world: World) -> None:
+    """Many withdrawn at once, each by a registry of its own, share one reload."""
+    ports = range(20001, 20013)
+    more = "upstream many { " + " ".join(f"server 127.0.0.1:{p};" for p in ports) + " }"
+    world.rewrite("upstream app", f"{more}\nupstream app")
+    world.reload()
+    registries = [world.nginx.registry(port, "many", gather=0.3) for port in ports]
+    before = world.nginx.reloads()
+    with ThreadPoolExecutor(len(registries)) as pool:
+        list(pool.map(lambda registry: registry.withdraw(), registries))
+    assert [registry.lists() for registry in registries] == [False] * len(registries)
+    assert world.nginx.reloads() == before + 1
+
+
+def test_a_file_marked_down_by_hand_is_not_the_running_state(world: World) -> None:
+    """Until workers have loaded it, a server that is down in the file is still listed."""
+    registry = world.nginx.registry(world.a.port)
+    world.rewrite(f":{world.a.port};", f":{world.a.port} down;")
+    assert registry.lists()
+    written = world.nginx.conf.stat().st_mtime
+    wait_until(lambda: time.time() > written + 0.05, "file times and start times differ")
+    world.reload()
+    assert (registry.lists(), world.reaches_a()) == (False, False)
+    world.rewrite("worker_processes 2;", "worker_processes 1;")
+    registry.withdraw()
+    assert not registry.lists()
+
+
+def test_a_refused_reload_is_found_and_undone(world: World) -> None:
+    """A listen port in use passes nginx -t and -s reload: it is reported, and all is put back."""
+    registry = world.nginx.registry(world.a.port)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        world.rewrite("upstream app", f"server {{ listen 127.0.0.1:{port}; }} upstream app")
+        before = world.nginx.conf.read_bytes()
+        with pytest.raises(RegistryError, match=r"\[emerg\].*bind\(\).*taken back"):
+            registry.withdraw()
+    assert (registry.lists(), world.reaches_a()) == (True, True)
+    assert world.nginx.conf.read_bytes() == before
+    registry.withdraw()
+    assert not registry.lists()
+
+
+def test_a_refused_reload_is_undone_for_all_who_took_part(world: World) -> None:
+    """Instances that shared a refused reload all hear why, and none of their edits stays."""
+    registries = [world.nginx.registry(app.port, gather=0.4) for app in (world.a, world.b)]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        world.rewrite("upstream app", f"server {{ listen 127.0.0.1:{port}; }} upstream app")
+        before = world.nginx.conf.read_bytes()
+
+        def attempt(registry: NginxUpstream) -> str:
+            with pytest.raises(RegistryError) as caught:
+                registry.withdraw()
+            return str(caught.value)
+
+        with ThreadPoolExecutor(2) as pool:
+            said = list(pool.map(attempt, registries))
+    assert all("[emerg]" in one and "taken back" in one for one in said), said
+    assert world.nginx.conf.read_bytes() == before
+
+
+def test_a_configuration_broken_by_others_is_left_alone(world: World) -> None:
+    """If nginx -t fails before any change, that is said, and the file is not even touched."""
+    registry = world.nginx.registry(world.a.port)
+    world.rewrite("upstream app", "no_such_directive on;\nupstream app")
+    before = (world.nginx.conf.read_bytes(), world.nginx.conf.stat().st_ino)
+    with pytest.raises(RegistryError, match=r"no_such_directive.*before any change of the agent's"):
+        registry.withdraw()
+    assert (world.nginx.conf.read_bytes(), world.nginx.conf.stat().st_ino) == before
+    assert registry.lists()
+
+
+def test_an_edit_that_nginx_refuses_is_put_back(world: World, tmp_path: Path) -> None:
+    """If nginx -t fails on the new content, the old is back and the error holds nginx's words."""
+    script = tmp_path / "test.sh"
+    script.write_text(
+        f'! grep -q " down" "{world.nginx.conf}" || {{ echo "no down here"; exit 1; }}'
+    )
+    registry = world.nginx.registry(world.a.port, test=("sh", str(script)))
+    before = world.nginx.conf.read_bytes()
+    with pytest.raises(RegistryError, match=r"no down here.*with the change.*taken back"):
+        registry.withdraw()
+    assert (world.nginx.conf.read_bytes(), world.nginx.reloads()) == (before, 0)
+
+
+@pytest.mark.parametrize("state", ["killed", "another process", "no pid file"])
+def test_nginx_not_running_is_not_withdrawn(state: str, world: World) -> None:
+    """Without a running master nothing is known: an error that says so, and no file touched."""
+    pid_file = world.nginx.folder / "nginx.pid"
+    before = world.nginx.conf.read_bytes()
+    if state == "killed":
+        world.nginx.kill()
+    elif state == "another process":
+        pid_file.write_text(f"{os.getpid()}\n")
+    else:
+        pid_file.unlink()
+    registry = world.nginx.registry(world.a.port)
+    assert registry.lists()
+    for call in (registry.withdraw, registry.stragglers):
+        with pytest.raises(RegistryError, match="nginx is not running, or pid_file is wrong"):
+            call()
+    assert world.nginx.conf.read_bytes() == before
+    world.rewrite(f":{world.a.port};", f":{world.a.port} down;")
+    with pytest.raises(RegistryError, match="nginx is not running, or pid_file is wrong"):
+        registry.lists()
+
+
+def test_nginx_killed_in_the_middle_of_a_reload(world: World) -> None:
+    """If the master dies under the reload, that is an error and the old file is back."""
+    before = world.nginx.conf.read_bytes()
+    reload = ("sh", "-c", f"kill -9 {world.nginx.pid}")
+    registry = world.nginx.registry(world.a.port, reload=reload, timeout=3.0)
+    with pytest.raises(RegistryError, match="taken back"):
+        registry.withdraw()
+    assert world.nginx.conf.read_bytes() == before
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_a_file_that_cannot_be_written(
+    number: int, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk or a read-only file is an error; nothing has changed, and nothing is reloaded."""
+    real, main = files.replace_durably, world.nginx.conf
+
+    def fail(path: Path, content: bytes) -> None:
+        if path == main:
+            raise OSError(number, os.strerror(number), str(path))
+        real(path, content)
+
+    monkeypatch.setattr(change, "replace_durably", fail)
+    before = main.read_bytes()
+    registry = world.nginx.registry(world.a.port)
+    with pytest.raises(RegistryError, match=os.strerror(number)):
+        registry.withdraw()
+    assert (main.read_bytes(), world.nginx.reloads(), registry.lists()) == (before, 0, True)
+    monkeypatch.undo()
+    registry.withdraw()
+    assert not registry.lists()
+
+
+def test_restore_keeps_what_another_tool_has_changed(world: World) -> None:
+    """Only our own word goes: a new server, a new weight and a comment by others stay."""
+    registry = world.nginx.registry(world.a.port)
+    snapshot = registry.snapshot()
+    registry.withdraw()
+    world.rewrite(
+        f":{world.a.port} down;", f":{world.a.port} weight=3 down; # tuned\nserver 127.0.0.1:9;"
+    )
+    registry.restore(snapshot)
+    assert f":{world.a.port} weight=3; # tuned\nserver 127.0.0.1:9;" in world.nginx.conf.read_text()
+    assert registry.lists()
+
+
+def test_a_server_that_was_down_before_stays_down(world: World) -> None:
+    """What an operator had marked down is not brought up by a restore."""
+    world.rewrite(f":{world.a.port};", f":{world.a.port} down;")
+    registry, before = world.nginx.registry(world.a.port), world.nginx.conf.read_bytes()
+    snapshot = registry.snapshot()
+    assert snapshot == {"down": [True]}
+    registry.withdraw()
+    registry.restore(snapshot)
+    assert (world.nginx.conf.read_bytes(), registry.lists()) == (before, False)
+
+
+def test_a_server_removed_by_others_is_not_added_again(world: World) -> None:
+    """A restore does not undo somebody's removal: it says so."""
+    registry = world.nginx.registry(world.a.port)
+    snapshot = registry.snapshot()
+    registry.withdraw()
+    world.rewrite(f"server 127.0.0.1:{world.a.port} down;", "")
+    with pytest.raises(RegistryError, match="has no server"):
+        registry.restore(snapshot)
+
+
+def test_a_server_that_is_not_found_is_no_withdrawn_server(world: World) -> None:
+    """A misspelled server is an error that lists what is there, unless the options allow it."""
+    registry = world.nginx.registry(1)
+    with pytest.raises(RegistryError, match=rf"has no server 127.0.0.1:1; it has .*{world.a.port}"):
+        registry.lists()
+    allowed = world.nginx.registry(1, absent="withdrawn")
+    assert (allowed.lists(), allowed.snapshot()) == (False, None)
+    allowed.withdraw()
+    allowed.restore(None)
+    with pytest.raises(RegistryError, match="no http upstream other; it has: app"):
+        world.nginx.registry(1, "other").lists()
+
+
+def test_another_reload_changes_nothing(world: World) -> None:
+    """Reloads, rewrites and worker crashes by others leave a withdrawn instance withdrawn."""
+    registry = world.nginx.registry(world.a.port)
+    registry.withdraw()
+    world.rewrite("worker_processes 2;", "worker_processes 3;")
+    assert not registry.lists()
+    world.reload()
+    assert not registry.lists()
+    settled(world.nginx)
+    victim = world.nginx.workers()[0]
+    os.kill(victim, signal.SIGKILL)
+    wait_until(
+        lambda: victim not in world.nginx.workers() and len(world.nginx.workers()) == 3,
+        "a new worker is there",
+    )
+    assert not registry.lists()
+    world.rewrite(f":{world.a.port} down;", f":{world.a.port};")
+    assert registry.lists()
+    registry.withdraw()
+    assert (registry.lists(), world.reaches_a()) == (False, False)
+
+
+def test_old_workers_are_waited_for(world: World) -> None:
+    """A worker that still has a request is named until it exits, or as long as the policy says."""
+    registry = world.nginx.registry(world.a.port)
+    lenient = world.nginx.registry(
+        world.a.port, old_workers=0.0, old_workers_then="count-as-withdrawn"
+    )
+    for _ in range(2):
+        world.hold_a_request()
+    registry.withdraw()
+    assert not registry.lists()
+    said = registry.stragglers()
+    retired = world.nginx.retiring()
+    assert len(said) == len(retired) > 0
+    assert all(any(f"worker {pid}," in one for one in said) for pid in retired), said
+    assert any(f"1 connection(s) to 127.0.0.1:{world.a.port}" in one for one in said), said
+    assert not lenient.stragglers()
+    world.a.release.set()
+    world.b.release.set()
+    settled(world.nginx)
+    assert not registry.stragglers()
+
+
+def test_workers_that_knew_it_was_down_are_no_stragglers(world: World) -> None:
+    """Old workers of a generation that had the server down already cannot reach it."""
+    registry = world.nginx.registry(world.a.port)
+    registry.withdraw()
+    settled(world.nginx)
+    world.hold_a_request()
+    world.rewrite("worker_processes 2;", "worker_processes 1;")
+    world.reload()
+    assert world.nginx.retiring()
+    assert not registry.stragglers()
+
+
+class Gate:
+    """A fifo that holds everybody who opens it for reading while it is shut."""
+
+    def __init__(self, path: Path) -> None:
+        os.mkfifo(path)
+        self.path, self.ended = path, threading.Event()
+        self.free = 1000  # how many may pass
+        self.doorman = threading.Thread(target=self._let_in)
+        self.doorman.start()
+
+    def _let_in(self) -> None:
+        while not self.ended.wait(0.01):
+            if self.free:
+                with suppress(OSError):  # nobody waits
+                    os.close(os.open(self.path, os.O_WRONLY | os.O_NONBLOCK))
+                    self.free -= 1
+
+    def close(self) -> None:
+        self.ended.set()
+        self.doorman.join()
+
+
+HANG_UP = """
+grep -q " down" {conf} && exit 0
+kill -HUP {pid}
+while grep -q "SigBlk:.0000000000000000" /proc/{pid}/status; do sleep 0.01; done
+"""
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_reload_that_began_before_the_edit_is_not_believed(version: str, tmp_path: Path) -> None:
+    """New workers of somebody's reload that had read the old file are no proof of ours."""
+    with ExitStack() as stack:
+        gate = Gate(tmp_path / "gate")
+        stack.callback(gate.close)
+        world = make_world(stack, version, tmp_path, more=f"include {gate.path};")
+        nginx, old = world.nginx, set(world.nginx.workers())
+        # The test command, run before the edit, stands for somebody who reloads just then.
+        script = tmp_path / "test.sh"
+        script.write_text(HANG_UP.format(conf=nginx.conf, pid=nginx.pid))
+        # nginx -s reload would read the configuration itself, and wait at the gate.
+        commands = {"test": ("sh", str(script)), "reload": ("kill", "-HUP", str(nginx.pid))}
+        registry = nginx.registry(world.a.port, **commands)
+        gate.free = 0
+        with ThreadPoolExecutor(1) as pool:
+            out = pool.submit(registry.withdraw)
+            wait_until(lambda: " down" in nginx.conf.read_text(), "the file is edited")
+            assert set(nginx.workers()) == old
+            edited = nginx.conf.stat().st_mtime
+            wait_until(lambda: time.time() > edited + 0.05, "file times and start times differ")
+            gate.free = 1  # the foreign reload ends, with the old file; ours has to wait
+            wait_until(lambda: not old & set(nginx.workers()), "the foreign reload is done")
+            with pytest.raises(TimeoutError):
+                out.result(timeout=0.5)
+            assert world.reaches_a()
+            gate.free = 1000
+            out.result(timeout=30)
+        assert (registry.lists(), world.reaches_a(), nginx.reloads()) == (False, False, 2)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_owned_include(version: str, tmp_path: Path) -> None:
+    """With a file of its own the agent makes it, marks it and keeps its mode, through a link."""
+    folder = tmp_path / "real"
+    folder.mkdir()
+    (tmp_path / "servers").symlink_to(folder)
+    with ExitStack() as stack:
+        http = "upstream app {{ include {folder}/servers/*.conf; server 127.0.0.1:{b}; }}"
+        world = make_world(stack, version, tmp_path, http=http)
+        own = tmp_path / "servers" / "a.conf"
+        registry = world.nginx.registry(world.a.port, file=own, parameters="max_fails=3")
+        assert (registry.snapshot(), registry.others()) == (None, 1)
+        registry.withdraw()
+        assert not registry.lists()
+        registry.restore(None)
+        assert own.read_text().endswith(f"\nserver 127.0.0.1:{world.a.port} max_fails=3;\n")
+        assert (registry.lists(), world.reaches_a()) == (True, True)
+        own.chmod(0o640)
+        snapshot, before = registry.snapshot(), own.read_bytes()
+        registry.withdraw()
+        assert (registry.lists(), world.reaches_a()) == (False, False)
+        registry.restore(snapshot)
+        assert (own.read_bytes(), own.stat().st_mode & 0o777) == (before, 0o640)
+        world.rewrite("upstream app {", f"upstream app {{ server 127.0.0.1:{world.a.port};")
+        with pytest.raises(RegistryError, match=r"lists the server in .*nginx.conf:.* too"):
+            registry.withdraw()
+
+
+def test_a_link_is_followed(world: World) -> None:
+    """The file behind a symbolic link is replaced, and the link stays."""
+    real = world.nginx.folder / "available.conf"
+    shutil.move(world.nginx.conf, real)
+    world.nginx.conf.symlink_to(real)
+    world.nginx.registry(world.a.port).withdraw()
+    assert world.nginx.conf.is_symlink()
+    assert f":{world.a.port} down;" in real.read_text()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_generation_location(version: str, tmp_path: Path) -> None:
+    """Where processes cannot be seen, the answer of a location is the proof."""
+    (tmp_path / "generation.conf").write_text(
+        'map $host $deregister_agent_generation { default "none"; }\n'
+    )
+    http = (
+        "include generation.conf;\nupstream app {{ include servers/*.conf; server 127.0.0.1:{b}; }}"
+    )
+    (tmp_path / "servers").mkdir()
+    location = "location = /generation { return 200 $deregister_agent_generation; }"
+    with ExitStack() as stack:
+        world = make_world(stack, version, tmp_path, http=http, more=location)
+        (tmp_path / "servers" / "a.conf").write_text(f"server 127.0.0.1:{world.a.port};\n")
+        world.reload()
+        options: dict[str, Any] = {
+            "generation": {
+                "url": f"http://127.0.0.1:{world.port}/generation",
+                "file": tmp_path / "generation.conf",
+            },
+            "pid_file": "/nonexistent",
+            "old_workers": 30.0,
+            "old_workers_then": "count-as-withdrawn",
+        }
+        registry = world.nginx.registry(world.a.port, **options)
+        snapshot = registry.snapshot()
+        registry.withdraw()
+        assert (registry.lists(), world.reaches_a()) == (False, False)
+        assert "unseen" in registry.stragglers()[0]
+        assert not world.nginx.registry(world.a.port, **options | {"old_workers": 0.0}).stragglers()
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            world.rewrite("upstream app", f"server {{ listen 127.0.0.1:{port}; }} upstream app")
+            before = conf_files(tmp_path)
+            with pytest.raises(RegistryError, match="still answers"):
+                world.nginx.registry(world.a.port, **options, timeout=4.0).restore(snapshot)
+            assert conf_files(tmp_path) == before
+        assert not registry.lists()
+        registry.restore(snapshot)
+        assert (registry.lists(), world.reaches_a()) == (True, True)
+        other = world.nginx.registry(world.b.port, **options)
+        with pytest.raises(RegistryError, match="must be included before"):
+            other.withdraw()
+
+
+class Died(BaseException):
+    """Stands for the end of the process."""
+
+
+@dataclass
+class Mortal:
+    """Dies before or after one of its steps."""
+
+    number: int
+    when: str
+    steps: int = 0
+
+    def step(self, real: Callable[..., object], *args: object) -> object:
+        self.steps += 1
+        if self.steps == self.number and self.when == "before":
+            raise Died
+        result = real(*args)
+        if self.steps == self.number:
+            raise Died
+        return result
+
+
+def test_a_crash_at_every_step(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Die before or after any side effect; the next life is never wrong, and gets it done."""
+    first, snapshot = world.nginx.conf.read_bytes(), {"down": [False]}
+    steps = [(change, "replace_durably"), (record, "replace_durably"), (change, "run")]
+    steps += [(change, "_gather"), (control, "run")]
+    deaths = 0
+    for when in ("before", "after"):
+        for number in range(1, 20):
+            mortal = Mortal(number, when)
+            with monkeypatch.context() as patch:
+                for module, name in steps:
+                    patch.setattr(module, name, partial(mortal.step, getattr(module, name)))
+                try:
+                    world.nginx.registry(world.a.port).withdraw()
+                except Died:
+                    deaths += 1
+            survivor = world.nginx.registry(world.a.port)
+            if not survivor.lists():
+                assert not world.reaches_a()
+            survivor.withdraw()
+            assert (survivor.lists(), world.reaches_a()) == (False, False)
+            survivor.restore(snapshot)
+            assert (survivor.lists(), world.nginx.conf.read_bytes()) == (True, first)
+            if mortal.steps < number:
+                break
+    assert deaths >= 12, deaths
+
+
+def toggle(main: Path, port: int, times: int) -> None:
+    """Mark one server down and up again, as an agent in a process of its own does."""
+    site = Site(
+        Layout(main), "http", "app", Address(f"127.0.0.1:{port}"), None, may_be_absent=False,
+        running=Nothing(), test=("true",), record=main.parent / "record.json", gather=0.0,
+        timeout=30.0,
+    )  # fmt: skip
+    for number in range(times):
+        down = number % 2 == 0
+        with site.locked(time.monotonic() + 30):
+            assert change._edit(site, Wish(down=down))
+            record.save(site.record, record.Record())
+        assert [s.down for s in site.servers(site.read())] == [down]
+
+
+class Nothing:
+    """No Nginx at all: only the files count."""
+
+    def active(self, until: float) -> frozenset[str]:
+        return frozenset()
+
+    def alive(self) -> frozenset[str]:
+        return frozenset()
+
+    def loaded_after(self, ids: frozenset[str], changed: float, *, strictly: bool) -> bool:
+        return False
+
+    def check(self, conf: conf.Conf, edited: Iterable[Path]) -> None:
+        pass
+
+    def reload(self, until: float) -> frozenset[str]:
+        return frozenset()
+
+
+def test_two_agents_never_lose_each_others_edit(tmp_path: Path) -> None:
+    """Two processes edit one file a thousand times: each finds its own word as it left it."""
+    main = tmp_path / "nginx.conf"
+    main.write_text("http { upstream app { server 127.0.0.1:1; server 127.0.0.1:2; } }\n")
+    before = main.read_bytes()
+    spawn = get_context("spawn")
+    agents = [spawn.Process(target=toggle, args=(main, port, 500)) for port in (1, 2)]
+    for agent in agents:
+        agent.start()
+    for agent in agents:
+        agent.join(100)
+    assert [agent.exitcode for agent in agents] == [0, 0]
+    assert main.read_bytes() == before
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_nginx_accepts_the_corpus_down_and_up(version: str, tmp_path: Path) -> None:
+    """Every configuration of the corpus that this build can read passes nginx -t, down or up."""
+    names = [path.name for path in sorted(CORPUS.glob("*.conf"))] + ["included/main.conf"]
+    with ExitStack() as stack:
+        nginx = make_world(stack, version, tmp_path).nginx
+        shutil.copytree(CORPUS, tmp_path / "corpus")
+        for name in names:
+            main = tmp_path / "corpus" / name
+            assert accepted(nginx, main, tmp_path), main
+            seen = conf.read(Layout(main))
+            found = seen.find("http", "app", Address("10.0.0.7:8080"))
+            for path, content in seen.marked(found, down=True).items():
+                path.write_bytes(content)
+            assert accepted(nginx, main, tmp_path), main
+
+
+def accepted(nginx: Nginx, main: Path, folder: Path) -> bool:
+    """Tell whether nginx -t finds the syntax right, whatever folders are missing here."""
+    main.parent.joinpath("not/read/here").mkdir(parents=True, exist_ok=True)
+    settings = f"pid {folder}/t.pid; error_log stderr;"
+    command = [str(nginx.program), "-t", "-c", str(main), "-p", str(folder), "-g", settings]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    return "syntax is ok" in done.stderr
+
+
+def test_check_config_warns_of_what_will_hurt(world: World) -> None:
+    """The real files are looked at, and each warning says what to do."""
+    world.rewrite(
+        world.upstream(),
+        f"upstream app {{ ip_hash; server 127.0.0.1:{world.a.port}; }}\n"
+        f"upstream ws {{ server 127.0.0.1:{world.a.port}; server app.internal:80; }}\n"
+        "proxy_next_upstream off;",
+    )
+    table = {"kind": "nginx", "upstream": "app", "config": world.nginx.conf, "absent": "withdrawn"}
+    instance = Instance("a", "app", "127.0.0.1", world.a.port)
+    options = Options.model_validate(table, strict=False)
+    said = "\n".join(warnings(options, instance))
+    for word in (
+        "worker_shutdown_timeout",
+        "keepalive_min_timeout",
+        "proxy_next_upstream off",
+        "has one server",
+        "ip_hash",
+        "upstream ws (http) lists",
+    ):
+        assert word in said, word
+    assert build(options, instance).others() == 0
