@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from deregister_agent.model import Phase
 from deregister_agent.quiet import quiet_for
+from deregister_agent.sighting import quiet_windows
 
 if TYPE_CHECKING:  # the loop writes these sentences into its journal
     from deregister_agent.loop import InstanceLoop
@@ -54,10 +55,11 @@ def _why_listed(view: "RegistryView") -> str:
 
 
 def _work(loop: "InstanceLoop") -> list[str]:
-    lines = [line for probe in loop.probes if (line := _in_hand(probe))]
+    gone = loop.process.exited and loop.process.successor is None
+    lines = [] if gone else [line for probe in loop.probes if (line := _in_hand(probe))]
     if lines:
         return lines
-    quiet = quiet_for([probe.window for probe in loop.probes])
+    quiet = quiet_for(quiet_windows(loop))
     return [f"quiet for {quiet or 0.0:.1f} of {loop.policy.quiet:g} s"]
 
 

@@ -39,8 +39,6 @@ def next_phase(drain: Drain, seen: Sighting, policy: Policy, now: float) -> Phas
             return Phase.DRAINING
         case Phase.DRAINING if seen.withdrawn and is_quiet(seen, policy):
             return Phase.DRAINED
-        case Phase.DRAINING if seen.withdrawn and seen.exited and not seen.replaced:
-            return Phase.DRAINED
         case phase if phase in UNFINISHED and now >= drain.deadline:
             return Phase.EXPIRED
         case Phase.EXPIRED if drain.on_deadline is OnDeadline.RESTORE:

@@ -34,9 +34,10 @@ from deregister_agent.model import (
 )
 from deregister_agent.ports import IdleProbe, Registry
 from deregister_agent.process import ProcessFinder
+from deregister_agent.quiet import quiet_since
 from deregister_agent.ready import ReadyCheck
 from deregister_agent.report import report
-from deregister_agent.sighting import is_ready, sighting
+from deregister_agent.sighting import is_ready, quiet_windows, sighting
 from deregister_agent.successor import ProcessView
 from deregister_agent.views import ACTING, AT_REST, ProbeView, ReadyView, RegistryView, Rounds
 
@@ -205,7 +206,7 @@ class InstanceLoop:
         """
         words = [word for view in self.registries if (word := view.says(0.0)) and word.listed]
         if self.process.asked < max([self.since, *(word.asked for word in words)]):
-            self.process.look_now()
+            self.process.begin()
             return False
         return self.process.presence is not None and not self.process.exited
 
@@ -227,6 +228,12 @@ class InstanceLoop:
     def _look(self) -> None:
         """Begin every reading that is due. Reads only."""
         now = self.clock.now()
+        began = quiet_since(quiet_windows(self))
+        if began is not None and self.drain.phase is Phase.DRAINING:
+            enough = began + self.policy.quiet
+            self.process.read_at(enough)
+            for probe in self.probes:
+                probe.read_at(enough)
         for view in self._looking():
             view.look(now)
 
@@ -316,7 +323,7 @@ class InstanceLoop:
             probe.begin()
         for check in self.ready:
             check.begin()
-        self.process.look_now()
+        self.process.begin()
 
     def _rest(self) -> float:
         """Return how long nothing is due."""

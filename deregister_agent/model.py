@@ -150,7 +150,7 @@ class Sighting:
     listed: bool = False  # at least one registry lists the instance
     withdrawn: bool = False  # every registry says it does not, and its stragglers are gone
     restored: bool = False  # every registry lists the instance
-    quiet_for: float | None = None  # seconds with nothing in flight or arriving; None: not quiet
+    quiet_for: float | None = None  # seconds with nothing in flight, or no app; None: not quiet
     exited: bool = False  # the process under drain has exited
     replaced: bool = False  # and another has taken its place
     ready: bool = False  # the app's readiness checks pass

@@ -1,9 +1,10 @@
 """What one look has shown: from what the loop knows to the facts that decide."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from deregister_agent.model import Phase, Sighting
-from deregister_agent.quiet import quiet_for, quiet_since
+from deregister_agent.quiet import QuietWindow, quiet_for, quiet_since
 from deregister_agent.views import Word
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 def sighting(loop: "InstanceLoop") -> Sighting:
     """Say what is known now. Whatever is not known is left out."""
     exited = loop.process.exited and loop.process.asked >= loop.since
-    words = _words(loop, _not_before(loop, exited=exited))
+    words = _words(loop, _not_before(loop))
     known = [word for word in words if word is not None]
     all_known = len(known) == len(words)
     return Sighting(
@@ -34,13 +35,26 @@ def is_ready(loop: "InstanceLoop") -> bool:
     return all(check.ready for check in loop.ready)
 
 
+def quiet_windows(loop: "InstanceLoop") -> Sequence[QuietWindow]:
+    """
+    Return what shows that the app is quiet: its probes, or that there is no app any more.
+
+    One that has exited has nothing in hand. It must stay away for as long as an app
+    must be quiet: a supervisor may be about to start it again, and what it starts
+    has not been drained.
+    """
+    if loop.process.exited and loop.process.successor is None:
+        return [loop.process.window]
+    return [probe.window for probe in loop.probes]
+
+
 def _quiet(loop: "InstanceLoop") -> float | None:
     if loop.drain.phase is not Phase.DRAINING:
         return None
-    return quiet_for([probe.window for probe in loop.probes])
+    return quiet_for(quiet_windows(loop))
 
 
-def _not_before(loop: "InstanceLoop", *, exited: bool) -> float:
+def _not_before(loop: "InstanceLoop") -> float:
     """
     Return how fresh the registries' words must be to count.
 
@@ -49,12 +63,9 @@ def _not_before(loop: "InstanceLoop", *, exited: bool) -> float:
     """
     if loop.drain.phase is Phase.GONE:
         return loop.since
-    if loop.drain.phase is Phase.DRAINING:
-        quiet, began = _quiet(loop), quiet_since([probe.window for probe in loop.probes])
-        if quiet is not None and began is not None and quiet >= loop.policy.quiet:
-            return began + loop.policy.quiet
-        if exited:
-            return loop.process.asked
+    quiet, began = _quiet(loop), quiet_since(quiet_windows(loop))
+    if quiet is not None and began is not None and quiet >= loop.policy.quiet:
+        return began + loop.policy.quiet
     return 0.0
 
 

@@ -5,8 +5,9 @@ from dataclasses import replace
 from functools import partial
 
 from deregister_agent.calls import Backoff, Done
-from deregister_agent.model import Presence, Process
+from deregister_agent.model import Presence, Process, Reading
 from deregister_agent.process import ProcessFinder
+from deregister_agent.quiet import QuietWindow
 from deregister_agent.views import AT_REST, WATCH_FOR, Rounds
 
 EVERY = 1.0  # seconds between two looks during a drain; an exit is told of at once
@@ -19,6 +20,7 @@ class ProcessView:
         self.app = app  # who the app was when last seen
         self.presence: Presence | None = None
         self.asked = 0.0
+        self.window = QuietWindow()  # the time that nobody at all has been there
         self._finder, self._calls, self._rounds = finder, rounds.calls, rounds
         self._about: Process | None = None  # the process that the presence speaks of
         self._again = Backoff(0.05, 1.0, rounds.chance)
@@ -33,6 +35,16 @@ class ProcessView:
     def successor(self) -> Process | None:
         """The process that has taken its place, if one has."""
         return self.presence.running if self.exited and self.presence is not None else None
+
+    def begin(self) -> None:
+        """Begin a phase: that nobody is there must be seen anew."""
+        self.window.broken()
+        self._again.now()
+
+    def read_at(self, moment: float) -> None:
+        """Make sure that a look begins at *moment* or soon after: something hangs on it."""
+        if self.asked < moment:
+            self._again.due = min(self._again.due, moment)
 
     def look_now(self) -> None:
         """Look again at once."""
@@ -63,6 +75,10 @@ class ProcessView:
         else:
             self.presence = Presence(exited=False, running=None, note=str(done.error))
             self._again.later(done.answered)
+        if self.exited and self.successor is None:
+            self.window.saw(Reading({}), done.asked, done.answered)
+        else:
+            self.window.broken()
 
     def _may_have_exited(self, done: Done) -> None:
         self._again.now()
@@ -73,6 +89,7 @@ class ProcessView:
         if self.presence is not None and self.presence.running is not None:
             self.app = self._about = self.presence.running
             self.presence = replace(self.presence, exited=False)
+            self.window.broken()
 
     def dues(self) -> Iterator[float]:
         """Yield when the next look is due, if none is under way."""

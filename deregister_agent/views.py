@@ -186,6 +186,11 @@ class ProbeView:
         self._turn += 1
         self._again.now()
 
+    def read_at(self, moment: float) -> None:
+        """Make sure that a reading begins at *moment* or soon after: something hangs on it."""
+        if self.asked is not None and self.asked < moment:
+            self._again.due = min(self._again.due, moment)
+
     def look(self, now: float) -> None:
         """Begin a reading if one is due."""
         if now >= self._again.due:

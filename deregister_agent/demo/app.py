@@ -41,8 +41,13 @@ def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]
 def main() -> None:
     """Serve until killed."""
     port = int(sys.argv[1])
-    counted = Work().wsgi(application)
-    with make_server("127.0.0.1", port, counted, _Threaded, _Quiet) as server:
+    counted = Work(ignored=["/healthz"]).wsgi(application)
+
+    def threaded(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        environ["wsgi.multithread"] = True  # wsgiref does not know of the mix-in
+        return counted(environ, start_response)
+
+    with make_server("127.0.0.1", port, threaded, _Threaded, _Quiet) as server:
         server.serve_forever()
 
 

@@ -72,7 +72,8 @@ OUT = ("acknowledged", "withdrawn")
         (D, seen("withdrawn"), 60, Phase.EXPIRED),
         (D, seen(quiet_for=99), 10, D),  # not known to be withdrawn
         (D, seen("listed", quiet_for=99), 99, W),  # listed again beats everything
-        (D, seen("withdrawn", "exited"), 10, Phase.DRAINED),
+        (D, seen("withdrawn", "exited"), 10, D),  # a supervisor may start it again
+        (D, seen("withdrawn", "exited", quiet_for=2), 10, Phase.DRAINED),
         (D, seen("exited"), 10, D),
         (D, seen("withdrawn", "exited", "replaced"), 10, D),
         (Phase.DRAINED, seen("withdrawn"), 999, Phase.DRAINED),
@@ -117,15 +118,15 @@ EVERYTHING = everything()
 
 
 def test_drained_needs_withdrawn_and_quiet() -> None:
-    """No sighting without "withdrawn", and quiet or exited, ever leads to drained."""
+    """No sighting without "withdrawn" and quiet ever leads to drained."""
     reached = 0
     for one, facts, policy, now in EVERYTHING:
         after = next_phase(one, facts, policy, now)
         if after is Phase.DRAINED and one.phase is not Phase.DRAINED:
             reached += 1
-            quiet = facts.quiet_for is not None and facts.quiet_for >= policy.quiet
             assert facts.withdrawn
-            assert quiet or (facts.exited and not facts.replaced)
+            assert facts.quiet_for is not None
+            assert facts.quiet_for >= policy.quiet
             assert not facts.listed
             assert one.phase is Phase.DRAINING
     assert reached
