@@ -63,6 +63,7 @@ class Bridge:
             await self._answer(exchange, problem)
         finally:
             watch.cancel()
+            exchange.give_up()
 
     async def _answer(self, exchange: "_Exchange", problem: Problem | None) -> None:
         if problem is not None:
@@ -122,6 +123,10 @@ class _Exchange:
         while not self._gone.is_set():
             if (await receive())["type"] == "http.disconnect":
                 self._gone.set()
+
+    def give_up(self) -> None:
+        """Let a thread that still works on the answer know that nothing more can be sent."""
+        self._gone.set()
 
     async def refuse(self, problem: Problem) -> None:
         """Answer with *problem*, and close: the rest of the request was not read."""

@@ -167,11 +167,16 @@ async def _feed_watchdog() -> None:
 
 
 def _on_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Take it for what it is when a client breaks its connection; log everything else."""
+    """
+    Take it for what it is when a client breaks its connection, or is cut at the stop.
+
+    Everything else is logged as the error that it is.
+    """
+    harmless = (OSError, asyncio.CancelledError)
     error = context.get("exception")
-    rest = error.split(OSError)[1] if isinstance(error, BaseExceptionGroup) else error
-    if error is not None and (rest is None or isinstance(rest, OSError)):
-        log.debug("a connection broke: %s", error)
+    rest = error.split(harmless)[1] if isinstance(error, BaseExceptionGroup) else error
+    if error is not None and (rest is None or isinstance(rest, harmless)):
+        log.debug("a connection broke: %r", error)
     else:
         loop.default_exception_handler(context)
 
