@@ -53,7 +53,8 @@ class Nginx(Child):
         written = self.conf.stat().st_mtime
         wait_until(lambda: time.time() > written + 0.05, "file times and start times differ")
         super().__init__([*self.command(), "-g", "daemon off;"], folder / "output", folder=folder)
-        self.wait_ready(lambda: (folder / "nginx.pid").exists() and self.workers())
+        count = int(str(main.get("workers", 2)))
+        self.wait_ready(lambda: (folder / "nginx.pid").exists() and len(self.workers()) == count)
 
     def command(self, *arguments: str) -> tuple[str, ...]:
         """Return a command line for this Nginx and its configuration."""
