@@ -43,12 +43,14 @@ class PidFinder:
 
     def look(self, was: Process | None) -> Presence:
         """Tell whether *was* has exited and who is in its place now."""
-        boot = self._clock.boot_id()
+        boot, here = self._clock.boot_id(), pids.namespace()
         same_boot = was is not None and was.boot_id == boot
+        if same_boot and pids.elsewhere(was):
+            return Presence(exited=False, running=None, note=pids.ELSEWHERE)
         if was is not None and same_boot and (alive := pids.living(was.pids)):
             return Presence(exited=False, running=replace(was, pids=tuple(sorted(alive))))
         word = self._source.ask()
-        running = None if word.process is None else Process(boot, (word.process,))
+        running = None if word.process is None else Process(boot, (word.process,), namespace=here)
         known = was is not None and (bool(was.pids) or not same_boot)
         return Presence(known and word.certain, running if word.certain else None, word.note)
 

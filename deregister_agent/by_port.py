@@ -53,6 +53,8 @@ class PortFinder:
                 return Presence(False, *self._whole(current))
             if was.boot_id != self._clock.boot_id():
                 return Presence(True, *self._whole(current))
+            if pids.elsewhere(was):
+                return Presence(exited=False, running=None, note=pids.ELSEWHERE)
             return self._look(was, current)
         except SocketsError as e:
             return Presence(exited=False, running=None, note=str(e))
@@ -118,7 +120,12 @@ class PortFinder:
                 f"port {self._port} is held open, by pid {self._activator} or by this agent, "
                 "for a process that is not running"
             )
-        running = Process(self._clock.boot_id(), tuple(sorted(app)), tuple(sorted(current)))
+        running = Process(
+            self._clock.boot_id(),
+            tuple(sorted(app)),
+            tuple(sorted(current)),
+            namespace=pids.namespace(),
+        )
         return running, self._blind(unseen)
 
     def _blind(self, unseen: Iterable[int]) -> str:

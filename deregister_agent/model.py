@@ -100,6 +100,7 @@ class Process:
     pids: tuple[tuple[int, int], ...] = ()  # pid and start time in clock ticks since boot
     sockets: tuple[int, ...] = ()  # inodes of its listening sockets
     mark: str = ""  # what the app itself says it is: an instance id, a start time
+    namespace: str = ""  # the pid namespace in which its pids mean something
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,10 @@ import select
 import time
 from collections.abc import Collection, Iterable
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
+
+from deregister_agent.model import Process
 
 Pid = tuple[int, int]
 """A process: its pid, and when it started, in clock ticks since boot; so a recycled pid differs."""
@@ -13,6 +16,23 @@ Pid = tuple[int, int]
 _PROC = Path("/proc")
 _NOT_SHOWN = -1  # the start time of a process of which /proc says nothing
 _BETWEEN = 0.1  # seconds between two looks where the kernel cannot tell of an exit
+
+
+@cache
+def namespace() -> str:
+    """Return what names the pid namespace of this agent (man 7 pid_namespaces)."""
+    return str((_PROC / "self/ns/pid").readlink())
+
+
+def elsewhere(was: Process | None) -> bool:
+    """Tell whether *was* was seen from another pid namespace: its pids mean nothing here."""
+    return was is not None and bool(was.pids) and was.namespace not in {"", namespace()}
+
+
+ELSEWHERE = (
+    "the process was seen by an agent in another pid namespace (a container that was made anew?): "
+    "whether it has exited cannot be told; run the agent in a namespace that outlives it"
+)
 
 
 def find(pid: int) -> Pid | None:

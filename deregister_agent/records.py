@@ -19,7 +19,7 @@ def _process(record: Mapping[str, Any] | None) -> Process | None:
     if record is None:
         return None
     pids = tuple((int(pid), int(start)) for pid, start in record["pids"])
-    return Process(record["boot_id"], pids, tuple(record["sockets"]), record["mark"])
+    return Process(**{**record, "pids": pids, "sockets": tuple(record["sockets"])})
 
 
 def drain(text: str) -> Drain:

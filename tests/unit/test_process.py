@@ -27,6 +27,7 @@ from deregister_agent.sockets import SocketsError, listeners
 
 CLOCK = SystemClock()
 BOOT = CLOCK.boot_id()
+HERE = pids.namespace()
 NOBODY = 65534
 EXIT = {"x86_64": 60, "aarch64": 93}  # the system call that ends one thread
 
@@ -163,7 +164,7 @@ class TestByPort:
         app = stage.app()
         port = app.number("listen(0)")
         inode = app.number("os.fstat(server.fileno()).st_ino")
-        running = Process(BOOT, identity(app.pid), (inode,))
+        running = Process(BOOT, identity(app.pid), (inode,), namespace=HERE)
         assert on(port).look(None) == Presence(exited=False, running=running)
 
     def test_nobody_listens(self, stage: Stage) -> None:
@@ -418,7 +419,8 @@ class TestUnseen:
         port = app.number("listen(0)")
         with as_nobody():
             presence = on(port).look(None)
-        assert presence.running == Process(BOOT, (), (listeners(port)[0].inode,))
+        inode = listeners(port)[0].inode
+        assert presence.running == Process(BOOT, (), (inode,), namespace=HERE)
         assert not presence.exited
         assert "pid_file or systemd_unit" in presence.note
 
@@ -446,6 +448,18 @@ class TestUnseen:
             assert on(port).look(was) == Presence(exited=False, running=was)
             app.kill()
             assert on(port).look(was).exited
+
+    def test_pids_of_another_namespace_tell_nothing(self, stage: Stage, tmp_path: Path) -> None:
+        """Dead here says nothing about a process that was seen from another pid namespace."""
+        app = stage.app()
+        by_port = on(app.number("listen(0)"))
+        moved = replace(seen(by_port), pids=((1 << 22, 1),), namespace="pid:[1]")
+        (tmp_path / "pid").write_text(str(app.pid))
+        by_file = made(by="pid_file", file=tmp_path / "pid")
+        for each in (by_port, by_file):
+            presence = each.look(moved)
+            assert not presence.exited
+            assert "namespace" in presence.note
 
     def test_a_listener_with_an_unseen_holder_is_no_exit(self, stage: Stage) -> None:
         """The known pids are dead, but somebody unseen holds the socket: not certain."""
@@ -557,11 +571,11 @@ class TestPidFile:
         file.write_text(f"{old.pid}\n")
         finder = made(by="pid_file", file=file)
         was = seen(finder)
-        assert was == Process(BOOT, identity(old.pid))
+        assert was == Process(BOOT, identity(old.pid), namespace=HERE)
         file.write_text(f"{new.pid}\n")
         assert finder.look(was) == Presence(exited=False, running=was)
         old.kill()
-        running = Process(BOOT, identity(new.pid))
+        running = Process(BOOT, identity(new.pid), namespace=HERE)
         assert finder.look(was) == Presence(exited=True, running=running)
 
     def test_a_recycled_pid_is_not_the_app(self, stage: Stage, tmp_path: Path) -> None:
@@ -571,7 +585,7 @@ class TestPidFile:
         finder = made(by="pid_file", file=file)
         ((pid, start),) = seen(finder).pids
         was = Process(BOOT, ((pid, start - 1),))
-        assert finder.look(was) == Presence(True, Process(BOOT, ((pid, start),)))
+        assert finder.look(was) == Presence(True, Process(BOOT, ((pid, start),), namespace=HERE))
 
     def test_a_file_older_than_its_process_is_stale(self, stage: Stage, tmp_path: Path) -> None:
         """A process that started after the file was written has taken over the number."""
@@ -665,7 +679,7 @@ class TestSystemdUnit:
         app = stage.app()
         systemctl.says(app.pid, "active")
         was = seen(systemctl.finder)
-        assert was == Process(BOOT, identity(app.pid))
+        assert was == Process(BOOT, identity(app.pid), namespace=HERE)
         for _ in range(20):
             assert systemctl.finder.look(was) == Presence(exited=False, running=was)
         assert systemctl.asked.read_text() == "show -p MainPID,ActiveState orders.service\n"
@@ -677,7 +691,7 @@ class TestSystemdUnit:
         was = seen(systemctl.finder)
         old.kill()
         systemctl.says(new.pid, "active")
-        running = Process(BOOT, identity(new.pid))
+        running = Process(BOOT, identity(new.pid), namespace=HERE)
         assert systemctl.finder.look(was) == Presence(exited=True, running=running)
 
     @pytest.mark.parametrize(
