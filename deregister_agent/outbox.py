@@ -73,15 +73,19 @@ class Outbox:
             self._calls.start(name, call, partial(self._answered, to, letter))
         return rest
 
-    def _announce(self, notifier: Notifier, letter: Letter) -> None:
-        """Tell the notifier, if that is still true. Runs on a thread of its own."""
-        if self._journal.still_holds(letter):
+    def _announce(self, notifier: Notifier, letter: Letter) -> bool:
+        """Tell the notifier, if that is still true, and return whether it was. On a thread."""
+        holds = self._journal.still_holds(letter)
+        if holds:
             notifier.announce(letter.event)
+        return holds
 
     def _answered(self, to: tuple[str, str], letter: Letter, done: Done) -> None:
         event = letter.event
         if done.error is None:
             self._backoff[to].now()
+            if not done.value:
+                return  # overtaken: nobody was told
             self._journal.delivered(letter)
             log.info("%s: announced %s to %s", event.instance, event.kind, letter.notifier)
             return
