@@ -1,0 +1,153 @@
+"""The app, its page, its readiness and its process, as they are and as they can be seen."""
+
+from itertools import count
+from typing import TYPE_CHECKING
+
+from deregister_agent.errors import ProbeError
+from deregister_agent.model import Presence, Process, Reading, Snapshot
+from tests.simulation.engine import Parked, Waiters
+from tests.simulation.registry import TIMEOUT
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+LONG_AGO = float("-inf")
+KIND = "requests"
+
+
+class FakeApp:
+    """The app: one process after another, and the work it has in hand."""
+
+    def __init__(self, world: "World") -> None:
+        self.world = world
+        self.process: Process | None = None
+        self.version = 0
+        self.started = 0
+        self.in_hand: dict[int, float] = {}  # work, and when it arrived
+        self.last_busy = self.last_arrival = LONG_AGO
+        self.ready_at = self.began = 0.0
+        self.idle_or_gone = Waiters(world.timeline)
+        self._pids, self._work = count(100), count(1)
+
+    def start(self) -> None:
+        """Start a new process; where that is its way, it registers itself."""
+        pid = next(self._pids)
+        self.version += 1
+        self.process = Process(self.world.host.boot_id(), ((pid, pid * 10),))
+        self.started = 0
+        self.began = self.world.now
+        self.ready_at = self.world.now + self.world.chance.choice((0.0, 0.3, 1.5))
+        self.world.say(f"app: process {pid} starts, version {self.version}")
+        for registry in self.world.registries:
+            if registry.how.app_registers:
+                registry.put(self.registration())
+
+    def exit(self, why: str) -> None:
+        """End the process."""
+        if self.process is None:
+            return
+        self.world.say(f"app: process {self.process.pids[0][0]} ends ({why})")
+        self.process = None
+        self.in_hand.clear()
+        self.idle_or_gone.wake()
+
+    def registration(self) -> Snapshot:
+        """Return how this version registers."""
+        return {"version": self.version}
+
+    def arrive(self, lasts: float) -> None:
+        """Take in one piece of work."""
+        number = next(self._work)
+        self.in_hand[number] = self.last_arrival = self.world.now
+        self.started += 1
+        self.world.timeline.after(lasts, lambda: self._finish(number))
+
+    def _finish(self, number: int) -> None:
+        if self.in_hand.pop(number, None) is not None:
+            self.last_busy = self.world.now
+            if not self.in_hand:
+                self.idle_or_gone.wake()
+
+    @property
+    def ready(self) -> bool:
+        """Whether it could serve."""
+        return self.process is not None and self.world.now >= self.ready_at
+
+
+class FakeProbe:
+    """The app's own page."""
+
+    name = "page"
+
+    def __init__(self, world: "World") -> None:
+        self.world = world
+        self.known: float | None = None  # as of when the agent last heard that it was idle
+        self.down_until = 0.0
+
+    def read(self, wait: float) -> Reading:
+        """Say what is in hand; hold the answer while there is something, where that is asked."""
+        world, app = self.world, self.world.app
+        job = world.host.job
+        assert job is not None
+        if app.process is None or world.now < self.down_until:
+            raise ProbeError(self.name, "read what is in flight", "connection refused")
+        if world.fault(world.plan.error_rate):
+            raise ProbeError(self.name, "read what is in flight", "it answered 502")
+        if world.fault(world.plan.hang_rate):
+            job.answer_in += TIMEOUT
+            raise ProbeError(self.name, "read what is in flight", "no answer in time")
+        if world.plan.holds and app.in_hand and world.now < job.asked + wait:
+            raise Parked(app.idle_or_gone, job.asked + wait)
+        if not app.in_hand:
+            when = world.now
+            job.on_answer.append(lambda: self._heard(when))
+        started = app.started if world.plan.counts_work else None
+        return Reading({KIND: len(app.in_hand)}, started)
+
+    def _heard(self, when: float) -> None:
+        self.known = when
+
+
+class FakeFinder:
+    """Sees processes truly, as a finder by port does."""
+
+    def __init__(self, world: "World") -> None:
+        self.world = world
+        self.known: tuple[float, float] | None = None  # when last asked, and seen, that it exited
+
+    def look(self, was: Process | None) -> Presence:
+        """Tell whether *was* has exited and who is there."""
+        running = self.world.app.process
+        exited = was is not None and running != was
+        if exited:
+            when, job = self.world.now, self.world.host.job
+            assert job is not None
+            job.on_answer.append(lambda: self._heard(job.asked, when))
+        return Presence(exited, running)
+
+    def _heard(self, asked: float, seen: float) -> None:
+        self.known = (asked, seen)
+
+    def wait_exit(self, was: Process, timeout: float) -> None:
+        """Hold the call until *was* has exited."""
+        job = self.world.host.job
+        assert job is not None
+        if self.world.app.process == was and self.world.now < job.asked + timeout:
+            raise Parked(self.world.app.idle_or_gone, job.asked + timeout)
+
+    def heard(self, mark: str) -> None:
+        """Ignore what the app says of itself."""
+
+
+class FakeReady:
+    """The app's readiness."""
+
+    name, passes, every = "ready", 2, 0.5
+
+    def __init__(self, world: "World") -> None:
+        self.world = world
+
+    def ask(self) -> None:
+        """Pass or raise."""
+        if not self.world.app.ready or self.world.fault(self.world.plan.error_rate):
+            raise ProbeError(self.name, "call the app ready", "it answered 503")

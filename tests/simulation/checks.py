@@ -1,0 +1,237 @@
+"""What must hold in every world, judged by the world's own truth."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from deregister_agent.journal import Entry
+from deregister_agent.model import (
+    UNFINISHED,
+    Announcement,
+    Drain,
+    Event,
+    Outcome,
+    Phase,
+    Process,
+    Snapshot,
+)
+from tests.simulation.registry import FakeRegistry
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+HAIR = 1e-6
+RACE = 1.0  # seconds in which the agent cannot yet know of a kill
+DEADLINE_SLACK = 1.0
+STEADY = 2.5  # seconds without trouble after which bounds hold
+NOTICED = 8.0  # seconds within which a registration after "drained" must be noticed
+SLOW = 2.2  # seconds that a drain in a calm world may take beyond what it has to
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """The platform has killed the process that it was told is safe to kill."""
+
+    at: float
+    process: Process
+
+
+class Checks:
+    """The invariants. Each is a sentence in the message it breaks with."""
+
+    def __init__(self, world: "World") -> None:
+        self.world = world
+        self.killed: Kill | None = None
+        self.trouble = 0.0  # when the agent itself was last hindered
+        self.decisions: dict[str, int] = {}
+        self._passed: set[str] = set()  # drains that the guard let pass
+        self._listed_since: float | None = None
+
+    # --- decisions ---
+
+    def decided(self, entry: Entry) -> None:
+        """Judge what the agent has just written down."""
+        drain, before = entry.drain, entry.detail.get("from")
+        self.world.say(f"agent: {entry.kind} {dict(entry.detail)} outcome={drain.outcome}")
+        for announcement in entry.announcements:
+            self.decisions[announcement] = self.decisions.get(announcement, 0) + 1
+        if entry.kind != drain.phase:
+            return
+        match drain.phase:
+            case Phase.SETTLING:
+                self._passed.add(drain.id)
+            case Phase.WITHDRAWING if before == Phase.DRAINED:
+                if self.killed and self.world.now - self.killed.at < RACE:
+                    self.killed = None
+            case Phase.DRAINED:
+                self._drained(drain)
+            case Phase.EXPIRED if self.world.plan.calm:
+                self._prompt(self.world.now, "expired")
+            case Phase.SERVING:
+                self._serving()
+            case _:
+                pass
+
+    def _drained(self, drain: Drain) -> None:
+        if drain.outcome is Outcome.APP_EXITED:
+            proof = min(self._exited(drain), self._last_work() + self.world.plan.policy.quiet)
+        else:
+            proof = self._quiet()
+        for registry in self.world.registries:
+            self._out(registry, proof)
+        if self.world.plan.calm:
+            self._prompt(self.world.now, "drained")
+
+    def _exited(self, drain: Drain) -> float:
+        app, known = self.world.app, self.world.finder.known
+        asked, seen = known or (0.0, 0.0)
+        if app.process == drain.process or known is None:
+            self.world.broken("drained (app-exited) while the process is alive")
+        elif app.process is not None and app.began <= seen:
+            self.world.broken("drained (app-exited) while another process was in its place")
+        return asked
+
+    def _quiet(self) -> float:
+        """Return since when the app had been quiet for long enough."""
+        app, idle_at = self.world.app, self.world.probe.known
+        if idle_at is None:
+            self.world.broken("drained, and the app was never seen idle")
+            return 0.0
+        if any(arrived <= idle_at for arrived in app.in_hand.values()):
+            self.world.broken("drained while the app has work in hand")
+        relisted = any(r.known and r.changed > r.known[0] for r in self.world.registries)
+        excused = relisted or self.world.plan.late_clients > 0
+        if app.last_arrival > idle_at and not excused:
+            self.world.broken("drained, and work arrived after the app was last seen idle")
+        last = self._last_work()
+        if not self.world.plan.counts_work or last > idle_at:
+            return 0.0
+        if idle_at - last < self.world.plan.policy.quiet - HAIR:
+            self.world.broken(
+                f"drained when the app had been quiet for {idle_at - last:.3f} s only"
+            )
+        return last + self.world.plan.policy.quiet
+
+    def _last_work(self) -> float:
+        return max(self.world.app.last_arrival, self.world.app.last_busy)
+
+    def _out(self, registry: FakeRegistry, proof: float) -> None:
+        heard = registry.known
+        if heard is None or heard[1]:
+            self.world.broken(f"drained, and {registry.name} had not said that it let go")
+        elif registry.sends and registry.changed <= heard[0]:
+            self.world.broken(f"drained while {registry.name} sends work")
+        elif heard[0] < proof - HAIR:
+            self.world.broken(
+                f"drained by a word of {registry.name} that is {proof - heard[0]:.3f} s too old"
+            )
+
+    def _prompt(self, now: float, how: str) -> None:
+        world, policy = self.world, self.world.plan.policy
+        out = max(max(r.changed, r.old_routes) + policy.settle for r in world.registries)
+        if world.app.in_hand or any(registry.listed for registry in world.registries):
+            return
+        due = max(out, world.app.last_busy, world.app.last_arrival) + policy.quiet
+        if now > due + SLOW:
+            world.broken(f"{how} {now - due:.1f} s after it could have been drained")
+
+    def _serving(self) -> None:
+        for registry in self.world.registries:
+            heard = registry.known
+            registry.removed = None
+            if heard is None or not heard[1]:
+                self.world.broken(f"serving, and {registry.name} had not said that it lists it")
+            elif not registry.listed and registry.changed <= heard[0]:
+                self.world.broken(f"serving while {registry.name} does not list it")
+
+    # --- actions ---
+
+    def withdraws(self, registry: FakeRegistry) -> None:
+        """Judge a withdraw() at the moment it takes effect."""
+        world = self.world
+        drain, job = world.loop.drain, world.host.job
+        assert job is not None
+        world.say(f"agent withdraws from {registry.name}")
+        if self.killed and job.asked > self.killed.at + RACE:
+            world.broken("withdraws the version that came after the kill")
+        few = registry.others_count < world.plan.policy.min_others
+        free = drain.forced or drain.id in self._passed or not registry.how.counts
+        if registry.listed and few and not free:
+            world.broken(f"withdraws from {registry.name}, which lists too few others")
+        if registry.told is not None:
+            kept = world.journal.snapshot(world.loop.instance.name, registry.name)
+            if kept is None:
+                world.broken(f"withdraws from {registry.name} without a snapshot")
+            elif kept != registry.told and registry.listed and not job.faulty:
+                world.broken(f"withdraws from {registry.name} with a snapshot that is not true")
+            registry.removed = kept
+
+    def restores(self, registry: FakeRegistry, snapshot: Snapshot | None) -> None:
+        """Judge a restore() at the moment it takes effect."""
+        self.world.say(f"agent restores to {registry.name} {snapshot}")
+        if registry.removed is not None and snapshot != registry.removed:
+            self.world.broken(f"restores {snapshot} to {registry.name}, not {registry.removed}")
+
+    def announced(self, event: Event) -> None:
+        """Judge an announcement at the moment it reaches the platform."""
+        self.world.say(f"platform hears {event.kind}")
+        phase = self.world.phase
+        if event.kind == Announcement.DRAINED and phase not in {Phase.DRAINED, Phase.GONE}:
+            self.world.broken(f"announces drained while {phase}")
+        if event.kind == Announcement.FORCED and phase not in {Phase.EXPIRED, Phase.GONE}:
+            self.world.broken(f"announces forced while {phase}")
+        again = event.id in self.world.platform.ids.get(event.kind, ())
+        if event.kind == Announcement.DRAINED and phase is Phase.DRAINED and not again:
+            since = [r.changed for r in self.world.registries if r.listed]
+            if since and self.world.now - min(since) > NOTICED:
+                self.world.broken("announces drained though it has been listed again for long")
+
+    # --- bounds ---
+
+    def now(self) -> None:
+        """Judge what must not go on for long."""
+        world = self.world
+        if world.agent_up is None or world.disk_full:
+            self.trouble = world.now
+        self._taken_back()
+        if world.now - self.trouble < STEADY:
+            return
+        drain = world.loop.drain
+        late = world.host.now() - drain.deadline
+        if drain.phase in UNFINISHED and late > DEADLINE_SLACK:
+            world.broken(f"still {drain.phase} {late:.1f} s after the deadline")
+
+    def _taken_back(self) -> None:
+        world = self.world
+        wrong = (
+            world.phase is Phase.DRAINED
+            and world.app.process is not None
+            and world.app.process == world.loop.drain.process
+            and any(registry.listed for registry in world.registries)
+        )
+        if not wrong:
+            self._listed_since = None
+            return
+        errors = max(registry.agents_error for registry in world.registries)
+        began = max(self._listed_since or world.now, self.trouble, errors)
+        self._listed_since = began
+        if world.now - began > NOTICED:
+            world.broken("drained is not taken back though it is listed again")
+
+    def at_last(self) -> None:
+        """Judge where the world ends, long after the last fault."""
+        world = self.world
+        if world.phase is not Phase.SERVING:
+            world.broken(f"left out of service: {world.phase}: {world.loop.report()['blocking']}")
+        for registry in world.registries:
+            if not registry.listed:
+                world.broken(f"left out of service: {registry.name} does not list it")
+        letters = world.journal.letters()
+        if letters:
+            world.broken(f"never announced: {[letter.event.id for letter in letters]}")
+        sent = {event for ids in world.platform.ids.values() for event in ids}
+        said = [letter for letter in world.delivered_letters() if letter not in sent]
+        if said:
+            world.broken(f"noted as announced, and the platform never heard it: {said}")
+        for kind, ids in world.platform.ids.items():
+            if len(ids) > self.decisions.get(kind, 0):
+                world.broken(f"{kind} has come with more ids than there were decisions: {ids}")

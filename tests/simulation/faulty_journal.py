@@ -1,0 +1,40 @@
+"""The real journal, on a disk that is full at times."""
+
+from typing import TYPE_CHECKING
+
+from deregister_agent.errors import JournalError
+from deregister_agent.journal import Entry, Journal, Letter
+from deregister_agent.model import Snapshot
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+
+class FaultyJournal(Journal):
+    """A journal on a disk that is full at times."""
+
+    world: "World"
+
+    def _room(self) -> None:
+        if self.world.disk_full:
+            raise JournalError("cannot write the journal: disk is full")
+
+    def write(self, entry: Entry) -> int:
+        """Write, if there is room."""
+        self._room()
+        return super().write(entry)
+
+    def keep_snapshot(self, instance: str, registry: str, snapshot: Snapshot) -> None:
+        """Write, if there is room."""
+        self._room()
+        super().keep_snapshot(instance, registry, snapshot)
+
+    def delivered(self, letter: Letter) -> None:
+        """Write, if there is room."""
+        self._room()
+        super().delivered(letter)
+
+    def not_delivered(self, letter: Letter, error: str) -> None:
+        """Write, if there is room."""
+        self._room()
+        super().not_delivered(letter, error)

@@ -1,0 +1,111 @@
+"""What goes wrong, and what people do, by the names that a plan has for it."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from tests.simulation.plan import Happening
+from tests.simulation.registry import FakeRegistry
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+
+def happens(world: "World", one: Happening) -> None:
+    """Let it happen now, to a registry drawn at random where it happens to one."""
+    world.say(f"happens: {one.what} ({one.lasts} s)")
+    registry = world.chance.choice(world.registries)
+    if one.what in TO_A_REGISTRY:
+        TO_A_REGISTRY[one.what](world, registry, world.now + one.lasts)
+    else:
+        TO_THE_WORLD[one.what](world, one.lasts)
+
+
+def _registers(world: "World", registry: FakeRegistry, _: float) -> None:
+    if world.app.process is not None:
+        registry.put(world.app.registration())
+
+
+def _operator_lists(world: "World", registry: FakeRegistry, _: float) -> None:
+    registry.put(world.app.registration())
+
+
+def _operator_withdraws(world: "World", registry: FakeRegistry, _: float) -> None:
+    del world
+    registry.put(None)
+
+
+def _down(world: "World", registry: FakeRegistry, end: float) -> None:
+    del world
+    registry.down_until = end
+
+
+def _hangs(world: "World", registry: FakeRegistry, end: float) -> None:
+    del world
+    registry.hangs_until = end
+
+
+def _others_leave(world: "World", registry: FakeRegistry, _: float) -> None:
+    del world
+    registry.others_count = 0
+
+
+TO_A_REGISTRY: dict[str, Callable[["World", FakeRegistry, float], None]] = {
+    "registers again": _registers,
+    "operator lists": _operator_lists,
+    "operator withdraws": _operator_withdraws,
+    "registry down": _down,
+    "registry hangs": _hangs,
+    "others leave": _others_leave,
+}
+
+
+def _agent_dies(world: "World", lasts: float) -> None:
+    world.kill_agent(lasts)
+
+
+def _reboot(world: "World", lasts: float) -> None:
+    world.kill_agent(lasts)
+    world.app.exit("reboot")
+    world.host.reboot()
+    world.timeline.after(lasts + world.chance.uniform(-0.02, 2.0), world.start_app)
+
+
+def _app_dies(world: "World", _: float) -> None:
+    world.app_dies()
+
+
+def _disk_full(world: "World", lasts: float) -> None:
+    world.full_until = world.now + lasts
+
+
+def _wall_steps(world: "World", _: float) -> None:
+    world.host.wall_step += world.chance.choice((-5000.0, -1.0, 1.0, 5000.0))
+
+
+def _start(world: "World", _: float) -> None:
+    world.start_traffic()
+
+
+def _stop(world: "World", _: float) -> None:
+    world.stop_traffic()
+
+
+def _probe_down(world: "World", lasts: float) -> None:
+    world.probe.down_until = world.now + lasts
+
+
+def _notifier_down(world: "World", lasts: float) -> None:
+    world.platform.down_until = world.now + lasts
+
+
+TO_THE_WORLD: dict[str, Callable[["World", float], None]] = {
+    "agent dies": _agent_dies,
+    "reboot": _reboot,
+    "app dies": _app_dies,
+    "disk full": _disk_full,
+    "wall steps": _wall_steps,
+    "start": _start,
+    "stop": _stop,
+    "probe down": _probe_down,
+    "notifier down": _notifier_down,
+}

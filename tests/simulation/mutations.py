@@ -1,0 +1,174 @@
+"""Ways to break the agent. The simulation must notice each of them."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+from unittest.mock import patch
+
+from deregister_agent import drain, loop, quiet, sighting, views
+from deregister_agent.calls import Done
+from deregister_agent.guard import Guard
+from deregister_agent.journal import Journal
+from deregister_agent.model import Drain, Phase, Policy, Reading, Sighting
+from deregister_agent.outbox import Outbox
+from deregister_agent.views import RegistryView, Word
+
+Mutation = Any  # a context manager of unittest.mock: the agent is broken while it is entered
+
+
+def _seen(change: Callable[[Sighting], Sighting]) -> Mutation:
+    """Let the machine see something else than what was seen."""
+
+    def wrong(at: Drain, seen: Sighting, policy: Policy, now: float) -> Phase:
+        return drain.next_phase(at, change(seen), policy, now)
+
+    return patch.object(loop, "next_phase", wrong)
+
+
+def unknown_is_withdrawn() -> Mutation:
+    """Take a registry that cannot be asked for one that has let go."""
+    true = RegistryView.says
+
+    def says(view: RegistryView, since: float) -> Word:
+        return true(view, since) or Word(listed=False, stragglers=(), asked=since)
+
+    return patch.object(RegistryView, "says", says)
+
+
+def old_words_count() -> Mutation:
+    """Believe a word from before the app was quiet."""
+    return patch.object(sighting, "_not_before", lambda *_, **__: 0.0)
+
+
+def acknowledged_is_withdrawn() -> Mutation:
+    """Take 200 OK for proof."""
+    return _seen(lambda seen: replace(seen, withdrawn=seen.withdrawn or seen.acknowledged))
+
+
+def acknowledgements_are_never_doubted() -> Mutation:
+    """Do not act again where a registry's word contradicts what it acknowledged."""
+    return patch.object(RegistryView, "_contradicts", lambda *_: False)
+
+
+def stragglers_are_ignored() -> Mutation:
+    """Forget old routes that a registry still serves."""
+    true = views._ask
+
+    def ask(*args: Any, **kwargs: Any) -> Any:
+        listed, _, others = true(*args, **kwargs)
+        return listed, (), others
+
+    return patch.object(views, "_ask", ask)
+
+
+def overtaken_letters_are_sent() -> Mutation:
+    """Announce without asking whether it still holds."""
+    return patch.object(Journal, "still_holds", lambda *_: True)
+
+
+def nothing_is_overtaken() -> Mutation:
+    """Keep announcements that are no longer true."""
+    return patch.object(loop, "overtaken", lambda *_: frozenset())
+
+
+def one_try_is_enough() -> Mutation:
+    """Take an announcement for delivered though the notifier refused it."""
+    true = Outbox._answered
+
+    def answered(self: Outbox, to: Any, letter: Any, done: Done) -> None:
+        true(self, to, letter, replace(done, error=None, value=True))
+
+    return patch.object(Outbox, "_answered", answered)
+
+
+def work_in_hand_is_ignored() -> Mutation:
+    """Take a busy app for an idle one."""
+    return patch.object(Reading, "idle", property(lambda _: True))
+
+
+def arrivals_are_ignored() -> Mutation:
+    """Do not see work that came and went between two readings."""
+    return patch.object(quiet, "_arrived", lambda *_: False)
+
+
+def any_idle_moment_is_quiet() -> Mutation:
+    """Do not wait for the quiet time."""
+    return patch.object(drain, "is_quiet", lambda seen, _: seen.quiet_for is not None)
+
+
+def settling_is_skipped() -> Mutation:
+    """Do not wait for routes that were handed out before."""
+
+    def wrong(at: Drain, seen: Sighting, policy: Policy, now: float) -> Phase:
+        return drain.next_phase(at, seen, replace(policy, settle=0.0), now)
+
+    return patch.object(loop, "next_phase", wrong)
+
+
+def listed_again_is_ignored() -> Mutation:
+    """Stand by a "drained" that no longer holds."""
+    return _seen(lambda seen: replace(seen, listed=False))
+
+
+def the_kill_is_not_noticed() -> Mutation:
+    """Guard the instance against the version that comes after the kill."""
+    return _seen(lambda seen: replace(seen, exited=False, replaced=False))
+
+
+def deadlines_are_ignored() -> Mutation:
+    """Let a drain go on for ever."""
+
+    def wrong(at: Drain, seen: Sighting, policy: Policy, now: float) -> Phase:
+        return drain.next_phase(replace(at, deadline=float("inf")), seen, policy, now)
+
+    return patch.object(loop, "next_phase", wrong)
+
+
+def snapshots_are_not_kept() -> Mutation:
+    """Withdraw without writing down what was there."""
+    return patch.object(Journal, "keep_snapshot", lambda *_: None)
+
+
+def the_guard_looks_away() -> Mutation:
+    """Let any instance be taken out."""
+    return patch.object(Guard, "check", lambda *_: None)
+
+
+def readiness_is_enough() -> Mutation:
+    """Call it serving when the registries have only acknowledged."""
+    return _seen(lambda seen: replace(seen, restored=seen.acknowledged))
+
+
+def the_first_error_is_the_last() -> Mutation:
+    """Do not try again after an action failed."""
+    true = RegistryView._acted
+
+    def acted(view: RegistryView, turn: int, done: Done) -> None:
+        true(view, turn, done)
+        if done.error is not None:
+            view._act_again.due = float("inf")
+
+    return patch.object(RegistryView, "_acted", acted)
+
+
+MUTATIONS: tuple[Callable[[], Mutation], ...] = (
+    unknown_is_withdrawn,
+    old_words_count,
+    acknowledged_is_withdrawn,
+    acknowledgements_are_never_doubted,
+    stragglers_are_ignored,
+    overtaken_letters_are_sent,
+    nothing_is_overtaken,
+    one_try_is_enough,
+    work_in_hand_is_ignored,
+    arrivals_are_ignored,
+    any_idle_moment_is_quiet,
+    settling_is_skipped,
+    listed_again_is_ignored,
+    the_kill_is_not_noticed,
+    deadlines_are_ignored,
+    snapshots_are_not_kept,
+    the_guard_looks_away,
+    readiness_is_enough,
+    the_first_error_is_the_last,
+)

@@ -1,0 +1,50 @@
+"""The real agent code in simulated worlds: what must hold, holds in each of them."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.simulation.__main__ import broken_seeds, how_to_replay
+from tests.simulation.mutations import MUTATIONS
+from tests.simulation.world import run
+
+PIECE = 1000  # seeds of one test; xdist spreads the tests
+PIECES = 8
+ENOUGH = 2000  # seeds within which a broken agent must be found out
+
+
+@pytest.mark.parametrize("first", range(0, PIECES * PIECE, PIECE))
+def test_what_must_hold_holds_in_every_world(first: int) -> None:
+    """Never drained while listed or busy, every drain ends, nothing is left out of service."""
+    found = broken_seeds(range(first, first + PIECE))
+    assert not found, "\n".join(
+        f"seed {seed}: {'; '.join(broken)}\n    {how_to_replay(seed)}" for seed, broken in found
+    )
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda one: one.__name__)
+def test_a_broken_agent_is_found_out(mutation: Callable[[], Any]) -> None:
+    """The simulation bites: each way to break the agent breaks a world soon."""
+    with mutation():
+        assert any(run(seed) for seed in range(ENOUGH)), f"no world noticed: {mutation.__doc__}"
+
+
+def test_a_seed_is_always_the_same_world() -> None:
+    """What one seed brings can be followed again, line by line."""
+    first: list[str] = []
+    second: list[str] = []
+    run(17, first.append)
+    run(17, second.append)
+    assert first == second
+    assert len(first) > 10
+
+
+def test_one_world_can_be_followed_from_the_command_line() -> None:
+    """The command that a failure names works."""
+    command = [sys.executable, *how_to_replay(17).split()[1:]]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "agent: withdrawing" in done.stdout

@@ -1,0 +1,275 @@
+"""One simulated world: the agent in it, and everybody who acts on it."""
+
+import logging
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from random import Random
+
+from deregister_agent.errors import AgentError
+from deregister_agent.journal import Entry
+from deregister_agent.loop import InstanceLoop, Parts, Surroundings
+from deregister_agent.model import (
+    Instance,
+    OnDeadline,
+    Phase,
+    RestoreWhen,
+    StopRequest,
+)
+from deregister_agent.outbox import Outbox
+from tests.simulation.app import FakeApp, FakeFinder, FakeProbe, FakeReady
+from tests.simulation.checks import Checks
+from tests.simulation.engine import Host, Post, Ticker
+from tests.simulation.faulty_journal import FaultyJournal
+from tests.simulation.happenings import happens
+from tests.simulation.plan import FAULTS_END, Plan, plan
+from tests.simulation.platform import FakePlatform
+from tests.simulation.registry import FakeRegistry
+
+INSTANCE = Instance("web-1", "web", "127.0.0.1", 8080)
+RESTORED_BY = FAULTS_END + 25.0
+END = FAULTS_END + 45.0  # the outbox may rest for 30 s before it tries again
+MEMORY = Path("/dev/shm")
+
+
+class World:
+    """All of it. run() lets it happen and returns what was broken, if anything was."""
+
+    loop: InstanceLoop
+    journal: FaultyJournal
+
+    def __init__(self, seed: int, folder: Path, say: Callable[[str], None] | None = None) -> None:
+        self.seed, self._folder, self._say = seed, folder, say
+        self.plan: Plan = plan(seed)
+        self.found: list[str] = []
+        self.host = Host(seed, self.broken)
+        self.timeline, self.chance = self.host.timeline, Random(f"world {seed}")
+        self.host.late = self.plan.late_messages
+        self.phase: Phase = Phase.SERVING
+        self.agent_up: float | None = None
+        self.dying: object = object()
+        self.full_until = 0.0
+        self.checks = Checks(self)
+        self.registries = [
+            FakeRegistry(self, f"registry-{n}", how) for n, how in enumerate(self.plan.registries)
+        ]
+        self.app, self.probe, self.finder = FakeApp(self), FakeProbe(self), FakeFinder(self)
+        self.ready = [FakeReady(self)] if self.plan.readiness else []
+        self.platform = FakePlatform(self)
+        self._drains = 0
+
+    @property
+    def now(self) -> float:
+        """Return the time, by no clock that can step."""
+        return self.timeline.now
+
+    @property
+    def disk_full(self) -> bool:
+        """Whether there is no room for the journal."""
+        return self.now < self.full_until
+
+    def say(self, text: str) -> None:
+        """Tell whoever follows this world."""
+        if self._say is not None:
+            self._say(f"{self.now:9.4f}  {text}")
+
+    def broken(self, text: str) -> None:
+        """Note that something which must hold does not."""
+        self.say(f"BROKEN: {text}")
+        self.found.append(f"at {self.now:.4f}: {text}")
+
+    def fault(self, rate: float) -> bool:
+        """Draw whether a fault strikes."""
+        return rate > 0 and self.now < FAULTS_END and self.chance.random() < rate
+
+    def run(self) -> list[str]:
+        """Let it happen, until its end or until something is broken."""
+        self._begin()
+        while not self.found and self.timeline.step(END):
+            pass
+        if not self.found:
+            self.checks.at_last()
+        if self.agent_up is not None:
+            self.journal.close()
+        return self.found
+
+    def _begin(self) -> None:
+        self.say(f"{self.plan}")
+        self.app.start()
+        for registry in self.registries:
+            registry.put(self.app.registration())
+        self.start_agent()
+        at = self.timeline.at
+        at(self.plan.stop_at, self.stop_traffic)
+        for one in self.plan.happenings:
+            at(one.at, partial(happens, self, one))
+        if self.plan.arrivals:
+            at(0.0, self._arrival)
+        if self.plan.registers_every:
+            at(self.plan.registers_every, self._register)
+        at(0.5, self._check)
+        at(FAULTS_END, self._all_is_well)
+        at(RESTORED_BY, self._restored)
+
+    def _check(self) -> None:
+        self.checks.now()
+        self.timeline.after(0.5, self._check)
+
+    # --- the agent ---
+
+    def start_agent(self) -> None:
+        """Begin a life of the agent on the journal that is there."""
+        if self.agent_up is not None:
+            return
+        host = self.host
+        host.life = object()
+        self.agent_up = self.now
+        self.say("agent starts")
+        self.journal = FaultyJournal(self._folder / "journal.db", host)
+        self.journal.world = self
+        ticker, mail = Ticker(host, "the loop"), Ticker(host, "the outbox")
+
+        def told(entry: Entry, _: int) -> None:
+            self.phase = entry.drain.phase
+            mail.wake()
+            self.checks.decided(entry)
+
+        chance = Random(f"agent {self.seed} {self.now}")
+        around = Surroundings(self.journal, host, host.submit, chance, told, self._new_id)
+        parts = Parts(
+            INSTANCE,
+            self.plan.policy,
+            self.registries,
+            [self.probe],
+            self.finder,
+            self.ready,  # type: ignore[arg-type]
+            {self.platform.name: self.platform.announces},
+        )
+        self.loop = InstanceLoop(parts, around, ticker.wake)
+        outbox = Outbox(self.journal, host, host.submit, chance, mail.wake)
+        outbox.add(INSTANCE.name, {self.platform.name: self.platform})
+        self.loop._calls._ended = Post(host, ticker.wake)  # type: ignore[assignment]
+        outbox._calls._ended = Post(host, mail.wake)  # type: ignore[assignment]
+        ticker.tick, mail.tick = self.loop.tick, outbox.tick
+        ticker.wake()
+        mail.wake()
+
+    def _new_id(self) -> str:
+        self._drains += 1
+        return f"drain-{self._drains}"
+
+    def kill_agent(self, down: float) -> None:
+        """End the agent in the middle of whatever it does, and start it again later."""
+        if self.agent_up is None:
+            return
+        self.say("agent dies")
+        self.dying = self.host.life
+        self.host.die()
+        self.dying = object()
+        self.agent_up = None
+        self.journal.close()
+        self.timeline.after(down, self.start_agent)
+
+    def delivered_letters(self) -> list[str]:
+        """Return the ids of all announcements that the journal says were delivered."""
+        rows = self.journal._db.execute("SELECT id FROM outbox WHERE delivered IS NOT NULL")
+        return [row[0] for row in rows]
+
+    # --- people and pipelines ---
+
+    def stop_traffic(self, *, force: bool | None = None) -> None:
+        """Ask for a drain."""
+        if self.agent_up is None:
+            return
+        self.say("somebody asks to stop traffic")
+        request = StopRequest(force=self.plan.force if force is None else force)
+        self._asks(lambda: self.loop.stop_traffic(request))
+
+    def start_traffic(self) -> None:
+        """Ask for the instance to be put back."""
+        if self.agent_up is not None and self.now < RESTORED_BY:
+            self.say("somebody asks to start traffic")
+            self._asks(lambda: self.loop.start_traffic("", ""))
+
+    def _asks(self, ask: Callable[[], None]) -> None:
+        drain = self.loop.drain.id
+        self.host.at_once = True
+        try:
+            ask()
+        except AgentError as e:
+            self.say(f"refused: {e}")
+        finally:
+            self.host.at_once = False
+        if self.loop.drain.id != drain:
+            self.checks.killed = None
+
+    def start_app(self) -> None:
+        """Start the app unless it runs."""
+        if self.app.process is None:
+            self.app.start()
+
+    def app_dies(self) -> None:
+        """Let the app crash; its supervisor, if it has one, starts it again."""
+        self.app.exit("by itself")
+        if self.plan.supervised:
+            self.timeline.after(self.chance.uniform(0.1, 1.0), self.start_app)
+
+    def _arrival(self) -> None:
+        if self.app.process is not None and any(one.reaches for one in self.registries):
+            longest = self.plan.longest_work if self.chance.random() < 0.2 else 0.1
+            self.app.arrive(self.chance.uniform(0.001, longest))
+        rate = self.plan.arrivals if self.now < FAULTS_END else 0.2
+        self.timeline.after(self.chance.expovariate(rate), self._arrival)
+
+    def _register(self) -> None:
+        if self.app.process is not None:
+            for registry in self.registries:
+                if registry.how.app_registers:
+                    registry.put(self.app.registration())
+        assert self.plan.registers_every is not None
+        self.timeline.after(self.plan.registers_every, self._register)
+
+    # --- the end of all faults ---
+
+    def _all_is_well(self) -> None:
+        """End all faults; somebody undoes what people did, and asks for what the policy leaves."""
+        self.full_until = 0.0
+        self.start_app()
+        if self.agent_up is None:
+            self.timeline.after(0.5, self._all_is_well)
+            return
+        self.say("all is well from now on")
+        policy, phase = self.plan.policy, self.loop.drain.phase
+        if phase is Phase.SERVING:
+            self._list_what_nobody_will()
+            return
+        by_itself = {
+            Phase.GONE: policy.restore is RestoreWhen.WHEN_READY,
+            Phase.EXPIRED: policy.on_deadline is OnDeadline.RESTORE,
+        }
+        if not by_itself.get(phase):
+            self.start_traffic()
+        self.timeline.after(4.0, self._list_what_nobody_will)
+
+    def _list_what_nobody_will(self) -> None:
+        """Register the app where the agent has nothing to restore from."""
+        for registry in self.registries:
+            kept = self.journal.snapshot(INSTANCE.name, registry.name)
+            if registry.told is None and kept is None:
+                registry.put(self.app.registration())
+
+    def _restored(self) -> None:
+        if self.phase is not Phase.SERVING:
+            self.checks.at_last()
+
+
+def run(seed: int, say: Callable[[str], None] | None = None) -> list[str]:
+    """Run one world; return what was broken in it."""
+    logging.disable(logging.CRITICAL)
+    place = MEMORY if MEMORY.is_dir() else None
+    try:
+        with tempfile.TemporaryDirectory(prefix="simulation-", dir=place) as folder:
+            return World(seed, Path(folder), say).run()
+    finally:
+        logging.disable(logging.NOTSET)
