@@ -43,6 +43,11 @@ class Entry:
         address = service["Address"] or node["Address"]
         return cls(service["ID"], node["Node"], address, service["Port"], critical)
 
+    @property
+    def on_loopback(self) -> bool:
+        """Whether its address means another host on each node."""
+        return self.address in ("localhost", "::1") or self.address.startswith("127.")
+
 
 @dataclass(frozen=True, slots=True)
 class Place:

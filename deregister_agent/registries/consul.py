@@ -9,7 +9,6 @@ catalog by a token that may read it counts.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
 
@@ -200,7 +199,7 @@ class Consul(Registry):
         here = self._instance
         for entry in entries:
             same = (entry.address, entry.port) == (here.address, here.port)
-            if same and (node in (None, entry.node) or not _is_loopback(entry.address)):
+            if same and (node in (None, entry.node) or not entry.on_loopback):
                 raise AgentError(
                     f"{entry.address}:{entry.port} is also registered as {entry.id!r} on node "
                     f"{entry.node}, which would still send it work: set url or service_id to "
@@ -216,13 +215,6 @@ class Consul(Registry):
         except (KeyError, TypeError, AttributeError, ValueError) as e:
             why = f"the answer is not one of Consul's ({type(e).__name__}: {e})"
             raise RegistryError(self.name, f"{doing} {self._place.id}", why) from e
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ip_address(address).is_loopback
-    except ValueError:
-        return address == "localhost"
 
 
 def build(options: Options, instance: Instance) -> Consul:

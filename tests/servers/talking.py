@@ -82,9 +82,17 @@ def answering(data: bytes, *, keep: bool = False) -> Talk:
         while connection.recv(65536):
             connection.sendall(data)
             if not keep:
+                _finish(connection)
                 return
 
     return talk
+
+
+def _finish(connection: socket.socket) -> None:
+    """Close after the rest of the request has come: closing before would reset the connection."""
+    connection.shutdown(socket.SHUT_WR)
+    while connection.recv(65536):
+        pass
 
 
 def trickling(data: bytes, at_once: int) -> Talk:

@@ -49,9 +49,7 @@ def world(folder: Path, *, mode: str, acl: bool = False, checks: bool = False) -
 
     if checks:
         services = [definition(n) | {"checks": CHECKS[: n == 0]} for n in range(4)]
-        (folder / "definition.json").write_text(
-            json.dumps({"services": services})
-        )
+        (folder / "definition.json").write_text(json.dumps({"services": services}))
         options["definition"] = folder / "definition.json"
         registry(0).restore(None)
     else:
