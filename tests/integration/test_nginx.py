@@ -713,3 +713,54 @@ def test_check_config_warns_of_what_will_hurt(world: World) -> None:
     ):
         assert word in said, word
     assert build(options, instance).others() == 0
+
+
+ROOT = Path(__file__).parents[2]
+SAMPLES = ROOT / "nginx"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("sample", ["owned-include", "edited-file", "generation"])
+def test_the_samples_run(sample: str, version: str, tmp_path: Path) -> None:
+    """The sample configurations, with other ports, are run and do what the how-tos say."""
+    shutil.copytree(SAMPLES / "owned-include", tmp_path, dirs_exist_ok=True)
+    shutil.copytree(SAMPLES / sample, tmp_path, dirs_exist_ok=True)
+    with ExitStack() as stack:
+        a, b = App(), App()
+        stack.callback(a.close)
+        stack.callback(b.close)
+        ports = dict(zip((8000, 8089, 8081, 8082), [*free_ports(2), a.port, b.port], strict=True))
+        for path in tmp_path.glob("*/*.conf"):
+            text = path.read_text()
+            for old, new in ports.items():
+                text = text.replace(f"127.0.0.1:{old}", f"127.0.0.1:{new}")
+            path.write_text(text)
+        nginx = stack.enter_context(Nginx(version, tmp_path, "include conf.d/*.conf;"))
+        world = World(nginx, ports[8000], a, b)
+        options: dict[str, Any] = {}
+        if sample != "edited-file":
+            options["file"] = tmp_path / "deregister-agent" / "orders-1.conf"
+        if sample == "generation":
+            url = f"http://127.0.0.1:{ports[8089]}/generation"
+            file = tmp_path / "deregister-agent" / "generation.conf"
+            options |= {"generation": {"url": url, "file": file}, "pid_file": "/nonexistent"}
+            options["old_workers_then"] = "count-as-withdrawn"
+        registry = nginx.registry(a.port, "orders", **options)
+        before, snapshot = conf_files(tmp_path), registry.snapshot()
+        registry.withdraw()
+        assert (registry.lists(), world.reaches_a(), registry.others()) == (False, False, 1)
+        registry.restore(snapshot)
+        assert (registry.lists(), world.reaches_a()) == (True, True)
+        after = conf_files(tmp_path)
+        changed = {Path(path).name for path in before if after[path] != before[path]}
+        assert changed == ({"generation.conf"} if sample == "generation" else set())
+
+
+def test_the_how_tos_quote_the_samples() -> None:
+    """What the documentation shows is what the tests run."""
+    pages = "".join(path.read_text() for path in (ROOT / "docs" / "how-to").glob("nginx-*.md"))
+    shown = "\n".join(line.strip() for line in pages.splitlines())
+    for path in SAMPLES.glob("*/*/*.conf"):
+        if path.name != "orders-2.conf":
+            text = "\n".join(line.strip() for line in path.read_text().splitlines())
+            assert text in shown, path

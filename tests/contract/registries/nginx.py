@@ -1,0 +1,56 @@
+"""Nginx for the shared tests: the operator's own file edited, and a file of the agent's own."""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.contract.registries import World
+from tests.servers.child import wait_until
+from tests.servers.nginx import VERSIONS, Nginx, nginx
+
+PORTS = (8001, 8002, 8003)
+
+
+@contextmanager
+def edited(folder: Path) -> Iterator[World]:
+    """Give an upstream that the operator has written."""
+    servers = "".join(f"server 127.0.0.1:{port}; " for port in PORTS)
+    with nginx(VERSIONS[0], folder, f"upstream app {{ {servers} }}") as server:
+        yield _world(server, server.conf, server.conf)
+
+
+@contextmanager
+def owned(folder: Path) -> Iterator[World]:
+    """Give an upstream of included files, one of them the agent's own."""
+    servers = folder / "servers"
+    servers.mkdir()
+    (servers / "one.conf").write_text(f"server 127.0.0.1:{PORTS[0]};\n")
+    others = folder / "others.conf"
+    others.write_text("".join(f"server 127.0.0.1:{port};\n" for port in PORTS[1:]))
+    http = f"upstream app {{ include {servers}/*.conf; include {others}; }}"
+    with nginx(VERSIONS[1], folder, http) as server:
+        yield _world(server, servers / "one.conf", others, file=servers / "one.conf")
+
+
+def _world(server: Nginx, ours: Path, others: Path, **options: Any) -> World:
+    def relist() -> None:
+        ours.write_text(ours.read_text().replace(" down;", ";"))
+        before = set(server.workers())
+        subprocess.run(server.command("-s", "reload"), check=True)
+        wait_until(lambda: not before & set(server.workers()), "the old workers have gone")
+
+    def neighbours() -> int:
+        return sum(others.read_text().count(f":{port};") for port in PORTS[1:])
+
+    return World(
+        registry=server.registry(PORTS[0], **options),
+        relist=relist,
+        neighbours=neighbours,
+        absent=server.registry(9, absent="withdrawn"),
+        watches=False,
+    )
+
+
+WORLDS = {"edited": edited, "owned": owned}
