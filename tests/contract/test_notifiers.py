@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import notifiers as worlds
 import pytest
-from notifiers import World
 
 import deregister_agent.notifiers
 from deregister_agent.errors import NotifyError
 from deregister_agent.model import Announcement
+from tests.contract import notifiers as worlds
+from tests.contract.notifiers import World
 
 KINDS = sorted(module.name for module in pkgutil.iter_modules(deregister_agent.notifiers.__path__))
 PAGES = Path(__file__).parents[2] / "docs" / "reference" / "notifiers"

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import probes as worlds
 import pytest
-from probes import World
 
 import deregister_agent.probes
 from deregister_agent.backends import find
 from deregister_agent.errors import ProbeError
+from tests.contract import probes as worlds
+from tests.contract.probes import World
 
 KINDS = sorted(module.name for module in pkgutil.iter_modules(deregister_agent.probes.__path__))
 PAGES = Path(__file__).parents[2] / "docs" / "reference" / "probes"

@@ -109,6 +109,12 @@ class Victim:
     def dead(self) -> bool:
         return self._process is not None and self._process.poll() is not None
 
+    def alive(self) -> bool:
+        """Start it again if it has died."""
+        if self.dead:
+            self.start()
+        return True
+
     def end(self) -> None:
         if self._process is not None:
             self._process.kill()

@@ -121,12 +121,12 @@ def play(victim: Victim, world: World, work: Work, platform: Platform, die_at: i
     victim.insist(lambda agent: agent.get("/traffic-drained", wait=0.5), 200)
     assert not work.busy.is_set(), "drained while a request was in hand"
     assert not world.listed()
-    until(lambda: platform.ids("drained") or (victim.dead and victim.start()), "announced")
+    until(lambda: victim.alive() and platform.ids("drained"), "announced drained")
     victim.insist(lambda agent: agent.post("/start-traffic", {}), 202)
     victim.insist(lambda agent: agent.get("/traffic-started", wait=0.5), 200)
     assert world.listed()
     assert world.others_untouched()
-    until(lambda: platform.ids("serving") or (victim.dead and victim.start()), "announced")
+    until(lambda: victim.alive() and platform.ids("serving"), "announced serving")
     assert len(platform.ids("drained")) == 1, platform.got
     assert not [each for each in platform.got if each[1] == "drained" and each[2]], "too early"
     assert work.answer == 200

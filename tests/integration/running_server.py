@@ -10,10 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from agent_by_hand import FakeAgent
-
 from deregister_agent.agent import Agent
 from deregister_agent.serve import ServerOptions, prepare
+from tests.agent_by_hand import FakeAgent
 
 
 class Running:

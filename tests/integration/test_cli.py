@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_agent import FakeAgent, FakeInstance, orders, serving
+
+from tests.integration.fake_agent import FakeAgent, FakeInstance, orders, serving
 
 LIMIT = 30.0
 UP = re.compile(r"\x1b\[\d+F\x1b\[J")

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, seed, settings
-from running_server import Running, running
 from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS, load_all_checks
 from schemathesis.core.result import Ok
 
 from deregister_agent import waits
 from deregister_agent.model import Outcome, Phase
+from tests.integration.running_server import Running, running
 
 EXAMPLES = 25
 

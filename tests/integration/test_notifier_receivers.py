@@ -16,13 +16,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from receivers import ORDERS, Receiver, descriptors, event, identity, receiving, started, wait_for
 
 from deregister_agent.clock import SystemClock
 from deregister_agent.errors import ConfigError, NotifyError
 from deregister_agent.model import Announcement, Process
 from deregister_agent.notifiers import command, process, ready_file, webhook
 from deregister_agent.options import Secret
+from tests.receivers import (
+    ORDERS,
+    Receiver,
+    descriptors,
+    event,
+    identity,
+    receiving,
+    started,
+    wait_for,
+)
 
 RAW = "a secret as somebody typed it"
 KEY = b"not a real secret, but long"

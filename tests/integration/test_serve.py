@@ -20,13 +20,20 @@ import h2.connection
 import h2.events
 import pytest
 from pydantic import ValidationError
-from running_server import Running, UnixConnection, ask, ask_and_keep, eventually, running
 
 from deregister_agent import bridge, httpd, waits
 from deregister_agent.errors import AgentError
 from deregister_agent.model import Outcome, Phase
 from deregister_agent.serve import ServerOptions, TlsOptions, close_all, open_all
 from deregister_agent.trust import ensure_token
+from tests.integration.running_server import (
+    Running,
+    UnixConnection,
+    ask,
+    ask_and_keep,
+    eventually,
+    running,
+)
 
 TESTS = Path(__file__).parents[1]
 
@@ -610,7 +617,7 @@ PROGRAM = """
 import logging, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from agent_by_hand import FakeAgent
+from tests.agent_by_hand import FakeAgent
 from deregister_agent.model import Phase
 from deregister_agent.serve import ServerOptions, serve
 logging.basicConfig(level="INFO")

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from random import Random
 
 import pytest
-from loop_bench import Calls as Jobs
-from loop_bench import HandClock
+from tests.unit.loop_bench import Calls as Jobs
+from tests.unit.loop_bench import HandClock
 
 from deregister_agent.calls import Backoff, Calls, Done, Threads
 from deregister_agent.errors import RegistryError

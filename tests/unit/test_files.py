@@ -9,9 +9,9 @@ import threading
 from pathlib import Path
 
 import pytest
-from receivers import descriptors
 
 from deregister_agent.files import locked, remove_durably, replace_durably
+from tests.receivers import descriptors
 
 HOLD = """
 import sys

@@ -7,7 +7,6 @@ from typing import Any, cast
 
 import jsonschema_rs
 import pytest
-from agent_by_hand import FakeAgent
 from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
@@ -19,6 +18,7 @@ from deregister_agent.model import Outcome, Phase
 from deregister_agent.openapi import document
 from deregister_agent.trust import UNIX, Trust
 from deregister_agent.waits import Waits
+from tests.agent_by_hand import FakeAgent
 
 TOKEN = "a-token-nobody-knows"
 ONE = "/v1/instances/orders-1"

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from loop_bench import OLD, WEB, HandClock
+from tests.unit.loop_bench import OLD, WEB, HandClock
 
 from deregister_agent.errors import JournalError
 from deregister_agent.journal import KEPT_DRAINS, SCHEMA_VERSION, Entry, Journal

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from loop_bench import NEW, OLD, Bench, Check, ListRegistry
+from tests.unit.loop_bench import NEW, OLD, Bench, Check, ListRegistry
 
 from deregister_agent.errors import JournalError, Refused
 from deregister_agent.model import (

@@ -5,7 +5,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from loop_bench import WEB, Calls, HandClock
+from tests.unit.loop_bench import WEB, Calls, HandClock
 
 from deregister_agent.errors import JournalError, NotifyError
 from deregister_agent.journal import Entry, Journal

@@ -5,9 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from receivers import ORDERS, event, identity
-
 from deregister_agent.notifiers.process import Options, build
+from tests.receivers import ORDERS, event, identity
 
 from . import World
 

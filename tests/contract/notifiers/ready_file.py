@@ -5,10 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from receivers import ORDERS, event
-
 from deregister_agent.model import Event
 from deregister_agent.notifiers.ready_file import Options, build
+from tests.receivers import ORDERS, event
 
 from . import World
 

@@ -1,1 +1,0 @@
-"""Its being here puts this directory on the import path: the fakes are shared by all tests."""
