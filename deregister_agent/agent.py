@@ -42,7 +42,7 @@ class Agent:
             name = one.instance.name
             self._wakes[name] = threading.Event()
             self.instances[name] = InstanceLoop(one, around, self._wakes[name].set)
-            self._outbox.add(name, notifiers)
+            self._outbox.add(name, notifiers, self.instances[name].stands_by)
         self._metrics = Metrics(self.instances, journal)
         self._threads: list[threading.Thread] = []
 

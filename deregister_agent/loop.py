@@ -96,6 +96,7 @@ class InstanceLoop:
         self.since = around.clock.now()  # when this phase began, in this process life
         if self.drain.phase is Phase.SETTLING:
             self.drain = replace(self.drain, since=self.since)  # routes may be newer than that
+        self._seen_out = False  # whether "drained" was decided or seen to hold in this process life
         self.error: AgentError | None = None
         self.closed = False
 
@@ -136,6 +137,16 @@ class InstanceLoop:
                 after = moved(self.drain, phase, Sighting(), self.clock.now())
                 self._write(after, phase, {"asked_by": asked_by, "reason": reason})
 
+    def stands_by(self, announcement: str) -> bool:
+        """
+        Tell whether *announcement* may be made now, if nothing has overtaken it.
+
+        After a restart "drained" is worth nothing until the registries have been
+        asked again: the instance may have been registered while no agent was there.
+        """
+        of_old = self.drain.phase is Phase.DRAINED and not self._seen_out
+        return not (of_old and announcement == Announcement.DRAINED)
+
     def wait(self, final: Callable[[Drain], bool], timeout: float) -> Drain:
         """Block until *final* says so of the drain, *timeout* is over or the agent stops."""
         with self.changed:
@@ -165,6 +176,7 @@ class InstanceLoop:
                 self._look()
                 now = self.clock.now()
                 seen = sighting(self)
+                self._seen_out = self._seen_out or seen.withdrawn
                 phase = next_phase(self.drain, seen, self.policy, now)
                 if phase is not self.drain.phase:
                     self._enter(phase, seen, now)
@@ -219,7 +231,8 @@ class InstanceLoop:
             snapshot = registry.snapshot()
             if snapshot is not None:
                 self.journal.keep_snapshot(name, view.name, snapshot)
-        registry.withdraw()
+        if self.drain.phase in {Phase.WITHDRAWING, Phase.EXPIRED}:  # not overtaken on the way here
+            registry.withdraw()
 
     def _put_back(self, view: RegistryView) -> None:
         """Restore from what was kept. Runs on a thread of its own."""

@@ -38,9 +38,13 @@ class Outbox:
         self._calls = Calls(submit, clock, wake)
         self._notifiers: dict[tuple[str, str], Notifier] = {}
         self._backoff: dict[tuple[str, str], Backoff] = {}
+        self._stands_by: dict[str, Callable[[str], bool]] = {}
 
-    def add(self, instance: str, notifiers: Mapping[str, Notifier]) -> None:
-        """Deliver the announcements of *instance* to these."""
+    def add(
+        self, instance: str, notifiers: Mapping[str, Notifier], stands_by: Callable[[str], bool]
+    ) -> None:
+        """Deliver the announcements of *instance* to these, while it *stands_by* their kind."""
+        self._stands_by[instance] = stands_by
         for label, notifier in notifiers.items():
             self._notifiers[instance, label] = notifier
             self._backoff[instance, label] = Backoff(FIRST_WAIT, LONGEST_WAIT, self._chance)
@@ -68,6 +72,9 @@ class Outbox:
             wait = self._backoff[to].due - now
             if wait > 0:
                 rest = min(rest, wait)
+                continue
+            if not self._stands_by[to[0]](letter.event.kind):
+                rest = min(rest, FIRST_WAIT)
                 continue
             call = partial(self._announce, notifier, letter)
             self._calls.start(name, call, partial(self._answered, to, letter))

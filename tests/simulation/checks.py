@@ -181,6 +181,9 @@ class Checks:
             self.world.broken(f"announces forced while {phase}")
         again = event.id in self.world.platform.ids.get(event.kind, ())
         if event.kind == Announcement.DRAINED and phase is Phase.DRAINED and not again:
+            for registry in self.world.registries:
+                if registry.known is None:
+                    self.world.broken(f"announces drained, and has not asked {registry.name} since")
             since = [r.changed for r in self.world.registries if r.listed]
             if since and self.world.now - min(since) > NOTICED:
                 self.world.broken("announces drained though it has been listed again for long")

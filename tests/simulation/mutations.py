@@ -124,6 +124,11 @@ def deadlines_are_ignored() -> Mutation:
     return patch.object(loop, "next_phase", wrong)
 
 
+def drained_outlives_the_agent() -> Mutation:
+    """Announce after a restart what nobody has looked at since."""
+    return patch.object(loop.InstanceLoop, "stands_by", lambda *_: True)
+
+
 def snapshots_are_not_kept() -> Mutation:
     """Withdraw without writing down what was there."""
     return patch.object(Journal, "keep_snapshot", lambda *_: None)
@@ -167,6 +172,7 @@ MUTATIONS: tuple[Callable[[], Mutation], ...] = (
     listed_again_is_ignored,
     the_kill_is_not_noticed,
     deadlines_are_ignored,
+    drained_outlives_the_agent,
     snapshots_are_not_kept,
     the_guard_looks_away,
     readiness_is_enough,

@@ -126,6 +126,9 @@ class World:
         host.life = object()
         self.agent_up = self.now
         self.say("agent starts")
+        self.probe.known = self.finder.known = None
+        for registry in self.registries:
+            registry.known = None
         self.journal = FaultyJournal(self._folder / "journal.db", host)
         self.journal.world = self
         ticker, mail = Ticker(host, "the loop"), Ticker(host, "the outbox")
@@ -148,7 +151,7 @@ class World:
         )
         self.loop = InstanceLoop(parts, around, ticker.wake)
         outbox = Outbox(self.journal, host, host.submit, chance, mail.wake)
-        outbox.add(INSTANCE.name, {self.platform.name: self.platform})
+        outbox.add(INSTANCE.name, {self.platform.name: self.platform}, self.loop.stands_by)
         self.loop._calls._ended = Post(host, ticker.wake)  # type: ignore[assignment]
         outbox._calls._ended = Post(host, mail.wake)  # type: ignore[assignment]
         ticker.tick, mail.tick = self.loop.tick, outbox.tick

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.unit.loop_bench import NEW, OLD, Bench, Check, ListRegistry
 
 from deregister_agent.errors import JournalError, Refused
 from deregister_agent.model import (
@@ -16,6 +15,7 @@ from deregister_agent.model import (
     RestoreWhen,
     StopRequest,
 )
+from tests.unit.loop_bench import NEW, OLD, Bench, Check, ListRegistry
 
 Make = Callable[..., Bench]
 
@@ -399,3 +399,35 @@ def test_the_process_is_known_before_stop(make: Make) -> None:
     bench.go_on(0.5)
     bench.stop()
     assert bench.loop.drain.process == OLD
+
+
+def test_drained_is_not_stood_by_after_a_restart_until_it_is_seen(make: Make) -> None:
+    """While no agent was there the instance may have been registered: the registries are asked."""
+    bench = drained(make())
+    assert bench.loop.stands_by(Announcement.DRAINED)
+    bench.registries[0].down = True
+    bench.new_life()
+    bench.go_on(5.0)
+    assert bench.phase is Phase.DRAINED
+    assert not bench.loop.stands_by(Announcement.DRAINED)
+    assert bench.loop.stands_by(Announcement.SERVING)
+    bench.registries[0].down = False
+    bench.go_on(2.0)
+    assert bench.loop.stands_by(Announcement.DRAINED)
+
+
+def test_a_withdraw_that_is_overtaken_on_its_way_is_not_made(make: Make) -> None:
+    """While the snapshot was taken somebody asked for traffic: nothing is withdrawn any more."""
+    bench = make()
+    bench.go_on(0.5)
+    registry = bench.registries[0]
+    take = registry.snapshot
+
+    def and_meanwhile() -> object:
+        bench.loop.start_traffic("", "")
+        return take()
+
+    registry.snapshot = and_meanwhile  # type: ignore[method-assign, assignment]
+    bench.stop()
+    bench.until(Phase.SERVING)
+    assert "withdraw" not in registry.did

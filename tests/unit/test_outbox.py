@@ -5,12 +5,12 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from tests.unit.loop_bench import WEB, Calls, HandClock
 
 from deregister_agent.errors import JournalError, NotifyError
 from deregister_agent.journal import Entry, Journal
 from deregister_agent.model import Announcement, Drain, Event, Phase
 from deregister_agent.outbox import Outbox
+from tests.unit.loop_bench import WEB, Calls, HandClock
 
 ALL = frozenset(Announcement)
 DRAINED, TAKEN_BACK = (Announcement.DRAINED,), (Announcement.TAKEN_BACK,)
@@ -43,6 +43,7 @@ class Post:
         self.clock, self.calls = HandClock(), Calls()
         self.journal = Journal(folder / "journal.db", self.clock)
         self.one, self.two = Platform("one"), Platform("two")
+        self.stands = True
         self.new_life()
 
     def new_life(self) -> None:
@@ -50,7 +51,7 @@ class Post:
         self.calls.waiting.clear()
         chance = Random(1)
         self.outbox = Outbox(self.journal, self.clock, self.calls.submit, chance, lambda: None)
-        self.outbox.add(WEB.name, {"one": self.one, "two": self.two})
+        self.outbox.add(WEB.name, {"one": self.one, "two": self.two}, lambda _: self.stands)
 
     def decide(
         self, announcements: tuple[Announcement, ...], overtaken: frozenset[Announcement]
@@ -173,6 +174,17 @@ def test_letters_to_a_notifier_that_is_no_longer_configured_wait(post: Post) -> 
     """They are no hindrance to others."""
     post.decide(DRAINED, frozenset())
     post.outbox = Outbox(post.journal, post.clock, post.calls.submit, Random(1), lambda: None)
-    post.outbox.add(WEB.name, {"two": post.two})
+    post.outbox.add(WEB.name, {"two": post.two}, lambda _: True)
     post.go_on(3.0)
     assert (post.one.kinds, post.two.kinds) == ([], ["drained"])
+
+
+def test_what_the_instance_does_not_stand_by_yet_waits(post: Post) -> None:
+    """After a restart "drained" waits until it has been seen to hold."""
+    post.stands = False
+    post.decide(DRAINED, frozenset())
+    post.go_on(3.0)
+    assert post.one.kinds == []
+    post.stands = True
+    post.go_on(1.0)
+    assert post.one.kinds == ["drained"]
