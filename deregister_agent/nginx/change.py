@@ -216,19 +216,25 @@ def _gather(site: Site, until: float) -> None:
 
 def _load(site: Site, wish: Wish, until: float) -> None:
     """Have the present files loaded, if they are not. The caller holds the lock."""
-    known, conf = records.load(site.record), site.read()
+    known = records.load(site.record)
+    try:
+        proof = _loaded(site, wish, known, until)
+    except (AgentError, OSError) as e:
+        raise ControlError(_take_back(site, known, str(e))) from e
+    if proof is not None:
+        records.save(site.record, known.proved(proof, site.running.alive()))
+
+
+def _loaded(site: Site, wish: Wish, known: Record, until: float) -> Proof | None:
+    """Return the proof that a reload has given; None if none was needed."""
+    conf = site.read()
     if _open(site, wish, conf):
         raise ControlError(known.refused or "somebody else has taken the change back")
     if proven(site, conf, known, until, down=wish.down):
-        return
-    try:
-        _test(site, until, "with the change")
-        ids = _reloaded(site, conf, until)
-    except (ControlError, OSError) as e:
-        why = _take_back(site, known, str(e))
-        raise ControlError(why) from e
-    proof = Proof(tuple(sorted(ids)), conf.digest(), records.all_down(conf), _boottime())
-    records.save(site.record, known.proved(proof, site.running.alive()))
+        return None
+    _test(site, until, "with the change")
+    ids = _reloaded(site, conf, until)
+    return Proof(tuple(sorted(ids)), conf.digest(), records.all_down(conf), _boottime())
 
 
 def _reloaded(site: Site, conf: Conf, until: float) -> frozenset[str]:
@@ -242,7 +248,7 @@ def _reloaded(site: Site, conf: Conf, until: float) -> frozenset[str]:
 def _take_back(site: Site, known: Record, why: str) -> str:
     """Undo every edit that is not loaded. Returns *why*, with what became of the files."""
     if not known.pending:
-        return f"{why} (nothing was changed)"
+        return why
     try:
         for entry in reversed(known.pending):
             _undo(site.layout, entry)

@@ -287,6 +287,26 @@ def test_nginx_not_running_is_not_withdrawn(state: str, world: World) -> None:
         registry.lists()
 
 
+def test_a_file_that_nothing_includes(world: World) -> None:
+    """A file of the agent's own that Nginx never reads is an error, and is not left behind."""
+    own = world.nginx.folder / "own.conf"
+    registry = world.nginx.registry(9, file=own)
+    with pytest.raises(RegistryError, match=r"own.conf is included by nothing.*taken back"):
+        registry.restore(None)
+    assert not own.exists()
+
+
+def test_a_frozen_nginx_ends_the_call(world: World) -> None:
+    """A master that does nothing is an error within the timeout, and the old file is back."""
+    before = world.nginx.conf.read_bytes()
+    registry = world.nginx.registry(world.a.port, timeout=1.5)
+    os.kill(world.nginx.pid, signal.SIGSTOP)
+    with pytest.raises(RegistryError, match=r"nginx \(master \d+\) .*taken back"):
+        registry.withdraw()
+    os.kill(world.nginx.pid, signal.SIGCONT)
+    assert (world.nginx.conf.read_bytes(), registry.lists()) == (before, True)
+
+
 def test_nginx_killed_in_the_middle_of_a_reload(world: World) -> None:
     """If the master dies under the reload, that is an error and the old file is back."""
     before = world.nginx.conf.read_bytes()
@@ -464,7 +484,7 @@ def test_a_reload_that_began_before_the_edit_is_not_believed(version: str, tmp_p
         script = tmp_path / "test.sh"
         script.write_text(HANG_UP.format(conf=nginx.conf, pid=nginx.pid))
         # nginx -s reload would read the configuration itself, and wait at the gate.
-        commands = {"test": ("sh", str(script)), "reload": ("kill", "-HUP", str(nginx.pid))}
+        commands: dict[str, Any] = {"test": ("sh", str(script)), "reload": ("kill", "-HUP", str(nginx.pid))}
         registry = nginx.registry(world.a.port, **commands)
         gate.free = 0
         with ThreadPoolExecutor(1) as pool:
@@ -506,6 +526,9 @@ def test_an_owned_include(version: str, tmp_path: Path) -> None:
         assert (registry.lists(), world.reaches_a()) == (False, False)
         registry.restore(snapshot)
         assert (own.read_bytes(), own.stat().st_mode & 0o777) == (before, 0o640)
+        lost = world.nginx.registry(world.a.port, file=tmp_path / "servers" / "a.txt")
+        with pytest.raises(RegistryError, match=r"lists the server in .*a.conf:2 too"):
+            lost.restore(None)
         world.rewrite("upstream app {", f"upstream app {{ server 127.0.0.1:{world.a.port};")
         with pytest.raises(RegistryError, match=r"lists the server in .*nginx.conf:.* too"):
             registry.withdraw()

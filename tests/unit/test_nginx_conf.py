@@ -8,7 +8,7 @@ from pathlib import Path
 
 import crossplane  # type: ignore[import-untyped]
 import pytest
-from hypothesis import given, settings
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from deregister_agent.nginx import conf
@@ -58,7 +58,9 @@ def test_down_adds_five_bytes_and_up_gives_the_file_back(main: Path) -> None:
 
 def parsed(main: Path) -> list[tuple[str, tuple[str, ...]]]:
     """Return every directive with where it stands, as crossplane reads it."""
-    payload = crossplane.parse(str(main), comments=False, single=False)
+    payload = crossplane.parse(str(main), comments=False, check_ctx=False, check_args=False)
+    if payload["status"] != "ok":
+        raise ValueError(payload["errors"])
     found: list[tuple[str, tuple[str, ...]]] = []
 
     def walk(block: list[dict[str, object]], above: str) -> None:
@@ -247,6 +249,24 @@ def served(content: bytes) -> Iterator[tuple[bytes, list[bytes]]]:
         yield one.name, [word.text for word in words(content, one.start, one.end)]
 
 
+def compare_with_crossplane(main: Path, before: bytes, ours: int) -> None:
+    """Have crossplane read both, where it can read the one before."""
+    marked = main.read_bytes()
+    main.write_bytes(before)
+    try:
+        old = parsed(main)
+    except ValueError:
+        event("beyond crossplane")
+        return
+    finally:
+        main.write_bytes(marked)
+    event("read by crossplane")
+    changed = [(b, a) for b, a in zip(old, parsed(main), strict=True) if a != b]
+    # Names in what is above a directive do not change: an upstream's servers hold no blocks.
+    assert len(changed) == ours
+    assert all(a == (b[0], (*b[1], "down")) for b, a in changed)
+
+
 @settings(deadline=None, max_examples=300)
 @given(configuration())
 def test_up_undoes_down_whatever_the_layout(
@@ -262,6 +282,7 @@ def test_up_undoes_down_whatever_the_layout(
     changed = [(b, a) for b, a in zip(served(before), served(after), strict=True) if a != b]
     assert len(changed) == ours
     assert all(a == (b[0], [*b[1], b"down"]) for b, a in changed)
+    compare_with_crossplane(main, before, ours)
     assert mark(main, down=False) == 1
     assert main.read_bytes() == before
 
