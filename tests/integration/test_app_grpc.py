@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import grpc
 import pytest
 
 from deregister_agent.app import Work
-
-grpc = pytest.importorskip("grpc")
 
 
 class Shop:
