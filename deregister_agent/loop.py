@@ -214,13 +214,16 @@ class InstanceLoop:
 
         After "expired" was announced the platform may have replaced it, and then
         whoever registers is the next version: so the process must have been seen
-        after the registries said that they list it.
+        there, if it ever was, after the registries said that they list it.
         """
         words = [word for view in self.registries if (word := view.says(0.0)) and word.listed]
         if self.process.asked < max([self.since, *(word.asked for word in words)]):
             self.process.begin()
             return False
-        return self.process.presence is not None and not self.process.exited
+        presence = self.process.presence
+        if presence is None or self.process.exited:
+            return False
+        return presence.running is not None or self.process.app is None  # None: never seen
 
     def _take_out(self, view: RegistryView) -> None:
         """Keep what restoring needs, then withdraw. Runs on a thread of its own."""

@@ -113,11 +113,14 @@ class FakeFinder:
 
     def __init__(self, world: "World") -> None:
         self.world = world
+        self.unsure_until = 0.0
         self.known: tuple[float, float] | None = None  # when last asked, and seen, that it exited
 
     def look(self, was: Process | None) -> Presence:
         """Tell whether *was* has exited and who is there."""
         running = self.world.app.process
+        if self.world.now < self.unsure_until:
+            return Presence(exited=False, running=None, note="cannot see it")
         exited = was is not None and running != was
         if exited:
             when, job = self.world.now, self.world.host.job

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 HAIR = 1e-6
 RACE = 1.0  # seconds in which the agent cannot yet know of a kill
 DEADLINE_SLACK = 1.0
+EVERY = 0.5  # seconds between two looks at what must not go on for long
 STEADY = 2.5  # seconds without trouble after which bounds hold
 NOTICED = 8.0  # seconds within which a registration after "drained" must be noticed
 SLOW = 2.2  # seconds that a drain in a calm world may take beyond what it has to
@@ -43,6 +44,7 @@ class Checks:
         self.killed: Kill | None = None
         self.trouble = 0.0  # when the agent itself was last hindered
         self.decisions: dict[str, int] = {}
+        self._end = float("inf")  # when the drain must have ended, by no clock that can step
         self._passed: set[str] = set()  # drains that the guard let pass
         self._listed_since: float | None = None
 
@@ -56,11 +58,13 @@ class Checks:
             self.decisions[announcement] = self.decisions.get(announcement, 0) + 1
         if entry.kind != drain.phase:
             return
+        if drain.phase is Phase.WITHDRAWING and before not in {Phase.SETTLING, Phase.DRAINING}:
+            self._end = self.world.now + drain.limit
         match drain.phase:
             case Phase.SETTLING:
                 self._passed.add(drain.id)
             case Phase.WITHDRAWING if before == Phase.DRAINED:
-                if self.killed and self.world.now - self.killed.at < RACE:
+                if self.killed and self.world.now - max(self.killed.at, self._unsure) < RACE:
                     self.killed = None
             case Phase.DRAINED:
                 self._drained(drain)
@@ -143,6 +147,11 @@ class Checks:
             elif not registry.listed and registry.changed <= heard[0]:
                 self.world.broken(f"serving while {registry.name} does not list it")
 
+    @property
+    def _unsure(self) -> float:
+        """Return until when nobody could tell which process runs."""
+        return min(self.world.now, self.world.finder.unsure_until)
+
     # --- actions ---
 
     def withdraws(self, registry: FakeRegistry) -> None:
@@ -197,9 +206,12 @@ class Checks:
             self.trouble = world.now
         self._taken_back()
         if world.now - self.trouble < STEADY:
+            self._end += EVERY
             return
         drain = world.loop.drain
-        late = world.host.now() - drain.deadline
+        late = max(world.host.now() - drain.deadline, world.now - self._end)
+        if world.carried_by_a_wrong_date:
+            late = world.host.now() - drain.deadline
         if drain.phase in UNFINISHED and late > DEADLINE_SLACK:
             world.broken(f"still {drain.phase} {late:.1f} s after the deadline")
 

@@ -67,6 +67,7 @@ def _reboot(world: "World", lasts: float) -> None:
     world.kill_agent(lasts)
     world.app.exit("reboot")
     world.host.reboot()
+    world.carried_by_a_wrong_date |= world.host.wall_step != 0
     world.timeline.after(lasts + world.chance.uniform(-0.02, 2.0), world.start_app)
 
 
@@ -79,6 +80,7 @@ def _disk_full(world: "World", lasts: float) -> None:
 
 
 def _wall_steps(world: "World", _: float) -> None:
+    world.carried_by_a_wrong_date |= world.agent_up is None
     world.host.wall_step += world.chance.choice((-5000.0, -1.0, 1.0, 5000.0))
 
 
@@ -92,6 +94,10 @@ def _stop(world: "World", _: float) -> None:
 
 def _probe_down(world: "World", lasts: float) -> None:
     world.probe.down_until = world.now + lasts
+
+
+def _unsure(world: "World", lasts: float) -> None:
+    world.finder.unsure_until = world.now + lasts
 
 
 def _notifier_down(world: "World", lasts: float) -> None:
@@ -108,4 +114,5 @@ TO_THE_WORLD: dict[str, Callable[["World", float], None]] = {
     "stop": _stop,
     "probe down": _probe_down,
     "notifier down": _notifier_down,
+    "process unsure": _unsure,
 }

@@ -72,6 +72,7 @@ KINDS = (
     "others leave",
     "probe down",
     "notifier down",
+    "process unsure",
 )
 
 

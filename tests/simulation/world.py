@@ -19,7 +19,7 @@ from deregister_agent.model import (
 )
 from deregister_agent.outbox import Outbox
 from tests.simulation.app import FakeApp, FakeFinder, FakeProbe, FakeReady
-from tests.simulation.checks import Checks
+from tests.simulation.checks import EVERY, Checks
 from tests.simulation.engine import Host, Post, Ticker
 from tests.simulation.faulty_journal import FaultyJournal
 from tests.simulation.happenings import happens
@@ -50,6 +50,7 @@ class World:
         self.agent_up: float | None = None
         self.dying: object = object()
         self.full_until = 0.0
+        self.carried_by_a_wrong_date = False  # a deadline goes by the date over a reboot
         self.checks = Checks(self)
         self.registries = [
             FakeRegistry(self, f"registry-{n}", how) for n, how in enumerate(self.plan.registries)
@@ -108,13 +109,13 @@ class World:
             at(0.0, self._arrival)
         if self.plan.registers_every:
             at(self.plan.registers_every, self._register)
-        at(0.5, self._check)
+        at(EVERY, self._check)
         at(FAULTS_END, self._all_is_well)
         at(RESTORED_BY, self._restored)
 
     def _check(self) -> None:
         self.checks.now()
-        self.timeline.after(0.5, self._check)
+        self.timeline.after(EVERY, self._check)
 
     # --- the agent ---
 

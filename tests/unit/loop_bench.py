@@ -120,8 +120,11 @@ class Finder:
 
     def __init__(self) -> None:
         self.running: Process | None = OLD
+        self.sees = True
 
     def look(self, was: Process | None) -> Presence:
+        if not self.sees:
+            return Presence(exited=False, running=None, note="cannot see it")
         return Presence(was is not None and was != self.running, self.running)
 
     def wait_exit(self, was: Process, timeout: float) -> None:

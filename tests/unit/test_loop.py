@@ -240,6 +240,19 @@ def test_an_expired_drain_leaves_the_next_version_alone(make: Make) -> None:
     assert (bench.phase, bench.registries[0].did) == (Phase.SERVING, before)
 
 
+def test_an_expired_drain_leaves_alone_whom_it_cannot_see(make: Make) -> None:
+    """The platform may have acted unseen: whoever is listed then may be the next version."""
+    bench = expired(make, OnDeadline.KILL)
+    bench.go_on(5.0)
+    bench.finder.sees = False
+    bench.registries[0].listed = True
+    bench.go_on(5.0)
+    assert (bench.phase, bench.registries[0].listed) == (Phase.EXPIRED, True)
+    bench.finder.sees = True
+    bench.go_on(2.0)
+    assert (bench.phase, bench.registries[0].listed) == (Phase.EXPIRED, False)
+
+
 def test_an_expired_drain_is_restored_where_the_policy_says_so(make: Make) -> None:
     """The instance is put back, and the outcome stays expired."""
     bench = expired(make, OnDeadline.RESTORE)
