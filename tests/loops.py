@@ -1,0 +1,88 @@
+"""A real agent in the test's own process: real loop, journal and threads; the rest as given."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from deregister_agent.agent import Agent
+from deregister_agent.clock import SystemClock
+from deregister_agent.journal import Journal
+from deregister_agent.loop import InstanceLoop, Parts
+from deregister_agent.model import Drain, Instance, Outcome, Phase, Policy
+from deregister_agent.ports import Notifier, Registry
+from deregister_agent.process import ProbeMark
+from tests.fakes import FakeNotifier, FakeProbe
+
+LIMIT = 60.0  # seconds that a test waits for anything
+POLICY = Policy(deadline=LIMIT, quiet=0.1, min_others=0)
+
+
+class Running:
+    """One instance under a running agent."""
+
+    def __init__(self, agent: Agent, name: str, probe: FakeProbe, notifier: FakeNotifier) -> None:
+        self.agent, self.loop = agent, agent.instances[name]
+        self.probe, self.notifier = probe, notifier
+
+    def until(self, *phases: Phase) -> Drain:
+        """Wait for one of these phases."""
+        return until(self.loop, lambda drain: drain.phase in phases, f"{phases}")
+
+    def outcome(self) -> Outcome | None:
+        """Wait for the drain's outcome."""
+        return until(self.loop, lambda drain: drain.outcome is not None, "an outcome").outcome
+
+    def phases(self) -> list[str]:
+        """Return the timeline of the drain."""
+        found = self.agent.journal.drain(self.loop.instance.name, self.loop.drain.id)
+        assert found is not None
+        return [event["kind"] for event in found["events"]]
+
+    def events(self, kind: str) -> list[dict[str, object]]:
+        """Return what the timeline says of each event of that kind."""
+        found = self.agent.journal.drain(self.loop.instance.name, self.loop.drain.id)
+        assert found is not None
+        return [event["detail"] for event in found["events"] if event["kind"] == kind]
+
+
+def until(loop: InstanceLoop, final: Callable[[Drain], bool], what: str) -> Drain:
+    """Wait until *final* says so of the drain; fail with what blocks it."""
+    drain = loop.wait(final, LIMIT)
+    assert final(drain), f"never came: {what}; {drain.phase}: {loop.report()['blocking']}"
+    return drain
+
+
+@contextmanager
+def agent_of(
+    folder: Path,
+    instance: Instance,
+    registries: Sequence[Registry],
+    policy: Policy = POLICY,
+    more: Sequence[Notifier] = (),
+) -> Iterator[Running]:
+    """Run an agent with one instance, a probe that the test sets and a notifier that listens."""
+    clock, probe, notifier = SystemClock(), FakeProbe(), FakeNotifier()
+    notifiers = {each.name: each for each in (notifier, *more)}
+    parts = Parts(
+        instance=instance,
+        policy=policy,
+        registries=registries,
+        probes=[probe],
+        finder=ProbeMark(clock),
+        notifiers={name: each.announces for name, each in notifiers.items()},
+    )
+    agent = Agent(Journal(folder / "journal.db", clock), clock, [(parts, notifiers)])
+    agent.start()
+    try:
+        yield Running(agent, instance.name, probe, notifier)
+    finally:
+        agent.stop()
+
+
+def eventually(condition: Callable[[], object], what: str) -> None:
+    """Wait for *condition*, for LIMIT seconds at most."""
+    end = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < end, f"never came: {what}"
+        time.sleep(0.01)
