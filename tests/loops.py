@@ -62,6 +62,22 @@ def agent_of(
     more: Sequence[Notifier] = (),
 ) -> Iterator[Running]:
     """Run an agent with one instance, a probe that the test sets and a notifier that listens."""
+    running = made_of(folder, instance, registries, policy, more)
+    running.agent.start()
+    try:
+        yield running
+    finally:
+        running.agent.stop()
+
+
+def made_of(
+    folder: Path,
+    instance: Instance,
+    registries: Sequence[Registry],
+    policy: Policy = POLICY,
+    more: Sequence[Notifier] = (),
+) -> Running:
+    """Make the agent that agent_of() runs."""
     clock, probe, notifier = SystemClock(), FakeProbe(), FakeNotifier()
     notifiers = {each.name: each for each in (notifier, *more)}
     parts = Parts(
@@ -73,11 +89,7 @@ def agent_of(
         notifiers={name: each.announces for name, each in notifiers.items()},
     )
     agent = Agent(Journal(folder / "journal.db", clock), clock, [(parts, notifiers)])
-    agent.start()
-    try:
-        yield Running(agent, instance.name, probe, notifier)
-    finally:
-        agent.stop()
+    return Running(agent, instance.name, probe, notifier)
 
 
 def eventually(condition: Callable[[], object], what: str) -> None:

@@ -18,8 +18,8 @@ from tests.agent_by_hand import FakeAgent
 class Running:
     """One server on a TCP port and a Unix socket, with an agent of one instance."""
 
-    def __init__(self, directory: Path, **options: Any) -> None:
-        self.agent = FakeAgent("orders-1")
+    def __init__(self, directory: Path, agent: Any = None, **options: Any) -> None:
+        self.agent = FakeAgent("orders-1") if agent is None else agent
         self.loop = self.agent.instances["orders-1"]
         self.path = directory / "agent.sock"
         self.options = ServerOptions(

@@ -11,8 +11,10 @@ from schemathesis.checks import CHECKS, load_all_checks
 from schemathesis.core.result import Ok
 
 from deregister_agent import waits
-from deregister_agent.model import Outcome, Phase
+from deregister_agent.model import Instance, Outcome, Phase, Policy
+from tests.fakes import Directory, FakeRegistry
 from tests.integration.running_server import Running, running
+from tests.loops import made_of
 
 EXAMPLES = 25
 
@@ -83,5 +85,22 @@ def test_nothing_outside_the_document(
     with running(tmp_path) as server:
         server.loop.to(phase, outcome)
         server.loop.close()  # a made-up wait is over at once
+        codes = attempt_all(server, mode)
+        assert {400, 404} < codes if mode is GenerationMode.NEGATIVE else {200, 202} < codes
+
+
+@pytest.mark.parametrize("mode", list(GenerationMode))
+def test_the_real_agent_keeps_to_the_document(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: GenerationMode
+) -> None:
+    """The same with the real loop and journal behind it, while drains begin and end."""
+    monkeypatch.setattr(waits, "STREAM_FOR", 0.0)
+    instance = Instance("orders-1", "orders", "127.0.0.1", 8080)
+    directory = Directory({"orders-1": {}, "orders-2": {}})
+    registry = FakeRegistry(directory, "orders-1")
+    made = made_of(tmp_path, instance, [registry], Policy(quiet=0.01))
+    with running(tmp_path, agent=made.agent) as server:
+        made.agent.start()
+        made.loop.close()  # a made-up wait is over at once
         codes = attempt_all(server, mode)
         assert {400, 404} < codes if mode is GenerationMode.NEGATIVE else {200, 202} < codes
