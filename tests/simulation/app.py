@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 from deregister_agent.errors import ProbeError
 from deregister_agent.model import Presence, Process, Reading, Snapshot
-from tests.simulation.engine import Parked, Waiters
 from tests.simulation.registry import TIMEOUT
+from tests.simulation.timeline import Parked, Waiters
 
 if TYPE_CHECKING:
     from tests.simulation.world import World

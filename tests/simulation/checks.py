@@ -164,7 +164,7 @@ class Checks:
             world.broken("withdraws the version that came after the kill")
         few = registry.others_count < world.plan.policy.min_others
         free = drain.forced or drain.id in self._passed or not registry.how.counts
-        if registry.listed and few and not free:
+        if registry.listed and few and not free and not job.faulty:
             world.broken(f"withdraws from {registry.name}, which lists too few others")
         if registry.told is not None:
             kept = world.journal.snapshot(world.loop.instance.name, registry.name)

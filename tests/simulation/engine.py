@@ -1,68 +1,15 @@
 """The simulated host: one thread, one timeline, and an agent whose calls take simulated time."""
 
-import heapq
 from collections import deque
 from collections.abc import Callable
-from itertools import count
 from queue import Empty
 from random import Random
 from typing import Any
 
-CPU = 0.0005  # seconds that one turn of a loop takes: nothing happens in no time at all
+from tests.simulation.timeline import CPU, Dead, Parked, Timeline
+
+PAUSES = 0.1  # how many calls are interrupted by the rest of the world
 EPOCH = 1_700_000_000.0
-
-
-class Timeline:
-    """What happens, in order. Equal times keep the order in which they were asked for."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self._order = count()
-        self._heap: list[tuple[float, int, Callable[[], None]]] = []
-
-    def at(self, when: float, happens: Callable[[], None]) -> None:
-        """Let it happen at *when*, or now if that is past."""
-        heapq.heappush(self._heap, (max(when, self.now), next(self._order), happens))
-
-    def after(self, delay: float, happens: Callable[[], None]) -> None:
-        """Let it happen *delay* seconds from now."""
-        self.at(self.now + delay, happens)
-
-    def step(self, end: float) -> bool:
-        """Let the next thing happen; False if there is nothing more before *end*."""
-        if not self._heap or self._heap[0][0] > end:
-            self.now = end
-            return False
-        self.now, _, happens = heapq.heappop(self._heap)
-        happens()
-        return True
-
-
-class Parked(BaseException):
-    """Raised by a fake whose answer is not due yet: its call is made again when it may be."""
-
-    def __init__(self, waiters: "Waiters", until: float) -> None:
-        super().__init__()
-        self.waiters, self.until = waiters, until
-
-
-class Waiters:
-    """Calls held until something changes."""
-
-    def __init__(self, timeline: Timeline) -> None:
-        self._timeline = timeline
-        self._held: list[Callable[[], None]] = []
-
-    def add(self, again: Callable[[], None], until: float) -> None:
-        """Call *again* at the next change, or *until* then."""
-        self._held.append(again)
-        self._timeline.at(until, again)
-
-    def wake(self) -> None:
-        """Something has changed."""
-        held, self._held = self._held, []
-        for again in held:
-            self._timeline.after(CPU, again)
 
 
 class Job:
@@ -79,7 +26,8 @@ class Job:
         self.asked = host.timeline.now
         self.answer_in = 0.0  # seconds between taking effect and the answer
         self.on_answer: list[Callable[[], None]] = []
-        self.faulty = False  # a fault struck one of its calls
+        self.faulty = False  # a fault struck it, or the world went on while it was under way
+        self.may_pause = not host.at_once
         self._reads = 0
         self._post: Post | None = None
         self._item: Any = None
@@ -97,6 +45,9 @@ class Job:
         except Parked as held:
             held.waiters.add(self.take_effect, held.until)
             return
+        except Dead:
+            self._over = True
+            return
         finally:
             host.job = None
         self._over = True
@@ -104,7 +55,7 @@ class Job:
 
     def strike(self) -> None:
         """Let it take effect though the agent that made it is dying."""
-        self._over = True
+        self._over, self.may_pause = True, False
         self.host.job = self
         try:
             self._run()
@@ -213,6 +164,7 @@ class Host:
         self.life: object = None  # the present life of the agent
         self.at_once = False  # calls made now are answered now
         self.wall_step = 0.0
+        self._paused = False
         self.late = 0.03  # how many of all messages take long
         self._booted, self._boots = -1000.0, 1
         self._jobs: list[Job] = []
@@ -249,6 +201,19 @@ class Host:
         self._jobs.append(one)
         one.answer_in = self.latency()
         self.timeline.after(self.latency(), one.take_effect)
+
+    def pause(self) -> None:
+        """Let the world go on, now and then, in the middle of a call: threads do the same."""
+        job = self.job
+        if job is None or not job.may_pause or self._paused or self.chance.random() > PAUSES:
+            return
+        self._paused, self.job, job.faulty = True, None, True
+        end = self.timeline.now + self.latency()
+        while self.timeline.step(end):
+            pass
+        self._paused, self.job = False, job
+        if self.life is not job.life:
+            raise Dead
 
     def latency(self) -> float:
         """Return how long a message takes, one way."""

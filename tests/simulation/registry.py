@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from deregister_agent.errors import RegistryError
 from deregister_agent.model import Snapshot
 from deregister_agent.ports import Registry
-from tests.simulation.engine import Parked, Waiters
 from tests.simulation.plan import RegistryPlan
+from tests.simulation.timeline import Parked, Waiters
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -149,6 +149,7 @@ class FakeRegistry(Registry):
     # --- faults ---
 
     def _meet(self, doing: str) -> None:
+        self.world.host.pause()
         job = self.world.host.job
         assert job is not None
         if self.world.now < self.hangs_until or self.world.fault(self.world.plan.hang_rate):

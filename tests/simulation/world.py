@@ -8,26 +8,23 @@ from pathlib import Path
 from random import Random
 
 from deregister_agent.errors import AgentError
-from deregister_agent.journal import Entry
-from deregister_agent.loop import InstanceLoop, Parts, Surroundings
+from deregister_agent.loop import InstanceLoop
 from deregister_agent.model import (
-    Instance,
     OnDeadline,
     Phase,
     RestoreWhen,
     StopRequest,
 )
-from deregister_agent.outbox import Outbox
 from tests.simulation.app import FakeApp, FakeFinder, FakeProbe, FakeReady
 from tests.simulation.checks import EVERY, Checks
-from tests.simulation.engine import Host, Post, Ticker
+from tests.simulation.engine import Host
 from tests.simulation.faulty_journal import FaultyJournal
 from tests.simulation.happenings import happens
+from tests.simulation.life import INSTANCE, begin_life
 from tests.simulation.plan import FAULTS_END, Plan, plan
 from tests.simulation.platform import FakePlatform
 from tests.simulation.registry import FakeRegistry
 
-INSTANCE = Instance("web-1", "web", "127.0.0.1", 8080)
 RESTORED_BY = FAULTS_END + 25.0
 END = FAULTS_END + 45.0  # the outbox may rest for 30 s before it tries again
 MEMORY = Path("/dev/shm")
@@ -132,34 +129,9 @@ class World:
             registry.known = None
         self.journal = FaultyJournal(self._folder / "journal.db", host)
         self.journal.world = self
-        ticker, mail = Ticker(host, "the loop"), Ticker(host, "the outbox")
+        self.loop = begin_life(self, self.journal)
 
-        def told(entry: Entry, _: int) -> None:
-            self.phase = entry.drain.phase
-            mail.wake()
-            self.checks.decided(entry)
-
-        chance = Random(f"agent {self.seed} {self.now}")
-        around = Surroundings(self.journal, host, host.submit, chance, told, self._new_id)
-        parts = Parts(
-            INSTANCE,
-            self.plan.policy,
-            self.registries,
-            [self.probe],
-            self.finder,
-            self.ready,  # type: ignore[arg-type]
-            {self.platform.name: self.platform.announces},
-        )
-        self.loop = InstanceLoop(parts, around, ticker.wake)
-        outbox = Outbox(self.journal, host, host.submit, chance, mail.wake)
-        outbox.add(INSTANCE.name, {self.platform.name: self.platform}, self.loop.stands_by)
-        self.loop._calls._ended = Post(host, ticker.wake)  # type: ignore[assignment]
-        outbox._calls._ended = Post(host, mail.wake)  # type: ignore[assignment]
-        ticker.tick, mail.tick = self.loop.tick, outbox.tick
-        ticker.wake()
-        mail.wake()
-
-    def _new_id(self) -> str:
+    def new_id(self) -> str:
         self._drains += 1
         return f"drain-{self._drains}"
 

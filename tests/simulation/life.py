@@ -1,0 +1,48 @@
+"""One life of the agent: the real loop and outbox, on the simulated host."""
+
+from random import Random
+from typing import TYPE_CHECKING
+
+from deregister_agent.journal import Entry, Journal
+from deregister_agent.loop import InstanceLoop, Parts, Surroundings
+from deregister_agent.model import Instance
+from deregister_agent.outbox import Outbox
+from tests.simulation.engine import Post, Ticker
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+INSTANCE = Instance("web-1", "web", "127.0.0.1", 8080)
+
+
+def begin_life(world: "World", journal: Journal) -> InstanceLoop:
+    """Put the agent together as agent.py does, and wake it."""
+    host = world.host
+    ticker, mail = Ticker(host, "the loop"), Ticker(host, "the outbox")
+
+    def told(entry: Entry, _: int) -> None:
+        world.phase = entry.drain.phase
+        mail.wake()
+        world.checks.decided(entry)
+
+    chance = Random(f"agent {world.seed} {world.now}")
+    around = Surroundings(journal, host, host.submit, chance, told, world.new_id)
+    platform = world.platform
+    parts = Parts(
+        INSTANCE,
+        world.plan.policy,
+        world.registries,
+        [world.probe],
+        world.finder,
+        world.ready,  # type: ignore[arg-type]
+        {platform.name: platform.announces},
+    )
+    loop = InstanceLoop(parts, around, ticker.wake)
+    outbox = Outbox(journal, host, host.submit, chance, mail.wake)
+    outbox.add(INSTANCE.name, {platform.name: platform}, loop.stands_by)
+    loop._calls._ended = Post(host, ticker.wake)  # type: ignore[assignment]
+    outbox._calls._ended = Post(host, mail.wake)  # type: ignore[assignment]
+    ticker.tick, mail.tick = loop.tick, outbox.tick
+    ticker.wake()
+    mail.wake()
+    return loop
