@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench.table import Row, report
 from deregister_agent.nginx import change
-from deregister_agent.nginx.change import Wish
+from deregister_agent.nginx.site import Wish
 from tests.servers.nginx import VERSIONS, Nginx, nginx
 
 SERVERS = 20_000

@@ -1,8 +1,9 @@
 """
 What this agent knows of Nginx itself.
 
-``tokens`` reads the text as Nginx does, ``conf`` finds and changes one server
-directive, ``control`` tests, reloads and watches workers, ``generation`` asks over
-HTTP where processes cannot be seen, ``record`` keeps what has been proved, ``change``
-carries one edit through, ``advice`` warns.
+``tokens`` and ``reading`` read the text as Nginx does; ``conf`` finds one server and
+changes one word; ``processes`` and ``control`` watch workers, test and reload;
+``generation`` asks over HTTP where processes cannot be seen; ``record`` keeps what has
+been proved; ``change`` carries an edit of one ``site`` through; ``stragglers`` names old
+workers; ``advice`` warns.
 """

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from deregister_agent.nginx.change import Site
 from deregister_agent.nginx.conf import Conf, Upstream
+from deregister_agent.nginx.site import Site
 
 
 def advice(site: Site) -> list[str]:

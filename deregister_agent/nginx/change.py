@@ -6,94 +6,24 @@ and lets go of it; after a short pause the first to come back loads what all hav
 edited, and the others find it loaded. What cannot be loaded is taken back for all.
 """
 
-import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from deregister_agent.errors import AgentError
-from deregister_agent.files import locked, remove_durably, replace_durably
+from deregister_agent.files import remove_durably, replace_durably
 from deregister_agent.nginx import record as records
 from deregister_agent.nginx.address import Address
-from deregister_agent.nginx.conf import Conf, Layout, Server, read, summary
+from deregister_agent.nginx.conf import Conf, Layout
 from deregister_agent.nginx.control import run
 from deregister_agent.nginx.processes import POLL, ControlError
+from deregister_agent.nginx.reading import read
 from deregister_agent.nginx.record import Pending, Proof, Record
-from deregister_agent.nginx.running import Running
-from deregister_agent.nginx.tokens import line_of
+from deregister_agent.nginx.site import Site, Wish
 
 _LONGEST_GATHER = 1.0  # seconds: nobody waits longer for others
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """One server of one upstream of one Nginx, and all that is needed to change it."""
-
-    layout: Layout
-    context: str
-    upstream: str
-    server: Address
-    owned: Path | None  # the agent's own file, if it is to change no other
-    may_be_absent: bool
-    running: Running
-    test: tuple[str, ...]
-    record: Path
-    gather: float
-    timeout: float
-
-    @property
-    def key(self) -> str:
-        """The name by which proofs know this server."""
-        return records.key(self.context, self.upstream, self.server.canonical)
-
-    def read(self) -> Conf:
-        """Read the configuration as it is on disk."""
-        return read(self.layout)
-
-    def servers(self, conf: Conf) -> list[Server]:
-        """
-        Return the directives that name this server, in reading order.
-
-        Raises ControlError where it cannot be certain that these are all.
-        """
-        there = conf.upstreams.get((self.context, self.upstream))
-        if there is None:
-            raise ControlError(
-                f"{conf.layout.main} has no {self.context} upstream {self.upstream}; "
-                f"it has: {summary(conf.upstreams)}"
-            )
-        found = conf.find(self.context, self.upstream, self.server)
-        if self.owned is not None:
-            _check_owned(self.owned, conf, found, self.upstream)
-        elif not found and not self.may_be_absent:
-            known = ", ".join(os.fsdecode(server.address) for server in there.servers[:5])
-            raise ControlError(
-                f"upstream {self.upstream} has no server {self.server.text}; it has "
-                f"{known or 'none'}; set server to the one that is meant, or absent = 'withdrawn'"
-            )
-        return found
-
-    @contextmanager
-    def locked(self, until: float) -> Iterator[None]:
-        """Keep other agents, and other instances of this one, away."""
-        with locked(self.record, max(until - time.monotonic(), 0.0)):
-            yield
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """Which of a server's directives are to be down, or up; or the file to make."""
-
-    which: tuple[int, ...] | None = None  # None: all
-    down: bool = True
-    create: bytes = b""
-
-    def unmet(self, servers: Sequence[Server]) -> tuple[int, ...]:
-        """Return which of these are not yet as wished."""
-        which = range(len(servers)) if self.which is None else self.which
-        return tuple(i for i in which if i < len(servers) and servers[i].down != self.down)
 
 
 def proven(site: Site, conf: Conf, known: Record, until: float, *, down: bool) -> bool:
@@ -129,9 +59,10 @@ def carry_out(site: Site, wish: Wish) -> None:
     if _open(site, wish, conf):
         site.running.check(conf, {server.file for server in site.servers(conf)})
         site.running.active(until)  # or there would be nobody to load it
-        if not wish.create:
-            _test(site, until, "before any change of the agent's")
         with site.locked(until):
+            # Whoever edited first, and has not reloaded yet, has tested what was there before.
+            if not wish.create and not records.load(site.record).pending:
+                _test(site, until, "before any change of the agent's")
             edited = _edit(site, wish)
     if edited:
         _gather(site, until)
@@ -179,21 +110,6 @@ def _captured(site: Site, conf: Conf, known: Record) -> Record:
             proof = Proof(tuple(sorted(rest)), conf.digest(), records.all_down(conf), _boottime())
             return known.proved(proof, site.running.alive())
     return known
-
-
-def _check_owned(owned: Path, conf: Conf, found: Sequence[Server], upstream: str) -> None:
-    """Refuse an owned file that is not the one place where the server stands."""
-    file = Path(os.path.realpath(owned))
-    for server in found:
-        if server.file != file:
-            line = line_of(conf.files[server.file], server.start)
-            raise ControlError(
-                f"upstream {upstream} lists the server in {server.file}:{line} too; "
-                f"leave it to {owned} alone"
-            )
-    if file.exists() and not found:
-        why = "has no such server" if file in conf.files else "is included by nothing"
-        raise ControlError(f"{owned} {why} in upstream {upstream}")
 
 
 def _write(conf: Conf, after: dict[Path, bytes]) -> None:

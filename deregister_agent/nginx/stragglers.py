@@ -10,11 +10,11 @@ import time
 from collections.abc import Sequence
 
 from deregister_agent.nginx import record as records
-from deregister_agent.nginx.change import Site
 from deregister_agent.nginx.conf import Conf
 from deregister_agent.nginx.processes import Worker, connections
 from deregister_agent.nginx.record import Record
 from deregister_agent.nginx.running import ByProcesses
+from deregister_agent.nginx.site import Site
 
 
 def old_workers(site: Site, running: ByProcesses, until: float) -> tuple[list[Worker], float]:

@@ -13,11 +13,13 @@ from deregister_agent.model import Instance, Snapshot
 from deregister_agent.nginx import record as records
 from deregister_agent.nginx.address import Address
 from deregister_agent.nginx.advice import advice
-from deregister_agent.nginx.change import Site, Wish, carry_out, proven
-from deregister_agent.nginx.conf import Layout, Server, preamble
+from deregister_agent.nginx.change import carry_out, proven
+from deregister_agent.nginx.conf import Layout, Server
 from deregister_agent.nginx.generation import ByGeneration
 from deregister_agent.nginx.processes import ControlError
+from deregister_agent.nginx.reading import preamble
 from deregister_agent.nginx.running import ByProcesses
+from deregister_agent.nginx.site import Site, Wish
 from deregister_agent.nginx.stragglers import named, old_workers, unseen_for
 from deregister_agent.options import BackendOptions, Seconds, Table, Timeout
 from deregister_agent.ports import Registry

@@ -25,10 +25,11 @@ import pytest
 from deregister_agent import files
 from deregister_agent.errors import RegistryError
 from deregister_agent.model import Instance
-from deregister_agent.nginx import change, conf, control, record
+from deregister_agent.nginx import change, control, record
 from deregister_agent.nginx.address import Address
-from deregister_agent.nginx.change import Site, Wish
-from deregister_agent.nginx.conf import Layout
+from deregister_agent.nginx.conf import Conf, Layout
+from deregister_agent.nginx.reading import read
+from deregister_agent.nginx.site import Site, Wish
 from deregister_agent.registries.nginx import NginxUpstream, Options, build, warnings
 from tests.servers.child import free_ports, wait_until
 from tests.servers.nginx import VERSIONS, Nginx, conf_files, settled
@@ -484,7 +485,10 @@ def test_a_reload_that_began_before_the_edit_is_not_believed(version: str, tmp_p
         script = tmp_path / "test.sh"
         script.write_text(HANG_UP.format(conf=nginx.conf, pid=nginx.pid))
         # nginx -s reload would read the configuration itself, and wait at the gate.
-        commands: dict[str, Any] = {"test": ("sh", str(script)), "reload": ("kill", "-HUP", str(nginx.pid))}
+        commands: dict[str, Any] = {
+            "test": ("sh", str(script)),
+            "reload": ("kill", "-HUP", str(nginx.pid)),
+        }
         registry = nginx.registry(world.a.port, **commands)
         gate.free = 0
         with ThreadPoolExecutor(1) as pool:
@@ -666,7 +670,7 @@ class Nothing:
     def loaded_after(self, ids: frozenset[str], changed: float, *, strictly: bool) -> bool:
         return False
 
-    def check(self, conf: conf.Conf, edited: Iterable[Path]) -> None:
+    def check(self, conf: Conf, edited: Iterable[Path]) -> None:
         pass
 
     def reload(self, until: float) -> frozenset[str]:
@@ -698,7 +702,7 @@ def test_nginx_accepts_the_corpus_down_and_up(version: str, tmp_path: Path) -> N
         for name in names:
             main = tmp_path / "corpus" / name
             assert accepted(nginx, main, tmp_path), main
-            seen = conf.read(Layout(main))
+            seen = read(Layout(main))
             found = seen.find("http", "app", Address("10.0.0.7:8080"))
             for path, content in seen.marked(found, down=True).items():
                 path.write_bytes(content)

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from deregister_agent.nginx import conf
 from deregister_agent.nginx.address import Address, canonical
 from deregister_agent.nginx.conf import Layout
+from deregister_agent.nginx.reading import read
 from deregister_agent.nginx.tokens import Unreadable, statements, words
 
 CORPUS = Path(__file__).parents[1] / "nginx_corpus"
@@ -37,7 +37,7 @@ def all_bytes(folder: Path) -> dict[Path, bytes]:
 
 def mark(main: Path, *, down: bool, server: Address = APP) -> int:
     """Change the files as the agent does, and return how many."""
-    seen = conf.read(Layout(main))
+    seen = read(Layout(main))
     after = seen.marked(seen.find("http", "app", server), down=down)
     for path, content in after.items():
         path.write_bytes(content)
@@ -148,7 +148,7 @@ def test_what_cannot_be_read_is_refused(text: str, line: int, tmp_path: Path) ->
     main = tmp_path / "n.conf"
     main.write_text(text)
     with pytest.raises(Unreadable) as caught:
-        conf.read(Layout(main))
+        read(Layout(main))
     assert (caught.value.file, caught.value.line) == (main, line)
     assert str(caught.value).endswith(f"in {main}:{line}")
 
@@ -179,7 +179,7 @@ def test_a_root_is_put_before_absolute_includes(tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc" / "n.conf").write_text("http { include /etc/up.conf; }")
     (tmp_path / "etc" / "up.conf").write_text("upstream app { server 10.0.0.7:8080; }")
-    seen = conf.read(Layout(tmp_path / "etc" / "n.conf", tmp_path))
+    seen = read(Layout(tmp_path / "etc" / "n.conf", tmp_path))
     assert len(seen.find("http", "app", APP)) == 1
 
 
@@ -188,11 +188,11 @@ def test_a_change_on_disk_is_seen(tmp_path: Path) -> None:
     main = tmp_path / "n.conf"
     main.write_text("http { include up/*; upstream app { server 10.0.0.7:8080; } }")
     (tmp_path / "up").mkdir()
-    seen = conf.read(Layout(main))
+    seen = read(Layout(main))
     assert seen.current()
     (tmp_path / "up" / "new").write_text("")
     assert not seen.current()
-    seen = conf.read(Layout(main))
+    seen = read(Layout(main))
     main.write_text("http { include up/*; upstream app { server 10.0.0.7:8081; } }")
     assert not seen.current()
 
