@@ -1,0 +1,106 @@
+"""What a probe makes of one read after another: in turn, without its own starts, and late."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from deregister_agent.model import Reading
+
+
+class Doubt(Exception):  # noqa: N818 - a probe makes a ProbeError of it
+    """Why an answer does not tell what is in flight: a fragment of a sentence."""
+
+
+class Turn:
+    """Lets one read in at a time: two at once would count each other as work of the app."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def taken(self, limit: float) -> Iterator[float]:
+        """Wait for the turn, and give the seconds that are then left of *limit*."""
+        deadline = time.monotonic() + limit
+        if not self._lock.acquire(timeout=limit):
+            raise Doubt(f"an earlier read did not end within {limit:g} s")
+        try:
+            yield max(0.001, round(deadline - time.monotonic(), 3))
+        finally:
+            self._lock.release()
+
+
+class Starts:
+    """
+    Turns an app's counter of started work into one that the probe's own reads do not move.
+
+    It never goes back and never repeats after a restart of the app, so every
+    change of it means that work has started. Of a read that failed it is not known
+    whether the app has counted it: it is taken for work, which only costs time.
+    """
+
+    def __init__(self, own: int) -> None:
+        self._own = own
+        self._last: int | None = None
+        self._started = 0
+
+    def count(self, value: int) -> int:
+        """Return the work started so far, without the probe's own, when the app says *value*."""
+        last, self._last = self._last, value
+        if last is None:
+            self._started = value
+        elif value < last:  # another process, whose work is new whatever its count
+            self._started += value + 1
+        elif value - last < self._own:
+            raise Doubt(
+                f"the counter of started work rose by {value - last} since the last read, "
+                f"though each read adds {self._own}: other work may be hidden behind the read"
+            )
+        else:
+            self._started += value - last - self._own
+        return self._started
+
+
+class Late:
+    """
+    Believes in idleness only once it was told of for longer than the news are late.
+
+    Two idle answers further apart than *lag* seconds: what began before the first
+    would show in the second. Work is believed at once.
+    """
+
+    def __init__(self, lag: float) -> None:
+        self._lag = lag
+        self._since: float | None = None
+        self._first: Reading | None = None
+
+    def forget(self) -> None:
+        """Begin anew: it is not known what was in flight."""
+        self._since = self._first = None
+
+    def believed(self, reading: Reading, asked: float, answered: float) -> Reading:
+        """Return *reading*, made between *asked* and *answered*. Raises Doubt if it may be old."""
+        if not self._lag:
+            return reading
+        if not reading.idle:
+            self.forget()
+            return reading
+        if self._since is None or self._first != reading:
+            self._since, self._first = answered, reading
+        seen = max(0.0, asked - self._since)
+        if seen <= self._lag:
+            raise Doubt(
+                f"it tells of nothing in flight, but it may be {self._lag:g} s behind, "
+                f"and has told so for {seen:.1f} s only"
+            )
+        return reading
+
+
+def above(kind: str, count: int, baseline: int) -> int:
+    """Return *count* without what it shows when the app is idle. Raises Doubt if it is less."""
+    if count < baseline:
+        raise Doubt(
+            f"{kind} are {count}, which is less than the baseline of {baseline}: "
+            "the app does not count what the baseline says it does; correct the baseline"
+        )
+    return count - baseline
