@@ -53,6 +53,10 @@ class Apps:
         self._running[name] = subprocess.Popen(argv)  # noqa: S603 - our own program
         _until_listening(self.ports[name], self._running[name])
 
+    def alive(self, name: str) -> bool:
+        """Tell whether its process runs."""
+        return self._running[name].poll() is None
+
     def replace(self, name: str) -> None:
         """Kill one as hard as can be, and start its next version."""
         self.kill(name)

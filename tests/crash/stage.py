@@ -73,10 +73,14 @@ class Work:
 
     def _ask(self, port: int, seconds: float) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LIMIT)
-        connection.request("GET", f"/work?seconds={seconds}")
-        self.answer = connection.getresponse().status
-        self.busy.clear()
-        connection.close()
+        try:
+            connection.request("GET", f"/work?seconds={seconds}")
+            self.answer = connection.getresponse().status
+        except OSError:
+            self.answer = 0  # cut
+        finally:
+            self.busy.clear()
+            connection.close()
 
     def begin(self) -> None:
         self.busy.set()
