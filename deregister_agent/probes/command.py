@@ -1,0 +1,68 @@
+"""What the app has in hand, by a program of the operator's: one number on standard output."""
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from deregister_agent.errors import AgentError, ProbeError
+from deregister_agent.model import Instance, Reading
+from deregister_agent.options import BackendOptions, Secret, Timeout
+from deregister_agent.ports import IdleProbe
+from deregister_agent.program import Run, environment, output_of
+from deregister_agent.reads import Doubt, Turn
+
+LIMIT = 4096  # bytes
+NUMBER = re.compile(r"[0-9]{1,15}")
+
+
+class Options(BackendOptions):
+    """A program that prints how much is in hand."""
+
+    command: Annotated[tuple[str, ...], Field(min_length=1)]
+    """The program and its arguments; no shell looks at them."""
+    counts: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")] = "tasks"
+    """What kind of work the number is about: requests, tasks, messages."""
+    folder: Path | None = None
+    """The directory that it runs in; the agent's own, unless it is given."""
+    env: dict[str, str | Secret] = Field(default_factory=dict)
+    """More environment variables: a text, or a table that says where a secret is."""
+    timeout: Timeout = 5.0
+    """How long it may run, in seconds; then it and all it has started are killed."""
+
+
+class CommandProbe(IdleProbe):
+    """Runs a program; only exit status 0 and one plain number are an answer."""
+
+    def __init__(self, options: Options, instance: Instance) -> None:
+        self.name = options.label
+        self._options, self._instance = options, instance
+        self._turn = Turn()
+
+    def read(self, wait: float) -> Reading:
+        """Run the program, and tell its number. Raises ProbeError unless there is one."""
+        del wait
+        options = self._options
+        try:
+            run = Run(
+                options.command, environment(self._instance, options.env), options.folder, LIMIT
+            )
+            with self._turn.taken(options.timeout) as left:
+                return Reading({options.counts: _number(output_of(run, left))})
+        except (AgentError, Doubt) as e:
+            doing = f"tell what is in flight with {options.command[0]}"
+            raise ProbeError(self.name, doing, e) from e
+
+
+def _number(output: bytes) -> int:
+    text = output.decode("ascii", errors="replace").strip()
+    if NUMBER.fullmatch(text) is None:
+        shown = repr(text[:60]) if text else "nothing"
+        raise Doubt(f"it printed {shown}, not one whole number of at least 0")
+    return int(text)
+
+
+def build(options: Options, instance: Instance) -> CommandProbe:
+    """Return the probe; the program learns from its environment which instance is meant."""
+    return CommandProbe(options, instance)

@@ -1,0 +1,169 @@
+"""
+Run a program to its end, and take what it prints: an argument list, never a shell.
+
+It has a session of its own; when its time is over, it and all in its process group are
+killed. The agent's own environment, and what secrets it may hold, is not passed on.
+"""
+
+import os
+import selectors
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from deregister_agent.errors import AgentError
+from deregister_agent.model import Instance
+from deregister_agent.options import Secret
+
+PASSED_ON = ("PATH", "HOME", "LANG")
+PIPE = 65536  # a whole pipe (man 7 pipe)
+TAIL = 4096  # bytes of standard error that are kept
+LINE = 300  # characters of its last line that are shown
+AFTER_KILL = 5.0  # a killed process that is still there then hangs in the kernel
+
+
+class ProgramError(AgentError):
+    """The program did not do what it was run for. A fragment of a sentence: why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What is run, where, and how much of it is believed."""
+
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    folder: Path | None = None
+    limit: int = PIPE  # bytes that it may print on standard output
+
+
+def environment(instance: Instance, more: Mapping[str, str | Secret]) -> dict[str, str]:
+    """Return what a program is to know. Raises AgentError if a secret cannot be read."""
+    own = {key: os.environ[key] for key in PASSED_ON if key in os.environ}
+    about = {
+        "DEREGISTER_INSTANCE": instance.name,
+        "DEREGISTER_SERVICE": instance.service,
+        "DEREGISTER_ADDRESS": instance.address,
+        "DEREGISTER_PORT": str(instance.port),
+    }
+    given = {key: v if isinstance(v, str) else v.read() for key, v in more.items()}
+    return {"PATH": os.defpath, **own, **about, **given}
+
+
+def output_of(run: Run, timeout: float) -> bytes:
+    """
+    Return all that the program printed on standard output.
+
+    Raises ProgramError unless it exits with 0 within *timeout* seconds and has printed no
+    more than it may. What it may have left running is not waited for.
+    """
+    end = time.monotonic() + timeout
+    process = _started(run)
+    said = _Said(run.limit)
+    try:
+        ended = said.follow(process, end)
+    except OSError as e:
+        raise ProgramError(f"it cannot be followed: {e}") from e
+    finally:
+        if process.returncode is None:
+            _end_group(process)
+    if said.too_much:
+        raise ProgramError(f"it printed more than {run.limit} bytes; killed")
+    if not ended:
+        why = f"no end within {timeout:g} s; killed, with all it had started"
+        raise ProgramError(why + said.last_words())
+    if process.returncode:
+        raise ProgramError(_ending(process.returncode) + said.last_words())
+    return bytes(said.output)
+
+
+def _started(run: Run) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(  # noqa: S603 - the operator's own list of arguments
+            run.command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=run.environment,
+            cwd=run.folder,
+            start_new_session=True,
+        )
+    except (OSError, ValueError, subprocess.SubprocessError) as e:
+        raise ProgramError(f"it cannot be started: {e}") from e
+
+
+class _Said:
+    """What a program has printed: all of its output, and the end of its errors."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.output = bytearray()
+        self.errors = b""
+
+    @property
+    def too_much(self) -> bool:
+        return len(self.output) > self._limit
+
+    def last_words(self) -> str:
+        """Return the last line of its errors, to be added to a sentence."""
+        lines = self.errors.decode(errors="replace").strip().splitlines()
+        return f": {lines[-1][-LINE:]}" if lines else ""
+
+    def follow(self, process: subprocess.Popen[bytes], end: float) -> bool:
+        """Read until the program exits or *end* has come; return whether it has exited."""
+        assert process.stdout is not None
+        assert process.stderr is not None
+        exit_seen = os.pidfd_open(process.pid)
+        takers = {process.stdout: self._take_output, process.stderr: self._take_errors}
+        try:
+            with selectors.DefaultSelector() as selector, process.stdout, process.stderr:
+                selector.register(exit_seen, selectors.EVENT_READ)
+                for pipe in takers:
+                    os.set_blocking(pipe.fileno(), False)
+                    selector.register(pipe, selectors.EVENT_READ)
+                while not self.too_much and (left := end - time.monotonic()) > 0:
+                    ready = {key.fileobj for key, _ in selector.select(left)}
+                    for pipe, take in takers.items():
+                        if pipe in ready and not take(pipe):
+                            selector.unregister(pipe)
+                    if exit_seen in ready:
+                        self._take_rest(process.stdout, process.stderr)
+                        process.wait()
+                        return True
+        finally:
+            os.close(exit_seen)
+        return False
+
+    def _take_output(self, pipe: IO[bytes]) -> bool:
+        more = os.read(pipe.fileno(), PIPE)
+        self.output += more
+        return bool(more)
+
+    def _take_errors(self, pipe: IO[bytes]) -> bool:
+        more = os.read(pipe.fileno(), PIPE)
+        self.errors = (self.errors + more)[-TAIL:]
+        return bool(more)
+
+    def _take_rest(self, output: IO[bytes], errors: IO[bytes]) -> None:
+        """Take what the program has left in the pipes: it has exited, so no more of it comes."""
+        with suppress(BlockingIOError):
+            self._take_errors(errors)
+        with suppress(BlockingIOError):
+            while not self.too_much and self._take_output(output):
+                pass
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill the program and all in its process group; it is not reaped yet, so its id is its own."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(AFTER_KILL)
+
+
+def _ending(status: int) -> str:
+    return f"exit status {status}" if status > 0 else f"killed by signal {-status}"
