@@ -207,7 +207,7 @@ def serve(settings: Settings, *, as_json: bool) -> ExitCode:
 @command("check-config")
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of the file instead.")
 def check_config(settings: Settings, *, schema: bool, as_json: bool) -> ExitCode:
-    """List every mistake in the configuration; touch no network."""
+    """List every mistake in the configuration, and what on this host will hurt; no network."""
     from deregister_agent import config  # noqa: PLC0415 - loads pydantic and the backends named
 
     if schema:
@@ -217,10 +217,16 @@ def check_config(settings: Settings, *, schema: bool, as_json: bool) -> ExitCode
     if refused := config.refusals(whole):
         raise ConfigError(f"the configuration {settings.config} cannot be used", refused)
     names = [one.name for one in whole.instances]
+    warned = config.warnings(whole)
     if as_json:
-        commands.print_json({"config": str(settings.config), "instances": names, "mistakes": []})
+        path = str(settings.config)
+        commands.print_json(
+            {"config": path, "instances": names, "mistakes": [], "warnings": warned}
+        )
     else:
         click.echo(f"{settings.config} is good: {', '.join(names)}")
+        for warning in warned:
+            click.echo(f"warning: {warning}")
     return ExitCode.DONE
 
 

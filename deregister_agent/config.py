@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from deregister_agent.backends import Backend, ByKind
 from deregister_agent.crosschecks import crossed
-from deregister_agent.errors import ConfigError
+from deregister_agent.errors import AgentError, ConfigError
 from deregister_agent.mistakes import sentences
 from deregister_agent.model import Instance, OnDeadline, Policy, RestoreWhen
 from deregister_agent.options import Port, Seconds, Table
@@ -155,4 +155,20 @@ def refusals(config: Config) -> list[str]:
                 module.build(options, instance.instance())
             except ConfigError as e:
                 found += [f"{instance.name}: {options.label}: {mistake}" for mistake in e.mistakes]
+    return found
+
+
+def warnings(config: Config) -> list[str]:
+    """Return what the backends that can look around on this host see there that will hurt."""
+    found: list[str] = []
+    for instance in config.instances:
+        for module, options in (*instance.registries, *instance.probes, *instance.notifiers):
+            advise = getattr(module, "warnings", None)
+            if advise is None:
+                continue
+            try:
+                said = advise(options, instance.instance())
+            except AgentError as e:
+                said = [str(e)]
+            found += [f"{instance.name}: {options.label}: {warning}" for warning in said]
     return found

@@ -4,7 +4,9 @@ What the agent relies on: the three contracts that backends fulfil.
 A backend is one file with three things in it: ``Options`` (a ``Table``: the keys
 it takes in the configuration, and their documentation), a class that fulfils one
 of these Protocols, and ``build(options, instance)``, which makes one for an
-instance. ``build`` may refuse with ``ConfigError`` but touches no network.
+instance. ``build`` may refuse with ``ConfigError`` but touches no network. A file
+may also have ``warnings(options, instance)``, which looks around on the host and
+returns sentences about what will hurt; check-config prints them.
 
 Every call may be made from any thread and blocks for at most the backend's own
 timeout, whatever the other side does.

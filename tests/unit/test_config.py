@@ -474,10 +474,15 @@ def _resolved(described: dict[str, Any], branch: dict[str, Any]) -> dict[str, An
 
 def _keys(described: dict[str, Any]) -> set[str]:
     """Return every key but those of the backends, which have pages of their own."""
-    own = [described]
-    own += [
-        table
-        for name, table in described["$defs"].items()
-        if "kind" not in table.get("properties", {}) and name != "Secret"
-    ]
-    return {key for table in own for key in table.get("properties", {})}
+    keys: set[str] = set()
+    seen: set[str] = set()
+    tables = [described]
+    while tables:
+        properties = tables.pop().get("properties", {})
+        if "kind" in properties:
+            continue
+        keys |= properties.keys()
+        named = set(re.findall(r'"#/\$defs/([^"]+)"', json.dumps(properties))) - seen - {"Secret"}
+        seen |= named
+        tables += [described["$defs"][name] for name in named]
+    return keys
