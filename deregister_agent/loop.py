@@ -230,12 +230,19 @@ class InstanceLoop:
         registry, name = view.registry, self.instance.name
         if self.drain.guarded:
             self._guard.check(registry)
+        if not self._taking_out:
+            return
         if self.journal.snapshot(name, view.name) is None or _surely_lists(registry):
             snapshot = registry.snapshot()
             if snapshot is not None:
                 self.journal.keep_snapshot(name, view.name, snapshot)
-        if self.drain.phase in {Phase.WITHDRAWING, Phase.EXPIRED}:  # not overtaken on the way here
+        if self._taking_out:
             registry.withdraw()
+
+    @property
+    def _taking_out(self) -> bool:
+        """Whether that has not been overtaken while the registry was slow to answer."""
+        return self.drain.phase in {Phase.WITHDRAWING, Phase.EXPIRED}
 
     def _put_back(self, view: RegistryView) -> None:
         """Restore from what was kept. Runs on a thread of its own."""

@@ -25,6 +25,7 @@ class ProcessView:
         self._about: Process | None = None  # the process that the presence speaks of
         self._again = Backoff(0.05, 1.0, rounds.chance)
         self._wait_again = Backoff(0.05, 0.05, rounds.chance)
+        self._turn = 0  # counts the phases: a look begun in an earlier one proves nothing
 
     @property
     def exited(self) -> bool:
@@ -39,6 +40,7 @@ class ProcessView:
     def begin(self) -> None:
         """Begin a phase: that nobody is there must be seen anew."""
         self.window.broken()
+        self._turn += 1
         self._again.now()
 
     def read_at(self, moment: float) -> None:
@@ -55,7 +57,7 @@ class ProcessView:
         if now >= self._again.due:
             about = self.app
             look = partial(self._finder.look, about)
-            self._calls.start("process", look, partial(self._looked, about))
+            self._calls.start("process", look, partial(self._looked, about, self._turn))
         if self._waits and self.app is not None and now >= self._wait_again.due:
             wait = partial(self._finder.wait_exit, self.app, WATCH_FOR)
             self._calls.start("exit", wait, self._may_have_exited)
@@ -64,7 +66,7 @@ class ProcessView:
     def _waits(self) -> bool:
         return self.app is not None and not self.exited and not self._rounds.serving
 
-    def _looked(self, about: Process | None, done: Done) -> None:
+    def _looked(self, about: Process | None, turn: int, done: Done) -> None:
         if about != self.app:
             self._again.now()
             return
@@ -75,7 +77,9 @@ class ProcessView:
         else:
             self.presence = Presence(exited=False, running=None, note=str(done.error))
             self._again.later(done.answered)
-        if self.exited and self.successor is None:
+        if turn != self._turn:
+            self._again.now()
+        elif self.exited and self.successor is None:
             self.window.saw(Reading({}), done.asked, done.answered)
         else:
             self.window.broken()

@@ -102,7 +102,9 @@ class Checks:
             return 0.0
         if any(arrived <= idle_at for arrived in app.in_hand.values()):
             self.world.broken("drained while the app has work in hand")
-        relisted = any(r.known and r.changed > r.known[0] for r in self.world.registries)
+        relisted = any(
+            (r.known and r.changed > r.known[0]) or r.blip > idle_at for r in self.world.registries
+        )
         excused = relisted or self.world.plan.late_clients > 0
         if app.last_arrival > idle_at and not excused:
             self.world.broken("drained, and work arrived after the app was last seen idle")

@@ -33,6 +33,7 @@ class FakeRegistry(Registry):
         self.agents_error = 0.0  # when a look of the agent failed last
         self.others_count = world.plan.others
         self.down_until = self.hangs_until = 0.0
+        self.blip = 0.0  # when somebody else made it let go
         self.removed: Snapshot | None = None  # what the agent has made it forget
         self._by_agent = False
         self._version = 0
@@ -68,6 +69,8 @@ class FakeRegistry(Registry):
         self.listed, self.changed = listed, self.world.now
         if not listed:
             self.old_routes = self.world.now + self.how.stragglers
+            if not self._by_agent:
+                self.blip = self.world.now
             if self._by_agent:  # an agent that never saw it listed could not wait for these
                 self.old_clients = self.old_routes + self.world.plan.policy.settle
         self.world.say(f"{self.name} {'lists' if listed else 'does not list'} it")

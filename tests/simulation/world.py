@@ -232,7 +232,7 @@ class World:
         """Register the app where the agent has nothing to restore from."""
         for registry in self.registries:
             kept = self.journal.snapshot(INSTANCE.name, registry.name)
-            if registry.told is None and kept is None:
+            if registry.told is None and (kept is None or self.phase is Phase.SERVING):
                 registry.put(self.app.registration())
 
     def _restored(self) -> None:

@@ -121,10 +121,12 @@ class Finder:
     def __init__(self) -> None:
         self.running: Process | None = OLD
         self.sees = True
+        self.while_looking: Callable[[], None] = lambda: None
 
     def look(self, was: Process | None) -> Presence:
         if not self.sees:
             return Presence(exited=False, running=None, note="cannot see it")
+        self.while_looking()
         return Presence(was is not None and was != self.running, self.running)
 
     def wait_exit(self, was: Process, timeout: float) -> None:

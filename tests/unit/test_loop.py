@@ -90,17 +90,16 @@ def test_a_reading_begun_before_the_phase_does_not_count(make: Make) -> None:
     bench.stop()
     bench.until(Phase.SETTLING)
 
-    def work_arrives() -> None:
-        bench.page.in_flight = 1
-        bench.clock.time = bench.loop.since + 1.1  # an old route was used while settling
+    def settling_ends() -> None:
+        bench.page.while_reading = lambda: None
+        bench.clock.time += 1.0
+        bench.loop.tick()
 
-    bench.clock.time += 0.99  # a reading is due, and its answer is slow
-    bench.page.while_reading = work_arrives
-    bench.loop.tick()
-    bench.calls.run()
-    bench.page.while_reading = lambda: None
-    bench.go_on(2.0)
-    assert bench.phase is Phase.DRAINING
+    bench.page.while_reading = settling_ends
+    bench.until(Phase.DRAINING)
+    bench.loop._calls.collect()
+    assert bench.loop.probes[0].reading is not None
+    assert bench.loop.probes[0].window.since is None
 
 
 def test_a_registry_that_says_done_and_did_nothing_is_asked_again(make: Make) -> None:
@@ -206,6 +205,28 @@ def test_an_app_that_exits_by_itself_is_drained(make: Make) -> None:
     bench.stop()
     bench.until(Phase.DRAINING)
     bench.finder.running, bench.page.down = None, True
+    bench.until(Phase.DRAINED)
+    assert bench.loop.drain.outcome is Outcome.APP_EXITED
+
+
+def test_a_look_begun_before_the_phase_does_not_count(make: Make) -> None:
+    """That nobody is there must have been seen in this phase."""
+    bench = make(Policy(quiet=0.0, settle=1.0, min_others=0))
+    bench.go_on(0.5)
+    bench.stop()
+    bench.until(Phase.SETTLING)
+    bench.finder.running, bench.page.down = None, True
+
+    def settling_ends() -> None:
+        bench.finder.while_looking = lambda: None
+        bench.clock.time += 1.0
+        bench.loop.tick()
+
+    bench.finder.while_looking = settling_ends
+    bench.until(Phase.DRAINING)
+    bench.loop._calls.collect()
+    assert bench.loop.process.exited
+    assert bench.loop.process.window.since is None
     bench.until(Phase.DRAINED)
     assert bench.loop.drain.outcome is Outcome.APP_EXITED
 
