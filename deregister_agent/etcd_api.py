@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deregister_agent.errors import AgentError
-from deregister_agent.etcd_link import Cluster, Endpoint, EtcdError, left_until
+from deregister_agent.etcd_link import Cluster, Endpoint, EtcdError, Unavailable, left_until
 from deregister_agent.fetch import FetchError
 from deregister_agent.stream import Stream
 
@@ -111,8 +111,9 @@ class _Watch:
         return "prev_kv" not in event or self.concerns(Entry.read(event["prev_kv"]))
 
 
-def _cancelled(told: Mapping[str, Any]) -> EtcdError:
-    return EtcdError(str(told.get("cancel_reason", "the watch is cancelled")))
+def _cancelled(told: Mapping[str, Any]) -> AgentError:
+    reason = str(told.get("cancel_reason", "the watch is cancelled"))
+    return Unavailable(f"etcd answered: {reason}") if "no leader" in reason else EtcdError(reason)
 
 
 class Talk:

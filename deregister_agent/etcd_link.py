@@ -36,6 +36,9 @@ _OK = 200
 _ELSEWHERE = frozenset({408, 429, 500, 502, 503, 504})
 """Another endpoint may do better: cancelled, overloaded, no leader, too slow."""
 
+_TRY_ANOTHER = frozenset({1, 2, 4, 8, 10, 13, 14})
+"""The same as gRPC codes, which is all that a stream that has begun has."""
+
 T = TypeVar("T")
 
 
@@ -88,7 +91,7 @@ class Endpoint:
                 headers=_authorization(token),
                 timeout=left_until(end),
             )
-            if answer.status != _NOT_FOUND or "etcdserver:" in answer.text:
+            if not _no_such_path(answer):
                 self._prefix = prefix
                 return self._read(answer)
         raise Unavailable(f"{self.url}: {GATEWAY_OFF}")
@@ -108,13 +111,18 @@ class Endpoint:
         line = stream.line(limit)
         if line is None:
             raise Unavailable(f"{self.url}: it has ended the watch")
-        message = Answer(stream.status, {}, line).json()
+        answer = Answer(stream.status, {}, line)
+        if _no_such_path(answer):
+            raise Unavailable(f"{self.url}: {GATEWAY_OFF}")
+        message = answer.json()
         if stream.status == _OK and "result" in message:
             return message["result"]
         error = message.get("error", message)
         if not isinstance(error, Mapping):  # etcd 3.4: the text itself, beside the same message
             error = message
-        raise self._refusal(int(error.get("http_code", stream.status)), str(error["message"]))
+        code = error.get("grpc_code", error.get("code"))
+        status = 503 if code in _TRY_ANOTHER else stream.status  # 200 has been sent by then
+        raise self._refusal(status, str(error["message"]))
 
     def _read(self, answer: Answer) -> Any:
         if answer.status == _OK:
@@ -190,11 +198,17 @@ class Cluster:
         except EtcdError as e:
             if "authentication is not enabled" not in e.said:
                 raise
+            self._token = ""  # etcd 3.4 refuses an old one even then
 
 
 def left_until(end: float) -> float:
     """Return the seconds until *end*, of time.monotonic(), never quite none."""
     return max(end - time.monotonic(), 0.001)
+
+
+def _no_such_path(answer: Answer) -> bool:
+    """Whether it is the path that was not found, and not a lease."""
+    return answer.status == _NOT_FOUND and "etcdserver:" not in answer.text
 
 
 def _authorization(token: str) -> Mapping[str, str]:

@@ -34,6 +34,7 @@ class Place:
 
     @property
     def peer(self) -> str:
+        """Where the other members reach it."""
         return f"http://{self.host}:{self.ports[1]}"
 
 
@@ -45,9 +46,17 @@ class Etcd(Child):
     """
 
     def __init__(
-        self, folder: Path, version: str, place: Place, members: Sequence[Place], tls: Path | None
+        self,
+        folder: Path,
+        version: str,
+        members: Sequence[Place],
+        place: Place,
+        *,
+        tls: Path | None = None,
+        **more: str,
     ) -> None:
         scheme = "https" if tls else "http"
+        self.folder = folder
         self.place, self.version = place, version
         self.url = f"{scheme}://{place.host}:{place.ports[0]}"
         self.login: tuple[str, str] | None = None
@@ -74,8 +83,9 @@ class Etcd(Child):
         if tls:
             settings |= {"cert-file": str(tls / "server.pem"), "key-file": str(tls / "server.key")}
             settings |= {"trusted-ca-file": str(tls / "ca.pem"), "client-cert-auth": "true"}
+        settings |= {name.replace("_", "-"): value for name, value in more.items()}
         command = [*place.before, *find(f"etcd-{version}")]
-        command += [f"--{name}={value}" for name, value in settings.items() if value]
+        command += [f"--{name}={value}" for name, value in settings.items()]
         super().__init__(command, folder / f"{place.name}.log")
 
     def call(self, path: str, payload: object) -> Any:
@@ -151,6 +161,12 @@ class Etcd(Child):
             return self.revision() > 0
         return False
 
+    def listens(self) -> bool:
+        """Whether it answers at all."""
+        with suppress(FetchError):
+            return self._api.call("GET", "/version").status == 200
+        return False
+
     def enable_auth(self) -> None:
         """Switch logins on."""
         self.add_user(*ROOT, role="root")
@@ -195,8 +211,13 @@ class Nodes(list[Etcd]):
 
 
 @contextmanager
-def etcd(version: str, *, tls: bool = False) -> Iterator[Etcd]:
-    """Run one member that is a cluster, until the block ends; TLS wants client certificates."""
+def etcd(version: str, *, tls: bool = False, ready: bool = True, **more: str) -> Iterator[Etcd]:
+    """
+    Run one member that is a cluster, until the block ends.
+
+    With *tls* it wants client certificates; *more* are further flags. Not *ready*: its API
+    is not waited for.
+    """
     folder = Path(tempfile.mkdtemp(prefix="etcd-"))
     try:
         if tls:
@@ -204,8 +225,8 @@ def etcd(version: str, *, tls: bool = False) -> Iterator[Etcd]:
             _make_nameless(folder)
         first, second = free_ports(2)
         place = Place("one", "127.0.0.1", (first, second))
-        with Etcd(folder, version, place, [place], folder if tls else None) as node:
-            node.wait_ready(node.serves)
+        with Etcd(folder, version, [place], place, tls=folder if tls else None, **more) as node:
+            node.wait_ready(node.serves if ready else node.listens)
             yield node
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -219,9 +240,7 @@ def cluster(version: str, places: Sequence[Place] = ()) -> Iterator[Nodes]:
     where = places or [Place(f"m{n}", "127.0.0.1", (next(ports), next(ports))) for n in range(3)]
     try:
         with ExitStack() as stack:
-            nodes = Nodes(
-                stack.enter_context(Etcd(folder, version, one, where, None)) for one in where
-            )
+            nodes = Nodes(stack.enter_context(Etcd(folder, version, where, one)) for one in where)
             for node in nodes:
                 node.wait_ready(node.serves)
             yield nodes
