@@ -89,13 +89,12 @@ class Outbox:
 
     def _answered(self, to: tuple[str, str], letter: Letter, done: Done) -> None:
         event = letter.event
-        if done.error is None:
-            self._backoff[to].now()
-            if not done.value:
-                return  # overtaken: nobody was told
+        self._backoff[to].later(done.answered)  # also where the journal cannot take what follows
+        if done.error is not None:
+            self._journal.not_delivered(letter, str(done.error))
+            log.warning("%s: will announce %s again: %s", event.instance, event.kind, done.error)
+            return
+        if done.value:  # otherwise it was overtaken, and nobody was told
             self._journal.delivered(letter)
             log.info("%s: announced %s to %s", event.instance, event.kind, letter.notifier)
-            return
-        self._backoff[to].later(done.answered)
-        self._journal.not_delivered(letter, str(done.error))
-        log.warning("%s: will announce %s again: %s", event.instance, event.kind, done.error)
+        self._backoff[to].now()

@@ -188,3 +188,20 @@ def test_what_the_instance_does_not_stand_by_yet_waits(post: Post) -> None:
     post.stands = True
     post.go_on(1.0)
     assert post.one.kinds == ["drained"]
+
+
+def test_what_cannot_be_noted_as_taken_comes_again_less_and_less_often(
+    post: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk does not turn one announcement into a hail of them."""
+    post.decide(DRAINED, frozenset())
+
+    def full(*_: object) -> None:
+        raise JournalError("disk is full")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(post.journal, "delivered", full)
+        post.go_on(60.0)
+        assert 2 < len(post.one.heard) < 10
+    post.go_on(60.0)
+    assert post.journal.letters() == []
