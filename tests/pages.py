@@ -67,11 +67,12 @@ class Pages:
                 if not piece:
                     return
                 request += piece
-            self.asked.append(request.decode())
+            text = request.decode(errors="replace")
+            self.asked.append(text)
             if self.hanging:
                 self.over.wait(60)
                 return
-            said = self.answer(request.decode().split(" ")[1]) if self.said is None else self.said
+            said = self.answer(text.split(" ")[1]) if self.said is None else self.said
             step = 1 if self.slowly else max(1, len(said))
             for at in range(0, len(said), step):
                 connection.sendall(said[at : at + step])

@@ -1,0 +1,238 @@
+"""The grpc probe: against a real gRPC server, and against servers that tell nothing."""
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+
+from deregister_agent.errors import ConfigError, ProbeError
+from deregister_agent.model import Instance
+from deregister_agent.probes.grpc import GrpcProbe, Options, build
+from tests.pages import Pages, page, pages
+from tests.running_grpc import GrpcApp
+from tests.servers.certificates import make_certificates
+from tests.servers.child import free_ports, wait_until
+
+
+def probe(port: int, **more: object) -> GrpcProbe:
+    table: dict[str, object] = {"kind": "grpc", "timeout": 10.0}
+    options = Options.model_validate_json(json.dumps(table | more))
+    return build(options, Instance("orders-1", "orders", "127.0.0.1", port))
+
+
+class TestServer:
+    def test_calls_held_open(self, tmp_path: Path) -> None:
+        """Unary and streaming calls are told exactly, up and down to nothing."""
+        with GrpcApp(tmp_path) as app:
+            asked = probe(app.port)
+            told = []
+            for count in (0, 1, 4, 2, 0):
+                app.tell(f"busy {count}")
+                told.append(asked.read(0.0).in_flight["calls"])
+            assert told == [0, 1, 4, 2, 0]
+
+    def test_a_call_that_ends_by_itself(self, tmp_path: Path) -> None:
+        """The read after the last call's end says that nothing is in flight."""
+        with GrpcApp(tmp_path) as app:
+            asked = probe(app.port)
+            app.tell("busy 2")
+            with ThreadPoolExecutor(1) as pool:
+                ended = pool.submit(app.tell, "busy 0")
+                wait_until(lambda: asked.read(0.0).idle, "it is idle")
+                ended.result()
+            assert asked.read(0.0).idle
+
+    def test_a_restart_is_work_that_was_started(self, tmp_path: Path) -> None:
+        """After a new start of the server the counter goes on, so no quiet window spans it."""
+        with GrpcApp(tmp_path) as app:
+            asked = probe(app.port)
+            asked.read(0.0)
+            before = asked.read(0.0).started
+            app.tell("stop")
+            with pytest.raises(ProbeError, match="UNAVAILABLE"):
+                asked.read(0.0)
+            app.tell("start")
+            after = asked.read(0.0).started
+            assert before is not None
+            assert after is not None
+            assert after > before
+
+    def test_frozen(self, tmp_path: Path) -> None:
+        """A server that hangs is not idle."""
+        with GrpcApp(tmp_path) as app:
+            app.freeze()
+            with pytest.raises(ProbeError, match=r"no answer within 0\.5 s"):
+                probe(app.port, timeout=0.5).read(0.0)
+
+    def test_tls(self, tmp_path: Path) -> None:
+        """With TLS, server and client prove who they are; a stranger is not believed."""
+        make_certificates(tmp_path)
+        files = {n: str(tmp_path / n) for n in ("server.key", "server.pem", "ca.pem", "other.pem")}
+        own = {
+            "certificate": str(tmp_path / "client.pem"),
+            "key": str(tmp_path / "client.key"),
+            "tls": True,
+            "timeout": 5.0,
+        }
+        tls = (files["server.key"], files["server.pem"], files["ca.pem"])
+        with GrpcApp(tmp_path, *tls) as app:
+            assert probe(app.port, ca=files["ca.pem"], **own).read(0.0).idle
+            for wrong in (own | {"ca": files["other.pem"]}, {"ca": files["ca.pem"], "tls": True}):
+                with pytest.raises(ProbeError, match="UNAVAILABLE"):
+                    probe(app.port, **wrong).read(0.0)
+            with pytest.raises(ProbeError, match=r"No such file.*none\.pem"):
+                probe(app.port, ca=str(tmp_path / "none.pem"), tls=True).read(0.0)
+
+
+def varint(number: int) -> bytes:
+    written = bytearray()
+    while number > 0x7F:
+        written.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*written, number])
+
+
+def field(number: int, value: int | bytes) -> bytes:
+    """Write one field of a message."""
+    if isinstance(value, int):
+        return varint(number << 3) + varint(value)
+    return varint(number << 3 | 2) + varint(len(value)) + value
+
+
+def server(*calls: int) -> bytes:
+    """Write a server that has begun, ended well and ended badly so many calls."""
+    data = b"".join(field(n, c) for n, c in enumerate(calls, 2) if c)
+    return field(1, field(1, field(5, 7)) + field(2, data))
+
+
+END = field(2, 1)
+FAIL_CLOSED = {
+    "empty": (b"", "only of some of its servers"),
+    "more to come": (server(1), "only of some of its servers"),
+    "no server": (END, "tells of no server"),
+    "no data": (field(1, field(1, field(5, 7))) + END, "does not tell of the calls"),
+    "two data": (field(1, field(2, b"") * 2) + END, "does not tell of the calls"),
+    "no calls": (server(0, 0, 0) + END, "less than the baseline of 1"),
+    "own call not counted": (server(3, 3, 0) + END, "less than the baseline of 1"),
+    "more ended than begun": (server(3, 2, 2) + END, "3 calls have begun, but 4 have ended"),
+    "negative": (server(2**64 - 1, 0, 0) + END, "calls, not of a whole number"),
+    "negative end": (server(2, 2**64 - 1, 0) + END, "calls, not of a whole number"),
+    "text": (field(1, field(2, field(2, b"one"))) + END, "calls, not of a whole number"),
+    "server is a number": (field(1, 1) + END, "not one of channelz"),
+    "truncated": ((END + server(9, 1, 0))[:-1], "breaks off"),
+    "truncated number": (END + b"\x80", "breaks off"),
+    "html": (b"<html>0</html>", "not one of channelz"),
+    "endless number": (END + b"\x08" + b"\xff" * 20, "not one of channelz"),
+    "huge": (END + field(9, b"x" * 300_000), "RESOURCE_EXHAUSTED"),
+}
+
+
+@contextmanager
+def saying(answer: Callable[[bytes], bytes]) -> Iterator[int]:
+    """Run a gRPC server which answers channelz with these bytes, and give its port."""
+    running = grpc.server(ThreadPoolExecutor(2))
+    method: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(
+        lambda asked, _: answer(asked)
+    )
+    name = "grpc.channelz.v1.Channelz"
+    handler = grpc.method_handlers_generic_handler(name, {"GetServers": method})
+    running.add_generic_rpc_handlers((handler,))
+    port = running.add_insecure_port("127.0.0.1:0")
+    running.start()
+    try:
+        yield port
+    finally:
+        running.stop(0).wait()
+
+
+class TestFailsClosed:
+    @pytest.mark.parametrize("case", FAIL_CLOSED)
+    def test_what_is_no_plain_count_is_not_known(self, case: str) -> None:
+        """The error says what was there instead."""
+        said, why = FAIL_CLOSED[case]
+        with (
+            saying(lambda _: said) as port,
+            pytest.raises(ProbeError, match=r"^grpc: cannot tell what is in flight") as caught,
+        ):
+            probe(port).read(0.0)
+        assert why in str(caught.value)
+
+    def test_several_servers(self) -> None:
+        """All servers of the process are added up, and fields nobody knows are passed over."""
+        odd = b"\x7d1234" + b"\x7912345678" + field(15, b"new") + field(15, 3)
+        said = odd + server(5, 3, 0) + server(0, 0, 0) + server(9, 1, 6) + END + odd
+        with saying(lambda _: said) as port:
+            assert probe(port).read(0.0).in_flight == {"calls": 3}
+
+    def test_a_server_that_does_not_count_the_question(self) -> None:
+        """Where the probe's own calls do not show, real ones could hide behind them."""
+        with saying(lambda _: server(5, 4, 0) + END) as port:
+            asked = probe(port)
+            asked.read(0.0)
+            with pytest.raises(ProbeError, match="rose by 0 since the last read, though each"):
+                asked.read(0.0)
+
+    def test_no_channelz(self) -> None:
+        """A gRPC server without channelz tells nothing, and the error says what to do."""
+        running = grpc.server(ThreadPoolExecutor(1))
+        port = running.add_insecure_port("127.0.0.1:0")
+        running.start()
+        try:
+            with pytest.raises(ProbeError, match="does not offer channelz: register"):
+                probe(port).read(0.0)
+        finally:
+            running.stop(0).wait()
+
+    def test_an_error_of_the_server(self) -> None:
+        """A server that fails is not idle."""
+
+        def fail(_: bytes) -> bytes:
+            raise ValueError("two\nlines")
+
+        with saying(fail) as port, pytest.raises(ProbeError, match=r"UNKNOWN: .*two lines"):
+            probe(port).read(0.0)
+
+    def test_slow(self) -> None:
+        """An answer that does not come in time is given up."""
+        over = threading.Event()
+
+        def wait(_: bytes) -> bytes:
+            over.wait(20)
+            return server(1) + END
+
+        with saying(wait) as port:
+            with pytest.raises(ProbeError, match=r"no answer within 0\.3 s"):
+                probe(port, timeout=0.3).read(0.0)
+            over.set()
+
+    def test_no_grpc(self) -> None:
+        """A web server, a server of another kind, or none at all, is not idle."""
+        with pages(lambda _: page("<html>0</html>")) as web:
+            self._unknown(web)
+            web.said = b"220 mail.example ESMTP\r\n"
+            self._unknown(web)
+        (port,) = free_ports(1)
+        with pytest.raises(ProbeError, match="UNAVAILABLE"):
+            probe(port).read(0.0)
+        with (
+            socket.create_server(("127.0.0.1", 0)) as silent,
+            pytest.raises(ProbeError, match="no answer within"),
+        ):
+            probe(silent.getsockname()[1], timeout=0.3).read(0.0)
+
+    def _unknown(self, web: Pages) -> None:
+        with pytest.raises(ProbeError, match=r"UNAVAILABLE|no answer within"):
+            probe(web.port, timeout=1.0).read(0.0)
+
+
+@pytest.mark.parametrize("more", [{"ca": "/ca.pem"}, {"server_name": "a"}])
+def test_contradictions(more: dict[str, object]) -> None:
+    """Options that say nothing are refused."""
+    with pytest.raises(ConfigError, match="say nothing without tls"):
+        probe(80, **more)
