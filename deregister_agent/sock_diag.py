@@ -12,7 +12,7 @@ import struct
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from socket import ntohs
 from typing import NamedTuple
 
 # linux/netlink.h, linux/sock_diag.h, linux/inet_diag.h
@@ -34,25 +34,25 @@ _REQUEST = struct.Struct("=BBBxI2s2s16x16xIII")
 _NO_COOKIE = 0xFFFFFFFF
 # struct inet_diag_msg: family, state, timer, retrans; inet_diag_sockid as above;
 # expires, rqueue, wqueue, uid, inode
-_MESSAGE = struct.Struct("=BBxx2s2s16s16s12x4xII4xI")
+_MESSAGE = struct.Struct("=BBxxHH16s16s4xQ4xII4xI")
 _ATTRIBUTE = struct.Struct("=HH")  # struct nlattr: length, type
-# struct tcp_info (linux/tcp.h) up to tcpi_bytes_sent, which Linux has since 4.19:
+# struct tcp_info (linux/tcp.h) up to tcpi_bytes_retrans, which Linux has since 4.19:
 # unacked at 24, last_data_sent 44, last_data_recv 52, bytes_acked 120,
-# bytes_received 128, notsent_bytes 144, bytes_sent 200
-_TCP_INFO = struct.Struct("=24xI16xI4xI64xQQ8xI52xQ")
+# bytes_received 128, notsent_bytes 144, bytes_sent 200, bytes_retrans 208
+_TCP_INFO = struct.Struct("=24xI16xI4xI64xQQ8xI52xQQ")
 
 
-@dataclass(frozen=True, slots=True)
-class TcpInfo:
+class TcpInfo(NamedTuple):
     """What the kernel counts of one connection; ages are milliseconds, the rest bytes."""
 
     unacked: int  # segments sent and not acknowledged
     last_data_sent: int
     last_data_recv: int
     bytes_acked: int
-    bytes_received: int
+    bytes_received: int  # a FIN included
     notsent: int
-    bytes_sent: int
+    bytes_sent: int  # those sent once more included
+    bytes_retrans: int  # how many of them were sent once more
 
 
 class Row(NamedTuple):
@@ -64,6 +64,7 @@ class Row(NamedTuple):
     peer_port: int
     local: bytes
     peer: bytes
+    cookie: int  # names the socket for its life, and no other one until the next boot
     receive_queue: int
     send_queue: int
     inode: int
@@ -121,27 +122,30 @@ def _messages(kernel: socket.socket, sequence: int, deadline: float) -> Iterator
 
 
 def _row(body: memoryview) -> Row:
-    family, state, local_port, peer_port, local, peer, receive, send, inode = _MESSAGE.unpack_from(
-        body
+    family, state, local_port, peer_port, local, peer, cookie, receive, send, inode = (
+        _MESSAGE.unpack_from(body)
     )
     return Row(
         family,
         state,
-        int.from_bytes(local_port, "big"),
-        int.from_bytes(peer_port, "big"),
+        ntohs(local_port),
+        ntohs(peer_port),
         local,
         peer,
+        cookie,
         receive,
         send,
         inode,
-        _info(body[_MESSAGE.size :]),
+        _info(body),
     )
 
 
-def _info(attributes: memoryview) -> TcpInfo | None:
-    while len(attributes) >= _ATTRIBUTE.size:
-        length, kind = _ATTRIBUTE.unpack_from(attributes)
+def _info(body: memoryview) -> TcpInfo | None:
+    """Return what the attributes behind the message say; None if they do not, or not all of it."""
+    at, end = _MESSAGE.size, len(body)
+    while at + _ATTRIBUTE.size <= end:
+        length, kind = _ATTRIBUTE.unpack_from(body, at)
         if kind == _INET_DIAG_INFO and length >= _ATTRIBUTE.size + _TCP_INFO.size:
-            return TcpInfo(*_TCP_INFO.unpack_from(attributes, _ATTRIBUTE.size))
-        attributes = attributes[max(_ATTRIBUTE.size, (length + 3) & ~3) :]
+            return TcpInfo(*_TCP_INFO.unpack_from(body, at + _ATTRIBUTE.size))
+        at += max(_ATTRIBUTE.size, (length + 3) & ~3)
     return None

@@ -10,9 +10,10 @@ import socket
 import struct
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from deregister_agent import sock_diag
 from deregister_agent.errors import AgentError
@@ -48,8 +49,7 @@ CONNECTED = frozenset(State) - {State.LISTEN, State.TIME_WAIT, State.CLOSE, Stat
 """Everything that is, or was, a connection somebody made; TIME_WAIT is only a memory of one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Socket:
+class Socket(NamedTuple):
     """One socket. An IPv4 peer of an IPv6 socket is shown as the IPv4 address it is."""
 
     state: State
@@ -61,6 +61,7 @@ class Socket:
     send_queue: int  # bytes unacknowledged, a FIN included; of a listener: the backlog's limit
     inode: int  # 0: no process holds it, because it was not accepted yet or is closed already
     info: TcpInfo | None = None  # only when asked for; None too if the kernel is too old
+    cookie: int = 0  # names the socket, as no other one since boot; only by sock_diag
 
 
 def listeners(port: int) -> list[Socket]:
@@ -107,7 +108,7 @@ def _by_netlink(
     mask = sum(1 << state for state in filed)
     return [
         Socket(
-            State(row.state),
+            _STATES[row.state],
             _address(row.family, row.local),
             row.local_port,
             _address(row.family, row.peer),
@@ -116,14 +117,17 @@ def _by_netlink(
             row.send_queue,
             row.inode,
             row.info,
+            row.cookie,
         )
         for row in sock_diag.dump(mask, ports, deadline, with_info=with_info)
     ]
 
 
 _MAPPED = b"\0" * 10 + b"\xff\xff"  # ::ffff:0:0/96, an IPv4 address in an IPv6 socket
+_STATES = {state.value: state for state in State}  # State(number) takes three times as long
 
 
+@lru_cache(4096)  # connections mostly come from a few peers
 def _address(family: int, packed: bytes) -> str:
     if family == socket.AF_INET:
         return socket.inet_ntop(socket.AF_INET, packed[:4])

@@ -1,10 +1,15 @@
 """What the app has in hand, by the kernel's count: the connections to its port."""
 
 import threading
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_address
+from typing import Annotated
+
+from pydantic import Field
 
 from deregister_agent import pids
+from deregister_agent.connections import Activity, CountsMissingError, Follower, is_in_hand
 from deregister_agent.errors import ProbeError
 from deregister_agent.model import Instance, Reading
 from deregister_agent.options import BackendOptions, Port
@@ -19,9 +24,10 @@ from deregister_agent.sockets import (
     table,
 )
 
-_CLOSED_BY_APP = frozenset({State.FIN_WAIT1, State.FIN_WAIT2, State.CLOSING, State.LAST_ACK})
-_FIN = 1  # a FIN takes one place in the send queue
 _FORWARDERS = frozenset({"docker-proxy"})
+_CONNECTING = CONNECTED | {State.SYN_SENT}  # of its own too: its other end may be there already
+
+Still = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Options(BackendOptions):
@@ -31,23 +37,33 @@ class Options(BackendOptions):
     """The port, where it is not the instance's own."""
     ignore: tuple[IPv4Network | IPv6Network, ...] = ()
     """Peers that do not count, as networks (``10.0.0.9/32``): health checkers, monitoring."""
+    still: Still | None = None
+    """Let a connection be idle when no byte has moved on it for so many seconds and the app owes
+    nothing that can be seen. It must be longer than the longest silence inside a request of this
+    app, of either side. Without it every connection counts."""
 
 
 class TcpProbe(IdleProbe):
     """
-    Counts the connections to one port, as ``connections``.
+    Counts the connections to one port: all of them, or with ``still`` those not idle.
 
     Also those that the app has not accepted yet: to the kernel they are connections
     like all others. Not those of the agent itself, whose own reads would keep the
-    app busy for ever.
+    app busy for ever. *now* is the clock by which ``still`` is measured; one that
+    stands while the host sleeps only makes a drain longer.
     """
 
-    def __init__(self, options: Options, instance: Instance) -> None:
+    def __init__(
+        self, options: Options, instance: Instance, *, now: Callable[[], float] = time.monotonic
+    ) -> None:
         self.name = options.label
         self._port = options.port or instance.port
         self._ignored = options.ignore
+        self._follower = None if options.still is None else Follower(options.still)
+        self._now = now
         self._seen_listening = False
         self._examined: frozenset[int] = frozenset()
+        self._own: dict[int, bool] = {}  # by cookie
         self._one_at_a_time = threading.Lock()
 
     def read(self, wait: float) -> Reading:
@@ -55,13 +71,25 @@ class TcpProbe(IdleProbe):
         del wait
         try:
             with self._one_at_a_time:
-                listening = listeners(self._port)
-                found = [s for s in connections(self._port) if is_in_hand(s)]
-                self._look_at(listening, found)
-            counted = [s for s in found if not self._is_ignored(s.peer)]
-            return Reading({"connections": len(counted) - len(self._own(counted))})
-        except SocketsError as e:
+                return Reading(self._counted())
+        except (SocketsError, CountsMissingError) as e:
             raise self._error(e) from e
+
+    def _counted(self) -> dict[str, int]:
+        asked = self._now()
+        listening = listeners(self._port)
+        all_of_them = connections(self._port, with_info=self._follower is not None)
+        answered = self._now()
+        found = [s for s in all_of_them if is_in_hand(s)]
+        self._look_at(listening, found)
+        counted = self._without_own(self._without_ignored(found))
+        if self._follower is None:
+            return {"connections": len(counted)}
+        said = self._follower.saw(counted, asked, answered)
+        return {
+            "busy_connections": said.count(Activity.BUSY),
+            "unknown_connections": said.count(Activity.UNKNOWN),
+        }
 
     def _look_at(self, listening: Iterable[Socket], found: list[Socket]) -> None:
         """Raise ProbeError if connections to the port need not show in this table."""
@@ -84,32 +112,33 @@ class TcpProbe(IdleProbe):
                 )
         self._examined = inodes
 
-    def _is_ignored(self, peer: str) -> bool:
-        return any(ip_address(peer) in network for network in self._ignored)
+    def _without_ignored(self, found: list[Socket]) -> list[Socket]:
+        if not self._ignored:
+            return found
+        ignored = {
+            peer: any(ip_address(peer) in network for network in self._ignored)
+            for peer in {s.peer for s in found}
+        }
+        return [s for s in found if not ignored[s.peer]]
 
-    def _own(self, counted: Iterable[Socket]) -> list[Socket]:
-        """Return those of *counted* whose other end is a socket of this very process."""
-        mine = pids.own_sockets() if counted else frozenset()
-        if not mine:
-            return []
-        to_app = table(CONNECTED, peer_port=self._port)
+    def _without_own(self, found: list[Socket]) -> list[Socket]:
+        """
+        Return those of *found* whose other end is no socket of this very process.
+
+        Whose a connection is never changes, so it is looked up once for each: there may
+        be as many sockets to the port on this host as connections to it.
+        """
+        if all(s.cookie in self._own for s in found):
+            return [s for s in found if not self._own[s.cookie]]
+        mine = pids.own_sockets()
+        to_app = table(_CONNECTING, peer_port=self._port) if mine else []
         ends = {(s.local, s.local_port, s.peer) for s in to_app if s.inode in mine}
-        return [s for s in counted if (s.peer, s.peer_port, s.local) in ends]
+        own = [(s.peer, s.peer_port, s.local) in ends for s in found]
+        self._own = {s.cookie: is_own for s, is_own in zip(found, own, strict=True) if s.cookie}
+        return [s for s, is_own in zip(found, own, strict=True) if not is_own]
 
     def _error(self, cause: object) -> ProbeError:
         return ProbeError(self.name, f"count the connections to port {self._port}", cause)
-
-
-def is_in_hand(connection: Socket) -> bool:
-    """
-    Tell whether the app, or the kernel for it, still has something to do with *connection*.
-
-    Once the app has closed it (no process holds it any more) it counts for as long
-    as bytes of the answer are unacknowledged; the FIN alone does not count.
-    """
-    if connection.state not in _CLOSED_BY_APP:
-        return True
-    return connection.inode != 0 or connection.send_queue > _FIN
 
 
 def build(options: Options, instance: Instance) -> TcpProbe:

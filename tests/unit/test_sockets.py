@@ -93,7 +93,18 @@ class TestTable:
         client.sendall(b"hello")
         port, peer_port = server.getsockname()[1], client.getsockname()[1]
         ends = ("127.0.0.1", port, "127.0.0.1", peer_port)
-        assert connections(port) == [Socket(State.ESTABLISHED, *ends, 5, 0, inode(accepted))]
+        found = [s._replace(cookie=0) for s in connections(port)]
+        assert found == [Socket(State.ESTABLISHED, *ends, 5, 0, inode(accepted))]
+
+    def test_the_cookie(self, opened: ExitStack, source: str) -> None:
+        """A socket has one name for its life, and no other has it; the files tell none."""
+        server, _, _ = pair(opened)
+        port = server.getsockname()[1]
+        opened.enter_context(socket.create_connection(("127.0.0.1", port)))
+        told = [sorted(s.cookie for s in connections(port)) for _ in range(2)]
+        assert told[0] == told[1]
+        assert len(set(told[0])) == (2 if source == "sock_diag" else 1)
+        assert (0 in told[0]) is (source == "procfs")
 
     def test_only_the_port_asked_for(self, opened: ExitStack) -> None:
         """Neither the client's end nor another port's connections are returned."""
@@ -207,7 +218,7 @@ class TestInfo:
         assert found.info
         info = found.info
         assert (info.bytes_received, info.bytes_sent, info.unacked, info.notsent) == (5, 2, 0, 0)
-        assert info.bytes_acked == 2
+        assert (info.bytes_acked, info.bytes_retrans) == (2, 0)
         assert max(info.last_data_sent, info.last_data_recv) < 60_000
 
     def test_unsent_bytes(self, opened: ExitStack) -> None:
@@ -232,10 +243,12 @@ class TestInfo:
 
     def test_an_old_kernel(self) -> None:
         """Counts that the kernel does not give yet are None and not zero."""
-        short = sock_diag._ATTRIBUTE.pack(4 + 104, 2) + bytes(104)
-        other = sock_diag._ATTRIBUTE.pack(5, 8) + b"\1\0\0\0"
-        assert sock_diag._info(memoryview(other + short)) is None
-        assert sock_diag._info(memoryview(b"")) is None
+        message, attribute = bytes(sock_diag._MESSAGE.size), sock_diag._ATTRIBUTE.pack
+        other = message + attribute(5, 8) + b"\1\0\0\0"
+        for size, told in ((104, False), (208, False), (216, True), (300, True)):
+            info = sock_diag._info(memoryview(other + attribute(4 + size, 2) + bytes(size)))
+            assert (info is not None) is told, size
+        assert sock_diag._info(memoryview(message)) is None
 
 
 class TestUnreadable:
