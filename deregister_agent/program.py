@@ -28,7 +28,16 @@ AFTER_KILL = 5.0  # a killed process that is still there then hangs in the kerne
 
 
 class ProgramError(AgentError):
-    """The program did not do what it was run for. A fragment of a sentence: why."""
+    """
+    The program did not do what it was run for. A fragment of a sentence: why.
+
+    *status* is what it exited with by itself, and *complained* tells whether it had
+    printed anything on standard error.
+    """
+
+    def __init__(self, why: str, *, status: int | None = None, complained: bool = False) -> None:
+        super().__init__(why)
+        self.status, self.complained = status, complained
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +86,8 @@ def output_of(run: Run, timeout: float) -> bytes:
         why = f"no end within {timeout:g} s; killed, with all it had started"
         raise ProgramError(why + said.last_words())
     if process.returncode:
-        raise ProgramError(_ending(process.returncode) + said.last_words())
+        why = _ending(process.returncode) + said.last_words()
+        raise ProgramError(why, status=process.returncode, complained=bool(said.errors))
     return bytes(said.output)
 
 

@@ -1,0 +1,126 @@
+"""
+Any registry that a program can speak to: withdraw, restore and read-back are programs.
+
+The read-back tells by its exit status. A script that crashes also exits with 1, so a
+"not listed" from a program that complains on standard error is not believed.
+"""
+
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from deregister_agent.errors import AgentError, RegistryError
+from deregister_agent.model import Instance, Snapshot
+from deregister_agent.options import BackendOptions, Secret, Timeout
+from deregister_agent.ports import Registry
+from deregister_agent.program import ProgramError, Run, environment, output_of
+
+LIMIT = 4096  # bytes that a program may print
+WAS_OUT = "it was not listed before the drain, so it is not for us to list it: do that by hand"
+
+Command = Annotated[tuple[str, ...], Field(min_length=1)]
+
+_NUMBER = re.compile(r"[0-9]{1,9}")
+
+
+class Options(BackendOptions):
+    """The programs."""
+
+    withdraw: Command
+    """The program that stops work, and its arguments; no shell looks at them."""
+    restore: Command
+    """The program that lets work go on."""
+    lists: Command
+    """The program that tells whether it is listed: exit status 0 if it is."""
+    withdrawn_status: Annotated[int, Field(ge=1, le=125)] = 1
+    """The exit status of ``lists`` that means "not listed"; any other is not known."""
+    others: Command | None = None
+    """A program that prints how many other instances would still get work."""
+    folder: Path | None = None
+    """The directory that they run in; the agent's own, unless it is given."""
+    env: dict[str, str | Secret] = Field(default_factory=dict)
+    """More environment variables: a text, or a table that says where a secret is."""
+    timeout: Timeout = 10.0
+    """How long one operation may take, in seconds; then its program and all it has started are
+    killed."""
+
+
+class CommandRegistry(Registry):
+    """One instance in something that programs speak to."""
+
+    def __init__(self, options: Options, instance: Instance) -> None:
+        self.name = options.label
+        self._options, self._instance = options, instance
+
+    def lists(self) -> bool:
+        """Run ``lists``: 0 is listed, ``withdrawn_status`` is not, all else is RegistryError."""
+        with self._doing("look up", self._options.lists) as end:
+            return self._listed(end)
+
+    def others(self) -> int | None:
+        """Run ``others``, if there is one, and take the number that it prints."""
+        command = self._options.others
+        if command is None:
+            return None
+        with self._doing("count the others of", command) as end:
+            said = self._run(command, end).decode("ascii", errors="replace").strip()
+            if _NUMBER.fullmatch(said) is None:
+                raise AgentError(f"it printed {said[:60]!r}, not one whole number")
+            return int(said)
+
+    def snapshot(self) -> Snapshot | None:
+        """Keep that it was listed; there is nothing more to know."""
+        with self._doing("take a snapshot of", self._options.lists) as end:
+            return {"listed": True} if self._listed(end) else None
+
+    def withdraw(self) -> None:
+        """Run ``withdraw``; exit status 0 means that it was taken."""
+        with self._doing("withdraw", self._options.withdraw) as end:
+            self._run(self._options.withdraw, end)
+
+    def restore(self, snapshot: Snapshot | None) -> None:
+        """Run ``restore``, unless it is listed already, or was not before the drain."""
+        with self._doing("restore", self._options.restore) as end:
+            if self._listed(end):
+                return
+            if snapshot is None:
+                raise AgentError(WAS_OUT)
+            self._run(self._options.restore, end)
+
+    def _listed(self, end: float) -> bool:
+        try:
+            self._run(self._options.lists, end)
+        except ProgramError as e:
+            if e.status != self._options.withdrawn_status:
+                raise
+            if e.complained:
+                raise AgentError(
+                    f"{self._options.lists[0]} says that it is not listed, but complains on "
+                    f"standard error, as a script does that crashes: {e}"
+                ) from e
+            return False
+        return True
+
+    def _run(self, command: Sequence[str], end: float) -> bytes:
+        variables = environment(self._instance, self._options.env)
+        run = Run(command, variables, self._options.folder, LIMIT)
+        return output_of(run, max(0.01, round(end - time.monotonic(), 2)))
+
+    @contextmanager
+    def _doing(self, doing: str, command: Sequence[str]) -> Iterator[float]:
+        """Give the end of the time that one operation has."""
+        try:
+            yield time.monotonic() + self._options.timeout
+        except AgentError as e:
+            what = f"{doing} {self._instance.name} with {command[0]}"
+            raise RegistryError(self.name, what, e) from e
+
+
+def build(options: Options, instance: Instance) -> CommandRegistry:
+    """Return the registry; the programs learn from their environment which instance is meant."""
+    return CommandRegistry(options, instance)
