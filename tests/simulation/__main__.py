@@ -3,6 +3,7 @@
 import argparse
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 
 from tests.simulation.world import run
@@ -23,14 +24,13 @@ def broken_seeds(seeds: range) -> list[tuple[int, list[str]]]:
     return found
 
 
-def run_many(first: int, many: int, jobs: int) -> list[tuple[int, list[str]]]:
-    """Run *many* worlds on *jobs* processes."""
+def run_many(first: int, many: int, jobs: int) -> Iterator[tuple[int, list[str]]]:
+    """Run *many* worlds on *jobs* processes; yield the broken ones as they are found."""
     end = first + many
     pieces = [range(at, min(at + AT_ONCE, end)) for at in range(first, end, AT_ONCE)]
-    if jobs == 1:
-        return [one for piece in pieces for one in broken_seeds(piece)]
     with ProcessPoolExecutor(jobs) as pool:
-        return [one for found in pool.map(broken_seeds, pieces) for one in found]
+        for found in pool.map(broken_seeds, pieces):
+            yield from found
 
 
 def how_to_replay(seed: int) -> str:
@@ -50,15 +50,16 @@ def main() -> int:
     began = time.monotonic()
     if asked.seed is not None:
         broken = run(asked.seed, print if asked.trace else None)
-        found = [(asked.seed, broken)] if broken else []
+        found = iter([(asked.seed, broken)] if broken else [])
         many = 1
     else:
         found, many = run_many(asked.first, asked.seeds, asked.jobs), asked.seeds
-    for seed, broken in found:
-        print(f"seed {seed}: {'; '.join(broken)}\n    {how_to_replay(seed)}")
+    bad = 0
+    for bad, (seed, broken) in enumerate(found, start=1):  # noqa: B007 - counts them
+        print(f"seed {seed}: {'; '.join(broken)}\n    {how_to_replay(seed)}", flush=True)
     took = time.monotonic() - began
-    print(f"{many} worlds, {len(found)} broken, {took:.1f} s ({took / many * 1000:.1f} ms each)")
-    return 1 if found else 0
+    print(f"{many} worlds, {bad} broken, {took:.1f} s ({took / many * 1000:.1f} ms each)")
+    return 1 if bad else 0
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from tests.simulation.mutations import MUTATIONS
 from tests.simulation.world import run
 
 PIECE = 1000  # seeds of one test; xdist spreads the tests
-PIECES = 8
+PIECES = 6
 ENOUGH = 2000  # seeds within which a broken agent must be found out
 
 
