@@ -136,7 +136,10 @@ class Talk:
     def read(self, keys: Keys) -> list[Entry]:
         """Return what is there now: the read is linearizable, so a quorum has confirmed it."""
         answer = self._call("/kv/range", keys.asked())
-        return [Entry.read(raw) for raw in answer.get("kvs", [])]
+        entries = [Entry.read(raw) for raw in answer.get("kvs", [])]
+        if len(entries) != int(answer.get("count", 0)):
+            raise ValueError("not all keys are in it")
+        return entries
 
     def revision(self, keys: Keys) -> int:
         """Return a revision that is not older than any write acknowledged before."""
@@ -185,9 +188,12 @@ class Talk:
         return bool(answer.get("succeeded", False))
 
     def _call(self, path: str, payload: Mapping[str, object]) -> Any:
-        return self._cluster.anywhere(
+        answer = self._cluster.anywhere(
             self._end, lambda endpoint, token, limit: endpoint.call(path, payload, token, limit)
         )
+        if int(answer["header"]["revision"]) < 1:  # what is no etcd has none; an etcd begins at 1
+            raise ValueError("revision 0")
+        return answer
 
 
 def _unchanged(entry: Entry) -> dict[str, str]:

@@ -64,8 +64,8 @@ class Members:
         found = _scan(text, _past_space(text, 0), pointer)
         for token in pointer.split("/")[1:]:
             wanted = token.replace("~1", "/").replace("~0", "~")
-            names = [str(n) if m.name is None else m.name for n, m in enumerate(found.all)]
-            member = found.all[names.index(wanted)] if wanted in names else None
+            names = {str(n) if m.name is None else m.name: m for n, m in enumerate(found.all)}
+            member = names.get(wanted)  # of a name that stands twice the last, as readers do
             if member is None:
                 raise AgentError(f"the document has nothing at {pointer!r}: correct pointer")
             found = _scan(text, _value_start(text, member), pointer)

@@ -1,7 +1,7 @@
 """An agent killed at any of its side effects goes on as if nothing had happened."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -91,7 +91,7 @@ class ConsulWorld:
 
 @contextmanager
 def scene(
-    folder: Path, kind: type[FileWorld | ConsulWorld]
+    folder: Path, kind: Callable[[Path, int], World]
 ) -> Iterator[tuple[Victim, World, Work, Platform]]:
     """Set up an app with a request in hand, its registry, a platform and an agent not yet begun."""
     folder.mkdir()
@@ -138,13 +138,18 @@ def _secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CRASH_SECRET", "crash-test-secret")
 
 
+def dies_anywhere(folder: Path, kind: Callable[[Path, int], World]) -> None:
+    """Play it once without a death, and then with one at each of its side effects."""
+    with scene(folder / "clean", kind) as (victim, world, work, platform):
+        effects = play(victim, world, work, platform, die_at=0)
+    assert effects > 20
+    for die_at in range(1, effects + 1):
+        with scene(folder / str(die_at), kind) as (victim, world, work, platform):
+            play(victim, world, work, platform, die_at)
+
+
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", [FileWorld, ConsulWorld])
 def test_dies_anywhere(tmp_path: Path, kind: type[FileWorld | ConsulWorld]) -> None:
     """Killed at any side effect and started again, the drain and the restore end the same way."""
-    with scene(tmp_path / "clean", kind) as (victim, world, work, platform):
-        effects = play(victim, world, work, platform, die_at=0)
-    assert effects > 20
-    for die_at in range(1, effects + 1):
-        with scene(tmp_path / str(die_at), kind) as (victim, world, work, platform):
-            play(victim, world, work, platform, die_at)
+    dies_anywhere(tmp_path, kind)

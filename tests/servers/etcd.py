@@ -147,8 +147,8 @@ class Etcd(Child):
         self.call("/lease/revoke", {"ID": lease})
 
     def lease_lives(self, lease: str) -> bool:
-        """Whether a lease has not ended."""
-        return int(self.call("/lease/timetolive", {"ID": lease}).get("TTL", "0")) > 0
+        """Whether a lease has not ended; in its last second it has 0 left, and lives."""
+        return int(self.call("/lease/timetolive", {"ID": lease}).get("TTL", "0")) >= 0
 
     def is_leader(self) -> bool:
         """Whether it leads its cluster."""

@@ -1,0 +1,50 @@
+"""The same with a real etcd of each version, and an app that keeps the lease of its key alive."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.crash.test_crash import dies_anywhere
+from tests.servers import etcd as etcd_server
+
+
+class EtcdWorld:
+    """A key of the instance on a lease, and keys of others on the same."""
+
+    version = "3.5"
+
+    def __init__(self, folder: Path, port: int) -> None:
+        del folder
+        self._etcd = etcd_server.shared(self.version)
+        self._prefix, self._port = f"web-{port}.rpc", port
+        lease = self._etcd.grant(600)
+        for name, at in (("1", port), ("2", 1)):
+            self._etcd.put(f"{self._prefix}/{name}", f"127.0.0.1:{at}", lease)
+        self._etcd.put(f"{self._prefix}2/1", f"127.0.0.1:{port}", lease)
+        self._before = self._etcd.keyspace()
+
+    def table(self) -> str:
+        return (
+            f'[[instance.registry]]\nkind = "etcd"\nendpoints = ["{self._etcd.url}"]\n'
+            f'layout = "go-zero"\nprefix = "{self._prefix}"\n'
+        )
+
+    def listed(self) -> bool:
+        return self._etcd.get(f"{self._prefix}/1") == f"127.0.0.1:{self._port}"
+
+    def others_untouched(self) -> bool:
+        return self._etcd.keyspace() == self._before
+
+
+class OldEtcdWorld(EtcdWorld):
+    version = "3.4"
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("kind", [EtcdWorld, OldEtcdWorld])
+def test_dies_anywhere(
+    tmp_path: Path, kind: type[EtcdWorld], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed at any side effect, the key comes back on its lease, and no other has changed."""
+    monkeypatch.setenv("CRASH_SECRET", "crash-test-secret")
+    dies_anywhere(tmp_path, kind)
