@@ -15,7 +15,7 @@ from deregister_agent.errors import ProbeError
 from deregister_agent.model import Instance
 from deregister_agent.probes import tcp
 from deregister_agent.probes.tcp import Options, TcpProbe
-from deregister_agent.sockets import connections
+from deregister_agent.sockets import State, connections
 from tests.contract.probes.tcp import Client, Forbidden, Server, forbid
 from tests.integration.tcp_stage import wait_for
 
@@ -88,6 +88,16 @@ def test_bytes_on_an_idle_connection(stack: ExitStack) -> None:
     assert world.told() == (0, 0)
 
 
+@pytest.mark.parametrize("still", [None, STILL])
+def test_closed_by_the_app(stack: ExitStack, still: float | None) -> None:
+    """What the app has closed and answered in full is no work, though its peer keeps it open."""
+    world = World(stack, still=still)
+    world.hold(1)
+    world.server.drop()
+    wait_for(lambda: connections(world.server.port)[0].state is State.FIN_WAIT2, "FIN_WAIT2")
+    assert world.probe.read(0.0).idle
+
+
 def test_a_port_never_seen(stack: ExitStack) -> None:
     """With ``still`` too, a port that nobody listens on is not known to be idle."""
     world = World(stack)
@@ -137,6 +147,18 @@ def test_the_agents_own(stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> No
     another = stack.enter_context(socket.create_connection(("127.0.0.1", world.server.port)))
     another.sendall(b"a read of another probe")
     assert world.told() == (1, 0)
+
+
+def test_the_agents_own_where_sockets_have_no_name(
+    stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The files in /proc tell no cookie: then no connection is taken for another one."""
+    monkeypatch.setattr(sockets, "sock_diag", Forbidden())
+    world = World(stack, still=None)
+    stack.enter_context(socket.create_connection(("127.0.0.1", world.server.port)))
+    assert world.probe.read(0.0).in_flight == {"connections": 0}
+    world.client.hold(world.server.port, 1)
+    assert world.probe.read(0.0).in_flight == {"connections": 1}
 
 
 def test_ignored_peers(stack: ExitStack) -> None:
