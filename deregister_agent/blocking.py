@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from deregister_agent.model import Phase
+from deregister_agent.model import Announcement, Phase
 from deregister_agent.quiet import quiet_for
 from deregister_agent.sighting import quiet_windows
 
@@ -17,18 +17,21 @@ def blocking(loop: "InstanceLoop") -> list[str]:
     """Return what stands between the instance and where its drain should go."""
     match loop.drain.phase:
         case Phase.WITHDRAWING:
-            return _listing(loop)
+            lines = _listing(loop)
         case Phase.SETTLING:
             left = loop.since + loop.policy.settle - loop.clock.now()
-            return [f"routes handed out before may be in use for another {max(0.0, left):.1f} s"]
+            lines = [f"routes handed out before may be in use for another {max(0.0, left):.1f} s"]
         case Phase.DRAINING:
-            return _listing(loop) + _work(loop)
+            lines = _listing(loop) + _work(loop)
+        case Phase.DRAINED if not loop.stands_by(Announcement.DRAINED):
+            lines = ["the agent was restarted: each registry must be seen once more not to list it"]
         case Phase.EXPIRED:
-            return _listing(loop) + [line for probe in loop.probes if (line := _in_hand(probe))]
+            lines = _listing(loop) + [line for probe in loop.probes if (line := _in_hand(probe))]
         case Phase.RESTORING:
-            return _missing(loop)
+            lines = _missing(loop)
         case _:
-            return []
+            lines = []
+    return lines
 
 
 def _listing(loop: "InstanceLoop") -> list[str]:

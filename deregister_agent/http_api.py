@@ -18,7 +18,7 @@ from deregister_agent.agent import Agent
 from deregister_agent.answers import as_json, explain_errors
 from deregister_agent.bridge import BODY_LIMIT, GONE
 from deregister_agent.loop import InstanceLoop
-from deregister_agent.model import UNFINISHED, Drain, Outcome, Phase, StopRequest
+from deregister_agent.model import UNFINISHED, Announcement, Drain, Outcome, Phase, StopRequest
 from deregister_agent.openapi import document
 from deregister_agent.problem import Problem, try_later
 from deregister_agent.trust import Trust
@@ -113,10 +113,16 @@ class Api:
         return as_json(202, loop.report())
 
     def traffic_drained(self, name: str | None = None) -> Response:
-        """Answer whether it is safe to kill."""
+        """Answer whether it is safe to kill: not from memory alone, right after a restart."""
+        loop = self._loop(name)
+
+        def status_of(drain: Drain) -> int:
+            stands = loop.stands_by(Announcement.DRAINED)
+            return drained_status(drain) if stands else HTTPStatus.SERVICE_UNAVAILABLE
+
         return self._held(
-            self._loop(name),
-            drained_status,
+            loop,
+            status_of,
             "no drain is under way or finished: POST stop-traffic first",
         )
 

@@ -170,8 +170,9 @@ class Journal:
         drain = records.drain(row[0])
         if row[1] == self._clock.boot_id():
             return drain
-        now = self._clock.now()
-        return replace(drain, since=now, deadline=now + row[2] - self._clock.wall())
+        # a date that was set back over the reboot must not make the drain longer than asked for
+        now, left = self._clock.now(), min(row[2] - self._clock.wall(), drain.limit)
+        return replace(drain, since=now, deadline=now + left)
 
     def keep_snapshot(self, instance: str, registry: str, snapshot: Snapshot) -> None:
         """Keep what restoring will need; a later snapshot takes the place of an earlier one."""

@@ -176,7 +176,9 @@ class InstanceLoop:
                 self._look()
                 now = self.clock.now()
                 seen = sighting(self)
-                self._seen_out = self._seen_out or seen.withdrawn
+                if seen.withdrawn and not self._seen_out:
+                    self._seen_out = True
+                    self.changed.notify_all()
                 phase = next_phase(self.drain, seen, self.policy, now)
                 if phase is not self.drain.phase:
                     self._enter(phase, seen, now)

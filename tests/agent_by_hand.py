@@ -70,6 +70,7 @@ class FakeLoop:
         self.waiting = 0
         self.requests: list[StopRequest] = []
         self.others: int | None = None
+        self.stands = True  # whether "drained" may be said
 
     def stop_traffic(self, request: StopRequest) -> None:
         self.requests.append(request)
@@ -116,6 +117,10 @@ class FakeLoop:
         with self.changed:
             self.closed = True
             self.changed.notify_all()
+
+    def stands_by(self, announcement: str) -> bool:
+        """Whether it may be told now; the test decides."""
+        return self.stands or announcement != "drained"
 
     def report(self) -> dict[str, Any]:
         drain = self.drain

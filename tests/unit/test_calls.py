@@ -5,11 +5,11 @@ from collections.abc import Callable
 from random import Random
 
 import pytest
-from tests.unit.loop_bench import Calls as Jobs
-from tests.unit.loop_bench import HandClock
 
 from deregister_agent.calls import Backoff, Calls, Done, Threads
 from deregister_agent.errors import RegistryError
+from tests.unit.loop_bench import Calls as Jobs
+from tests.unit.loop_bench import HandClock
 
 WITHIN = 10.0
 

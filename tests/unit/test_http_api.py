@@ -153,6 +153,16 @@ def test_traffic_drained(world: World, phase: Phase, outcome: Outcome | None, st
             assert "POST stop-traffic" in detail(response)
 
 
+def test_drained_is_not_said_from_memory(world: World) -> None:
+    """After a restart the answer is 503 until the registries have been asked once more."""
+    loop = world.agent.instances["orders-1"]
+    loop.to(Phase.DRAINED, Outcome.DRAINED)
+    loop.stands = False
+    assert world.get("/traffic-drained").status_code == 503
+    loop.stands = True
+    assert world.get("/traffic-drained").status_code == 200
+
+
 def test_every_phase_and_outcome_is_2xx_only_when_safe(world: World) -> None:
     """Over all combinations, 200 appears for a held drain that ended well, and nowhere else."""
     loop = world.agent.instances["orders-1"]

@@ -11,11 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.unit.loop_bench import OLD, WEB, HandClock
 
 from deregister_agent.errors import JournalError
 from deregister_agent.journal import KEPT_DRAINS, SCHEMA_VERSION, Entry, Journal
 from deregister_agent.model import Announcement, Drain, Outcome, Phase
+from tests.unit.loop_bench import OLD, WEB, HandClock
 
 ALL = {"platform": frozenset(Announcement)}
 
@@ -82,6 +82,17 @@ def test_after_a_reboot_the_deadline_is_carried_over(path: Path, clock: HandCloc
     drain = journal.current(WEB.name)
     assert drain.since == 5.0
     assert drain.deadline == pytest.approx(95.0)
+    journal.close()
+
+
+def test_a_date_set_back_over_a_reboot_makes_no_drain_longer(path: Path, clock: HandClock) -> None:
+    """What is left of a deadline is never more than what was asked for."""
+    journal = Journal(path, clock)
+    journal.write(an_entry(replace(a_drain(), limit=130.0)))
+    clock.boot, clock.time = "next boot", 5.0
+    clock.date -= 86_400.0
+    journal = reopened(journal, clock)
+    assert journal.current(WEB.name).deadline == pytest.approx(135.0)
     journal.close()
 
 
