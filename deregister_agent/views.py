@@ -58,7 +58,7 @@ class RegistryView:
         self.word: Word | None = None
         self.look_error: AgentError | None = None
         self.others: int | None = None
-        self.look_again = Backoff(0.02, 1.0, rounds.chance)
+        self.look_again = Backoff(0.02, 0.25, rounds.chance)
         self._act_again = Backoff(0.1, 5.0, rounds.chance)
         self._watch_again = Backoff(0.5, 5.0, rounds.chance)
         self._watches = True  # until it says that it cannot
