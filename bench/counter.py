@@ -1,0 +1,93 @@
+"""Real Redis, in which background work counts what it has finished, and just enough of a client."""
+
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tests.servers import find
+from tests.servers.child import Child, free_ports
+
+COUNTER, DONE = "shop:counter", "shop:done"
+LIMIT = 5.0  # seconds for one command
+
+
+class Commands:
+    """A connection that sends commands and reads replies (RESP 2, redis.io/docs)."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=LIMIT)
+        self._stream = self._socket.makefile("rb")
+
+    def call(self, *words: str) -> Any:
+        """Send one command and return its reply. Raises OSError, also when Redis says no."""
+        self._send(words)
+        return self._reply()
+
+    def finished(self, work: str) -> None:
+        """Count a piece of work as finished: one more, and once more under its name."""
+        commands = (("MULTI",), ("INCR", COUNTER), ("HINCRBY", DONE, work, "1"), ("EXEC",))
+        for words in commands:
+            self._send(words)
+        for _ in commands:
+            self._reply()
+
+    def counted(self) -> tuple[int, Mapping[str, int]]:
+        """Return the counter, and how often each piece of work was finished."""
+        flat = self.call("HGETALL", DONE)
+        by_name = {k.decode(): int(v) for k, v in zip(flat[::2], flat[1::2], strict=True)}
+        return int(self.call("GET", COUNTER) or 0), by_name
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._stream.close()
+        self._socket.close()
+
+    def __enter__(self) -> Self:
+        """Return itself: it is connected."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the connection."""
+        self.close()
+
+    def _send(self, words: tuple[str, ...]) -> None:
+        parts = [b"$%d\r\n%s\r\n" % (len(word.encode()), word.encode()) for word in words]
+        self._socket.sendall(b"*%d\r\n" % len(parts) + b"".join(parts))
+
+    def _reply(self) -> Any:
+        line = self._stream.readline()
+        kind, rest = line[:1], line[1:].strip()
+        match kind:
+            case b"+":
+                return rest
+            case b":":
+                return int(rest)
+            case b"$":
+                return None if int(rest) < 0 else self._stream.read(int(rest) + 2)[:-2]
+            case b"*":
+                return [self._reply() for _ in range(int(rest))]
+        raise OSError(f"Redis said {line!r}")
+
+
+class Redis(Child):
+    """One running Redis, that keeps nothing on disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_ports(1)[0]
+        settings = {"port": str(self.port), "bind": "127.0.0.1", "save": "", "dir": str(folder)}
+        command = [part for name, value in settings.items() for part in (f"--{name}", value)]
+        super().__init__([*find("redis"), *command], folder / "redis.log")
+        self.wait_ready(self._answers)
+
+    def _answers(self) -> bool:
+        with suppress(OSError), Commands(self.port) as connection:
+            return bool(connection.call("PING") == b"PONG")
+        return False

@@ -1,0 +1,186 @@
+"""One rolling deploy under load, and what it cost: requests lost by cause, seconds beyond need."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.alternatives import Way
+from bench.loads import LATER, Kind, Load, Sent, everything
+from bench.stack import NAMES, Stack, stack
+
+LEAD = 13.0  # seconds of load before the first replacement: longer than the longest request
+TAIL = 3.0  # and after the last
+BACKGROUND = "background work"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One piece of work in a ledger; all times are monotonic."""
+
+    work: str
+    accepted: float
+    until: float  # when it was to be finished
+    finished: float | None  # None: it never was
+
+    @property
+    def end(self) -> float:
+        """When it was finished, or would have been."""
+        return self.until if self.finished is None else self.finished
+
+
+def read_ledger(path: Path) -> list[Entry]:
+    """Return what one process accepted."""
+    accepted: dict[str, tuple[float, float]] = {}
+    finished: dict[str, float] = {}
+    for line in path.read_text().splitlines():
+        sign, work, at, until = line.split()
+        if sign == "+":
+            accepted[work] = (float(at), float(until))
+        else:
+            finished[work] = float(at)
+    return [Entry(work, *times, finished.get(work)) for work, times in accepted.items()]
+
+
+@dataclass(frozen=True, slots=True)
+class Took:
+    """How one process was taken away; *idle* is when it had nothing in hand, or would have had."""
+
+    name: str
+    began: float
+    ended: float
+    idle: float
+    in_hand: Sequence[tuple[float, int]]
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+        return self.ended - self.began
+
+    @property
+    def ideal(self) -> float:
+        """How long the longest work that it had accepted still needed."""
+        return max(0.0, self.idle - self.began)
+
+    @property
+    def overhead(self) -> float:
+        """How much longer than the ideal it took; below zero, it was cut short."""
+        return self.seconds - self.ideal
+
+
+def took(name: str, began: float, ended: float, ledger: Path) -> Took:
+    """Sum up one replacement from the ledger of the process that was taken away."""
+    entries = read_ledger(ledger)
+    idle = max((e.end for e in entries), default=began)
+    steps = [(e.accepted, 1) for e in entries] + [(min(e.end, ended), -1) for e in entries]
+    curve, count = [], 0
+    for at, step in sorted(steps):
+        count += step
+        if at >= began - TAIL:
+            curve.append((at, count))
+    return Took(name, began, ended, idle, curve)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one run came to."""
+
+    way: Way
+    began: float
+    sent: Sequence[Sent]
+    replaced: Sequence[Took]
+    accepted: int  # requests for background work that were accepted
+    counter: int  # what Redis says was finished of it
+    lost: Mapping[str, int]  # by cause
+    lost_at: Sequence[float]
+    done_twice: int
+    retried: int
+    notes: Sequence[str] = field(default=())
+
+    @property
+    def lost_in_all(self) -> int:
+        """How many requests were lost."""
+        return sum(self.lost.values())
+
+    @property
+    def seconds(self) -> float:
+        """Return the mean over the instances."""
+        return sum(one.seconds for one in self.replaced) / max(1, len(self.replaced))
+
+    @property
+    def overheads(self) -> list[float]:
+        """What each replacement took beyond the ideal."""
+        return [one.overhead for one in self.replaced]
+
+
+Act = Callable[[Stack, Load], list[Took]]
+
+
+def roll(way: Way, rounds: int = 1) -> Act:
+    """Return an act: replace all instances one after the other, *rounds* times."""
+
+    def act(here: Stack, load: Load) -> list[Took]:
+        del load
+        time.sleep(LEAD)
+        replaced = [replace(here, way, name) for _ in range(rounds) for name in NAMES]
+        time.sleep(TAIL)
+        return replaced
+
+    return act
+
+
+def replace(here: Stack, way: Way, name: str) -> Took:
+    """Take one instance away and bring the next process of it up."""
+    ledger = here.shops.ledgers[name][-1]
+    began = time.monotonic()
+    way.leave(here, name)
+    ended = time.monotonic()
+    here.shops.start(name)
+    way.back(here, name)
+    return took(name, began, ended, ledger)
+
+
+def run(
+    way: Way,
+    act: Act,
+    kinds: Callable[[int], Kind] = everything,
+    *,
+    count: int | None = None,
+    deadline: float = 120.0,
+) -> Result:
+    """Run the stack and the load, do the *act*, and judge what has become of every request."""
+    with stack(way.front, waits=way.waits, deadline=deadline) as here:
+        if way.ours:
+            here.agent.start()
+        load = Load(here.front.targets, kinds, count=count)
+        began = time.monotonic()
+        load.start()
+        try:
+            replaced = act(here, load)
+        finally:
+            load.stop()
+        return judge(here, way, began, replaced, load)
+
+
+def judge(here: Stack, way: Way, began: float, replaced: list[Took], load: Load) -> Result:
+    """Compare what clients were told, what Redis counted and what the ledgers say."""
+    sent = load.sent
+    accepted = [one for one in sent if one.kind == LATER.name and not one.lost]
+    limit = max((one.seconds for one in accepted), default=0.0) + 1.0
+    counter, done = here.counted(len(accepted), limit)
+    gone = [one for one in accepted if not done.get(one.work)]
+    lost = [one for one in sent if one.lost]
+    causes = Counter(one.lost for one in lost) + Counter({BACKGROUND: len(gone)})
+    return Result(
+        way,
+        began,
+        sent,
+        replaced,
+        len(accepted),
+        counter,
+        dict(causes),
+        sorted(one.at for one in [*lost, *gone]),
+        sum(times - 1 for times in done.values()),
+        load.pool.retried,
+    )
