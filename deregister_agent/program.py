@@ -1,5 +1,7 @@
 """
-Run a program to its end, and take what it prints: an argument list, never a shell.
+Run a program, and take what it prints: an argument list, never a shell.
+
+output_of() runs it to its end; a Partner is kept, and answers each question with a line.
 
 It has a session of its own; when its time is over, it and all in its process group are
 killed. The agent's own environment, and what secrets it may hold, is not passed on.
@@ -10,6 +12,7 @@ import selectors
 import signal
 import subprocess
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -78,8 +81,7 @@ def output_of(run: Run, timeout: float) -> bytes:
     except OSError as e:
         raise ProgramError(f"it cannot be followed: {e}") from e
     finally:
-        if process.returncode is None:
-            _end_group(process)
+        _end(process)
     if said.too_much:
         raise ProgramError(f"it printed more than {run.limit} bytes; killed")
     if not ended:
@@ -91,11 +93,66 @@ def output_of(run: Run, timeout: float) -> bytes:
     return bytes(said.output)
 
 
-def _started(run: Run) -> subprocess.Popen[bytes]:
+class _EndedError(ProgramError):
+    """It has exited instead of answering."""
+
+
+class Partner:
+    """
+    A program that is kept running: it prints a line for each line that it is given.
+
+    It is started at the first question, and anew after any failure or end. It must end by
+    itself when its standard input does, and when it is not asked for a while.
+    """
+
+    def __init__(self) -> None:
+        self._running: list[subprocess.Popen[bytes]] = []
+        weakref.finalize(self, _end_all, self._running)
+
+    def ask(self, run: Run, timeout: float) -> bytes:
+        """Return its next line, however long it runs already. Raises ProgramError if none comes."""
+        end = time.monotonic() + timeout
+        while True:
+            kept = bool(self._running)
+            if not kept:
+                self._running.append(_started(run, stdin=subprocess.PIPE))
+            try:
+                return _answer(self._running[0], run, end, timeout)
+            except _EndedError as e:
+                _end_all(self._running)
+                if not kept:  # one that was kept may end between two questions
+                    raise ProgramError(str(e)) from e
+            except (ProgramError, OSError) as e:
+                _end_all(self._running)
+                raise ProgramError(str(e)) from e
+
+
+def _answer(process: subprocess.Popen[bytes], run: Run, end: float, timeout: float) -> bytes:
+    assert process.stdin is not None
+    said = _Said(run.limit)
+    with suppress(BrokenPipeError):  # its end is seen below, with its last words
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+    if not said.follow(process, end, line=True):
+        if said.too_much:
+            raise ProgramError(f"it printed more than {run.limit} bytes; killed")
+        why = f"no answer within {timeout:g} s; killed, with all it had started"
+        raise ProgramError(why + said.last_words())
+    if not said.output.endswith(b"\n"):
+        raise _EndedError(_ending(process.wait()) + said.last_words())
+    return bytes(said.output)
+
+
+def _end_all(running: list[subprocess.Popen[bytes]]) -> None:
+    while running:
+        _end(running.pop())
+
+
+def _started(run: Run, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(  # noqa: S603 - the operator's own list of arguments
             run.command,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=run.environment,
@@ -123,14 +180,14 @@ class _Said:
         lines = self.errors.decode(errors="replace").strip().splitlines()
         return f": {lines[-1][-LINE:]}" if lines else ""
 
-    def follow(self, process: subprocess.Popen[bytes], end: float) -> bool:
-        """Read until the program exits or *end* has come; return whether it has exited."""
+    def follow(self, process: subprocess.Popen[bytes], end: float, *, line: bool = False) -> bool:
+        """Read until it exits, has ended a *line*, or *end* has come; False: only that."""
         assert process.stdout is not None
         assert process.stderr is not None
         exit_seen = os.pidfd_open(process.pid)
         takers = {process.stdout: self._take_output, process.stderr: self._take_errors}
         try:
-            with selectors.DefaultSelector() as selector, process.stdout, process.stderr:
+            with selectors.DefaultSelector() as selector:
                 selector.register(exit_seen, selectors.EVENT_READ)
                 for pipe in takers:
                     os.set_blocking(pipe.fileno(), False)
@@ -140,6 +197,8 @@ class _Said:
                     for pipe, take in takers.items():
                         if pipe in ready and not take(pipe):
                             selector.unregister(pipe)
+                    if line and self.output.endswith(b"\n"):
+                        return True
                     if exit_seen in ready:
                         self._take_rest(process.stdout, process.stderr)
                         process.wait()
@@ -167,13 +226,18 @@ class _Said:
                 pass
 
 
-def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """Kill the program and all in its process group; it is not reaped yet, so its id is its own."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(AFTER_KILL)
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill it and all in its process group, unless it has ended; close what leads to it."""
+    if process.returncode is None:  # not reaped yet, so its id is its own
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(AFTER_KILL)
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            with suppress(OSError):
+                pipe.close()
 
 
 def _ending(status: int) -> str:
-    return f"exit status {status}" if status > 0 else f"killed by signal {-status}"
+    return f"exit status {status}" if status >= 0 else f"killed by signal {-status}"

@@ -1,0 +1,161 @@
+"""
+What a Celery worker has in hand, by its own word: active, prefetched and scheduled tasks.
+
+The question is asked by the app's own Python, with the app's own settings, in a child process:
+so the agent needs no Celery, no broker's client and no secret of the app, and a broker that
+hangs is a process that is killed.
+https://docs.celeryq.dev/en/stable/userguide/workers.html#inspecting-workers
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from deregister_agent.errors import AgentError, ProbeError
+from deregister_agent.model import Instance, Reading
+from deregister_agent.options import BackendOptions, Secret, Timeout
+from deregister_agent.ports import IdleProbe
+from deregister_agent.program import Partner, Run, environment
+from deregister_agent.reads import Doubt, Starts, Turn
+
+LIMIT = 262_144  # bytes: two numbers for each kind of task that the worker has ever begun
+Place = Literal["active", "reserved", "scheduled"]
+
+# A task goes from scheduled to reserved to active: asked in that order, none slips through
+# between two questions. The counters come first, so a task that comes later changes the next
+# ones. What the app prints when it is imported goes to standard error. It ends when nobody has
+# asked for a minute, and after ten, since the app's code may have been replaced.
+QUESTION = """
+import json, os, signal, sys, time
+out = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
+sys.path.insert(0, os.getcwd())
+signal.alarm(60)
+from celery.app.utils import find_app
+name, worker, within = sys.argv[1:]
+inspect = find_app(name).control.inspect(destination=[worker], timeout=float(within))
+end = time.monotonic() + 600
+while time.monotonic() < end and sys.stdin.readline():
+    signal.alarm(60)
+    told = {}
+    for what in ("stats", "scheduled", "reserved", "active"):
+        answer = getattr(inspect, what)()
+        if answer is None:
+            break
+        if what == "stats":
+            answer = {n: {"total": a.get("total"), "pid": a.get("pid")} for n, a in answer.items()}
+        else:
+            answer = {n: len(a) if isinstance(a, list) else a for n, a in answer.items()}
+        told[what] = answer
+    print(json.dumps(told), file=out, flush=True)
+"""
+
+
+class Options(BackendOptions):
+    """One worker of a Celery app."""
+
+    app: Annotated[str, Field(min_length=1)]
+    """The app, as after ``celery -A``."""
+    worker: Annotated[str, Field(min_length=1)]
+    """The worker's name, as ``celery status`` shows it: ``celery@web-1``."""
+    python: Annotated[tuple[str, ...], Field(min_length=1)]
+    """The Python that runs the app, with arguments if need be: the one of its virtual
+    environment."""
+    counts: Annotated[tuple[Place, ...], Field(min_length=1)] = ("active", "reserved", "scheduled")
+    """Which tasks are in hand. Reserved ones were prefetched and have not begun; scheduled ones
+    wait for their time."""
+    folder: Path | None = None
+    """The directory in which the app can be imported; the agent's own, unless it is given."""
+    env: dict[str, str | Secret] = Field(default_factory=dict)
+    """Environment variables that the app's settings need: a text, or a table that says where a
+    secret is."""
+    reply_timeout: Timeout = 1.0
+    """How long the worker may take for each of its four replies, in seconds."""
+    timeout: Timeout = 10.0
+    """The limit of one read, in seconds, the start of Python and the import of the app
+    included."""
+
+
+class CeleryProbe(IdleProbe):
+    """Asks one worker through its broker; no reply is no answer, and never zero."""
+
+    def __init__(self, options: Options, instance: Instance) -> None:
+        self.name = options.label
+        self._options, self._instance = options, instance
+        self._starts, self._turn, self._partner = Starts(0), Turn(), Partner()
+
+    def read(self, wait: float) -> Reading:
+        """Tell what the worker says. Raises ProbeError unless it answers each question."""
+        del wait
+        try:
+            with self._turn.taken(self._options.timeout) as left:
+                return self._reading(_document(self._partner.ask(self._run(), left)))
+        except (AgentError, Doubt) as e:
+            doing = f"tell what {self._options.worker} has in hand"
+            raise ProbeError(self.name, doing, e) from e
+
+    def _run(self) -> Run:
+        options = self._options
+        arguments = (options.app, options.worker, str(options.reply_timeout))
+        return Run(
+            (*options.python, "-c", QUESTION, *arguments),
+            environment(self._instance, options.env),
+            options.folder,
+            LIMIT,
+        )
+
+    def _reading(self, told: Mapping[str, Any]) -> Reading:
+        stats = self._answer(told, "stats")
+        total, pid = (stats.get("total"), stats.get("pid")) if isinstance(stats, dict) else (0, 0)
+        if not isinstance(total, dict) or not pid:
+            raise Doubt(f"its stats are {_shown(stats)}, without total and pid")
+        places: tuple[Place, ...] = ("scheduled", "reserved", "active")
+        counts = {place: _count(self._answer(told, place), place) for place in places}
+        in_flight = {"tasks": counts["active"]} if "active" in self._options.counts else {}
+        for place in ("reserved", "scheduled"):
+            if place in self._options.counts:
+                in_flight[place] = counts[place]
+        started = self._starts.count(sum(_count(n, "total") for n in total.values()))
+        return Reading(in_flight, started, str(pid))
+
+    def _answer(self, told: Mapping[str, Any], what: str) -> Any:
+        answers = told.get(what)
+        if not isinstance(answers, dict) or not answers:
+            raise Doubt(
+                f"it did not reply to {what} within {self._options.reply_timeout:g} s: "
+                "it is gone, cut off from the broker, or too busy to answer"
+            )
+        if list(answers) != [self._options.worker]:
+            raise Doubt(f"the reply to {what} comes from {', '.join(answers)}")
+        return answers[self._options.worker]
+
+
+def _document(output: bytes) -> Mapping[str, Any]:
+    try:
+        told = json.loads(output)
+    except (ValueError, RecursionError) as e:
+        raise Doubt(
+            f"the app's Python printed no JSON: {_shown(output[:60].decode('ascii', 'replace'))}"
+        ) from e
+    if not isinstance(told, dict):
+        raise Doubt(f"the app's Python printed {_shown(told)}")
+    return told
+
+
+def _count(value: Any, what: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise Doubt(f"{what} is {_shown(value)}, not a whole number of at least 0")
+    return value
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."  # noqa: PLR2004 - enough to recognise it
+
+
+def build(options: Options, instance: Instance) -> CeleryProbe:
+    """Return the probe of one worker."""
+    return CeleryProbe(options, instance)

@@ -1,0 +1,51 @@
+"""A Celery app for tests, whose tasks wait until a file is there, and a worker of it."""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+from celery import Celery  # type: ignore[import-untyped]
+
+from tests.servers.child import Child
+from tests.servers.redis import Redis
+
+print("an app may print what it likes")
+BROKER = os.environ.get("SHOP_BROKER", "")
+app = Celery("shop", broker=BROKER)
+app.conf.update(worker_prefetch_multiplier=1, broker_connection_retry_on_startup=True)
+
+
+@app.task(name="shop.pack")  # type: ignore[untyped-decorator]
+def pack(until: str) -> None:
+    """Work until that file is there."""
+    while not Path(until).exists():
+        time.sleep(0.01)
+
+
+class Worker(Child):
+    """One worker with *slots* threads; it works in *folder*, for a broker of its own."""
+
+    def __init__(self, folder: Path, redis: Redis, *, slots: int = 4, name: str = "w@here") -> None:
+        self.folder = folder
+        self.environment = {"SHOP_BROKER": f"{redis.url}/0"}
+        self.name = name
+        self._sent = 0
+        command = [sys.executable, "-m", "celery", "-A", "tests.celery_shop", "worker"]
+        options = ["-P", "threads", "-c", str(slots), "-n", name, "-l", "INFO"]
+        quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+        super().__init__(
+            [*command, *options, *quiet],
+            folder / f"{name}.log",
+            environment=self.environment,
+            folder=Path(__file__).parents[1],
+        )
+        self.wait_ready(lambda: " ready." in self.tail(), limit=60)
+
+    def send(self, **how: float) -> Path:
+        """Send a task, and return the file that ends it."""
+        self._sent += 1
+        until = self.folder / f"{self.name}-{self._sent}"
+        with Celery("client", broker=self.environment["SHOP_BROKER"]) as client:
+            client.send_task("shop.pack", [str(until)], **how)
+        return until
