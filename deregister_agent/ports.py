@@ -25,6 +25,8 @@ class Registry(Protocol):
     Every method may be called again after any failure, and raises RegistryError
     rather than guess. A registry does not retry, sleep, log, keep state between
     calls, or return a value that stands for failure: the loop does the retrying.
+    One that has to answer others (a health check) may run a listener from its first
+    call on, and count its answers: what a restart loses may only cost time.
 
     Inherit from this class explicitly; the three methods at the end have an
     answer for registries that cannot do better.
