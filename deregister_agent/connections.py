@@ -46,7 +46,8 @@ class Follower:
     Follows connections from look to look, each by its cookie.
 
     A connection met for the first time has an unknown past, and is unknown until it has
-    been followed for ``still`` seconds. So is one that a look has passed over.
+    been followed for ``still`` seconds. So is one that a look has passed over. One that
+    carries MPTCP is never idle: what waits in its queues does not show in those of TCP.
     """
 
     def __init__(self, still: float) -> None:
@@ -77,7 +78,8 @@ class Follower:
             if loaded or past.owes:
                 said.append(Activity.BUSY)
             else:
-                idle = asked - past.still_since >= self._still
+                still = asked - past.still_since >= self._still
+                idle = still and not one.info.multipath
                 said.append(Activity.IDLE if idle else Activity.UNKNOWN)
         self._past = after
         return said

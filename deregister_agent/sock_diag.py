@@ -21,7 +21,7 @@ _SOCK_DIAG_BY_FAMILY = 20
 _NLM_F_REQUEST_DUMP = 0x1 | 0x300
 _NLM_F_DUMP_INTR = 0x10
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
-_INET_DIAG_INFO = 2
+_INET_DIAG_INFO, _INET_DIAG_ULP_INFO = 2, 19
 _BUFFER = 65536  # the kernel fills at most 32 KiB at a time
 
 # struct nlmsghdr: length, type, flags, sequence, port id
@@ -36,10 +36,14 @@ _NO_COOKIE = 0xFFFFFFFF
 # expires, rqueue, wqueue, uid, inode
 _MESSAGE = struct.Struct("=BBxxHH16s16s4xQ4xII4xI")
 _ATTRIBUTE = struct.Struct("=HH")  # struct nlattr: length, type
+# the name of what lies above TCP is the first attribute inside (tcp_diag_put_ulp)
+_ULP_NAME, _MPTCP = slice(8, 14), b"mptcp\0"
 # struct tcp_info (linux/tcp.h) up to tcpi_bytes_retrans, which Linux has since 4.19:
 # unacked at 24, last_data_sent 44, last_data_recv 52, bytes_acked 120,
 # bytes_received 128, notsent_bytes 144, bytes_sent 200, bytes_retrans 208
 _TCP_INFO = struct.Struct("=24xI16xI4xI64xQQ8xI52xQQ")
+_LEAST_INFO = _ATTRIBUTE.size + _TCP_INFO.size
+_attribute = _ATTRIBUTE.unpack_from  # looked up once: it is called 100,000 times in a read
 
 
 class TcpInfo(NamedTuple):
@@ -53,6 +57,7 @@ class TcpInfo(NamedTuple):
     notsent: int
     bytes_sent: int  # those sent once more included
     bytes_retrans: int  # how many of them were sent once more
+    multipath: bool = False  # carries MPTCP, which has queues of its own that do not show here
 
 
 class Row(NamedTuple):
@@ -142,10 +147,13 @@ def _row(body: memoryview) -> Row:
 
 def _info(body: memoryview) -> TcpInfo | None:
     """Return what the attributes behind the message say; None if they do not, or not all of it."""
-    at, end = _MESSAGE.size, len(body)
-    while at + _ATTRIBUTE.size <= end:
-        length, kind = _ATTRIBUTE.unpack_from(body, at)
-        if kind == _INET_DIAG_INFO and length >= _ATTRIBUTE.size + _TCP_INFO.size:
-            return TcpInfo(*_TCP_INFO.unpack_from(body, at + _ATTRIBUTE.size))
+    info, multipath = None, False
+    at, last = _MESSAGE.size, len(body) - _ATTRIBUTE.size
+    while at <= last:
+        length, kind = _attribute(body, at)
+        if kind == _INET_DIAG_INFO and length >= _LEAST_INFO:
+            info = _TCP_INFO.unpack_from(body, at + _ATTRIBUTE.size)
+        elif kind == _INET_DIAG_ULP_INFO:
+            multipath = body[at : at + length][_ULP_NAME] == _MPTCP
         at += max(_ATTRIBUTE.size, (length + 3) & ~3)
-    return None
+    return TcpInfo._make((*info, multipath)) if info else None

@@ -196,6 +196,7 @@ class Row:
             after = after.replace("idle", "**idle, which is wrong**")
         else:
             after = after.replace("busy", "busy, needlessly")
+            after = after.replace("unknown", "unknown, needlessly")
         return f"| {name} | {'yes' if self.owes else 'no'} | {self.at_once} | {after} |"
 
 
@@ -223,6 +224,9 @@ ROWS = {
     ),
     "TLS 1.3 without session tickets, after the handshake": Row(
         handshake_ended_by_client, False, "busy", "busy", ("TLS 1.3 without tickets",)
+    ),
+    "multipath TCP (MPTCP), kept alive after an answer": Row(
+        kept, False, "unknown", "unknown", ("MPTCP",)
     ),
     "WebSocket, after the handshake": Row(upgraded, False, "unknown", "idle", ("hypercorn",)),
     "WebSocket, a message answered": Row(echoed, False, "unknown", "idle", ("hypercorn",)),

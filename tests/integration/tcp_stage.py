@@ -105,8 +105,11 @@ class HandClock:
 class Stage:
     """A server, the probe of its port, and the clock by which the probe measures."""
 
-    def __init__(self, stack: ExitStack, code: str, *arguments: str) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
+    def __init__(self, stack: ExitStack, code: str, *arguments: str, protocol: int = 0) -> None:
+        self._protocol = protocol
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM, protocol) as listener:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen()
             self.port: int = listener.getsockname()[1]
             child = subprocess.Popen(
                 [sys.executable, "-c", code, str(listener.fileno()), *arguments],
@@ -155,9 +158,10 @@ class Stage:
 
     def connect_plain(self) -> socket.socket:
         """Open a connection that is closed at the end of the test."""
-        return self._stack.enter_context(
-            socket.create_connection(("127.0.0.1", self.port), timeout=20)
-        )
+        one = socket.socket(socket.AF_INET, socket.SOCK_STREAM, self._protocol)
+        self._stack.enter_context(one).settimeout(20)
+        one.connect(("127.0.0.1", self.port))
+        return one
 
     def connect(self) -> "Client":
         """Open a connection for a client, with TLS where the server speaks it."""

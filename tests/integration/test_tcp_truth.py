@@ -37,6 +37,11 @@ def stack() -> Iterator[ExitStack]:
 def staged(stack: ExitStack, server: str, certificates: Path) -> Stage:
     if server == "http.server":
         return Stage(stack, PLAIN)
+    if server == "MPTCP":
+        try:
+            return Stage(stack, PLAIN, protocol=262)  # IPPROTO_MPTCP (linux/in.h)
+        except OSError:
+            pytest.skip("no MPTCP here")
     if server == "hypercorn":
         return Stage(stack, ASGI)
     stage = Stage(stack, PLAIN, str(certificates), "0" if "without" in server else "2")

@@ -20,7 +20,7 @@ BUSY, UNKNOWN, IDLE = Activity
 
 def info(received: int = 0, sent: int = 0, **more: int) -> TcpInfo:
     """Return counts of a connection on which the app has sent last, unless *more* says else."""
-    counts = {
+    counts: dict[str, Any] = {
         "unacked": 0,
         "last_data_sent": 500,
         "last_data_recv": 600,
@@ -62,6 +62,10 @@ HISTORIES: dict[str, list[tuple[float, TcpInfo, Activity]]] = {
     "the client's handshake bytes alone are no request": [
         (0, info(0, 0, **LATE), UNKNOWN),
         (STILL, info(0, 0, **LATE), IDLE),
+    ],
+    "MPTCP is never idle": [
+        (0, info(100, 200, multipath=True), UNKNOWN),
+        (1000, info(100, 200, multipath=True), UNKNOWN),
     ],
     "answered": [(0, info(100, 0), BUSY), (1, ANSWERED, UNKNOWN), (STILL, ANSWERED, IDLE)],
     "received last, by the kernel's clock": [

@@ -176,6 +176,25 @@ class TestTable:
         server.listen()
         assert [s.inode for s in listeners(server.getsockname()[1])] == [inode(server)]
 
+    def test_multipath_is_told(self, opened: ExitStack, source: str) -> None:
+        """A connection that carries MPTCP is told from one that fell back to plain TCP."""
+        if source == "procfs":
+            pytest.skip("the files do not tell")
+        try:
+            server = opened.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM, MPTCP))
+        except OSError:
+            pytest.skip("no MPTCP here")
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        told = {}
+        for protocol in (MPTCP, socket.IPPROTO_TCP):
+            client = socket.socket(socket.AF_INET, socket.SOCK_STREAM, protocol)
+            opened.enter_context(client).connect(server.getsockname())
+            opened.enter_context(server.accept()[0])
+            told[client.getsockname()[1]] = protocol == MPTCP
+        found = connections(server.getsockname()[1], with_info=True)
+        assert {s.peer_port: s.info and s.info.multipath for s in found} == told
+
     def test_many(self, opened: ExitStack) -> None:
         """More than one message of the kernel's is read to its end."""
         server = opened.enter_context(socket.create_server(("127.0.0.1", 0), backlog=1000))
