@@ -177,6 +177,17 @@ def test_a_watch_knows_whom_it_concerns(orders: Orders) -> None:
             assert cursor == str(node.revision())
 
 
+def test_a_watch_tells_of_what_was_before_it(orders: Orders) -> None:
+    """Nothing is missed between two watches: the very next change counts."""
+    one = orders.registry()
+    cursor = one.watch(None, LONG)
+    orders.register()
+    after = one.watch(cursor, LONG)
+    assert after == str(orders.node.revision())
+    orders.node.delete(orders.key())
+    assert one.watch(after, LONG) == str(orders.node.revision())
+
+
 def test_a_watch_outlives_a_compaction(orders: Orders) -> None:
     """What was compacted away may have concerned: it returns at once, and can go on from there."""
     one, node = orders.registry(), orders.node
