@@ -268,6 +268,17 @@ class TestInfo:
             info = sock_diag._info(memoryview(other + attribute(4 + size, 2) + bytes(size)))
             assert (info is not None) is told, size
         assert sock_diag._info(memoryview(message)) is None
+        assert sock_diag._info(memoryview(message + bytes(8))) is None
+
+    @pytest.mark.parametrize(("name", "multipath"), [("mptcp", True), ("tls", False)])
+    def test_what_lies_above(self, name: str, multipath: bool) -> None:
+        """Of what may lie above TCP only MPTCP is told: TLS in the kernel hides no queues."""
+        text, attribute = name.encode() + b"\0", sock_diag._ATTRIBUTE.pack
+        message = bytes(sock_diag._MESSAGE.size) + attribute(4 + 216, 2) + bytes(216)
+        above = attribute(8 + len(text), 19) + attribute(4 + len(text), 1) + text
+        info = sock_diag._info(memoryview(message + above))
+        assert info
+        assert info.multipath is multipath
 
 
 class TestUnreadable:
