@@ -88,8 +88,10 @@ class HealthListener:
         elif method not in {b"GET", b"HEAD"}:
             reply = Reply(405, body=b"use GET\n")
         else:
-            source = writer.get_extra_info("peername")[0]
-            reply = await self._loop.run_in_executor(self._threads, self._decide, source)
+            peer = writer.get_extra_info("peername")
+            if peer is None:
+                raise ConnectionResetError("whoever asked has gone already")
+            reply = await self._loop.run_in_executor(self._threads, self._decide, peer[0])
         try:
             writer.transport.set_write_buffer_limits(0)  # so that drain() waits for all of it
             writer.write(_encoded(reply, bodiless=method == b"HEAD"))

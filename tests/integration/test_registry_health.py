@@ -150,6 +150,15 @@ def test_nobody_polls(stage: Stage) -> None:
     assert not again.lists()
 
 
+def test_nobody_has_seen_it_come_back(stage: Stage) -> None:
+    """Restored without anybody who polls is not restored, as far as anybody knows."""
+    one = stage.registry(every=0.2, timeout=0.6)
+    stage.marker.write_text(OURS)
+    with pytest.raises(RegistryError, match="cannot restore orders-1: nobody polls"):
+        one.restore(None)
+    assert stage.ask()[0] == 200
+
+
 def test_a_balancer_that_is_gone(stage: Stage) -> None:
     """It is waited for while it may still be there, and then no longer."""
     one = stage.registry(every=0.3, timeout=10.0)
