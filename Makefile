@@ -35,9 +35,13 @@ unit: $(VENV)/test  ## what needs no server
 simulation: $(VENV)/test  ## 100,000 seeds
 	$(BIN)/python -m tests.simulation --seeds 100000
 
-bench: servers
+bench: servers  ## the figures, each against its goal
 	$(BIN)/python -m bench.latency
 	$(BIN)/python -m bench.footprint
+	$(BIN)/python -m bench.app_cost
+	$(BIN)/python -m bench.socket_table
+	$(BIN)/python -m bench.nginx_edit
+	$(BIN)/python -m bench.rolling_deploy
 
 clean:
 	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

@@ -4,7 +4,6 @@ import logging
 import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 
 from deregister_agent.calls import Threads
 from deregister_agent.clock import Clock

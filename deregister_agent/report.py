@@ -3,12 +3,15 @@
 from typing import TYPE_CHECKING, Any
 
 from deregister_agent.blocking import blocking
-from deregister_agent.model import UNFINISHED, Drain
+from deregister_agent.model import UNFINISHED, Drain, Phase
 from deregister_agent.records import iso
 from deregister_agent.views import ProbeView, RegistryView
 
 if TYPE_CHECKING:
     from deregister_agent.loop import InstanceLoop
+
+_OUT = UNFINISHED - {Phase.WITHDRAWING} | {Phase.DRAINED, Phase.EXPIRED}
+"""The phases in which each registry has been asked to withdraw, and has given its snapshot."""
 
 
 def report(loop: "InstanceLoop") -> dict[str, Any]:
@@ -60,11 +63,16 @@ def _drain(drain: Drain) -> dict[str, Any]:
 
 
 def _notes(loop: "InstanceLoop") -> list[str]:
-    return [
-        note
-        for view in loop.registries
-        for note in view.registry.notes(loop.journal.snapshot(loop.instance.name, view.name))
-    ]
+    notes: list[str] = []
+    for view in loop.registries:
+        snapshot = loop.journal.snapshot(loop.instance.name, view.name)
+        notes += view.registry.notes(snapshot)
+        if snapshot is None and loop.drain.phase in _OUT:
+            notes.append(
+                f"{view.name} did not know {loop.instance.name} when the drain began: if it should "
+                "have, its options look for the wrong name or address, and it may still be listed"
+            )
+    return notes
 
 
 def _registry(view: RegistryView, offset: float) -> dict[str, Any]:

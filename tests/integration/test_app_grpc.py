@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -78,7 +78,8 @@ class Running:
 def running() -> Iterator[Running]:
     """Run the service on a free port."""
     work, shop = Work(), Shop()
-    server = grpc.server(ThreadPoolExecutor(8), interceptors=[work.grpc()])
+    counting = cast("grpc.ServerInterceptor", work.grpc())  # it knows no grpc itself
+    server = grpc.server(ThreadPoolExecutor(8), interceptors=[counting])
     for name in ("Shop", "grpc.health.v1.Health"):
         service = grpc.method_handlers_generic_handler(name, shop.methods())
         server.add_generic_rpc_handlers((service,))

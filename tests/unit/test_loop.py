@@ -465,3 +465,12 @@ def test_a_withdraw_that_is_overtaken_on_its_way_is_not_made(make: Make) -> None
     bench.stop()
     bench.until(Phase.SERVING)
     assert "withdraw" not in registry.did
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_registry_that_never_knew_the_instance_is_told_of(make: Make, *, known: bool) -> None:
+    """Not listed from the start may be a misspelt name: the drain goes on, and status says so."""
+    bench = make()
+    bench.registries[0].listed = known
+    notes = drained(bench).loop.report()["notes"]
+    assert ("did not know" not in str(notes)) is known
