@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from dataclasses import replace as replace_field
 from pathlib import Path
 
 from bench.alternatives import Way
@@ -45,12 +46,18 @@ def read_ledger(path: Path) -> list[Entry]:
 
 @dataclass(frozen=True, slots=True)
 class Took:
-    """How one process was taken away; *idle* is when it had nothing in hand, or would have had."""
+    """
+    How one process was taken away.
+
+    *idle* is when it had nothing in hand, or would have had; *clear* when the proxy had
+    nothing in hand of what it had taken on before: its old workers end only then.
+    """
 
     name: str
     began: float
     ended: float
     idle: float
+    clear: float
     in_hand: Sequence[tuple[float, int]]
 
     @property
@@ -68,6 +75,11 @@ class Took:
         """How much longer than the ideal it took; below zero, it was cut short."""
         return self.seconds - self.ideal
 
+    @property
+    def beyond_proxy(self) -> float:
+        """How much longer it took than process and proxy together still needed."""
+        return self.seconds - max(0.0, max(self.idle, self.clear) - self.began)
+
 
 def took(name: str, began: float, ended: float, ledger: Path) -> Took:
     """Sum up one replacement from the ledger of the process that was taken away."""
@@ -79,7 +91,7 @@ def took(name: str, began: float, ended: float, ledger: Path) -> Took:
         count += step
         if at >= began - TAIL:
             curve.append((at, count))
-    return Took(name, began, ended, idle, curve)
+    return Took(name, began, ended, idle, idle, curve)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +188,7 @@ def judge(here: Stack, way: Way, began: float, replaced: list[Took], load: Load)
         way,
         began,
         sent,
-        replaced,
+        [_with_proxy(one, sent) for one in replaced] if way.front == "Nginx" else replaced,
         len(accepted),
         counter,
         dict(causes),
@@ -184,3 +196,9 @@ def judge(here: Stack, way: Way, began: float, replaced: list[Took], load: Load)
         sum(times - 1 for times in done.values()),
         load.pool.retried,
     )
+
+
+def _with_proxy(one: Took, sent: Sequence[Sent]) -> Took:
+    """Note when the last request was over that the proxy had taken on before it was told."""
+    open_then = [each.ended for each in sent if each.at <= one.began <= each.ended]
+    return replace_field(one, clear=max(open_then, default=one.began))

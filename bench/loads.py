@@ -68,6 +68,7 @@ class Sent:
     seconds: float
     target: str = ""
     lost: str = PENDING
+    ended: float = 0.0
 
 
 def everything(number: int) -> Kind:
@@ -150,6 +151,7 @@ class Load:
         one.target = self._chance.choice(self._targets)
         order = Order(one.work, one.target, seconds, self.pool)
         one.lost = await _cause(kind.request(order))
+        one.ended = time.monotonic()
 
 
 async def _cause(request: Awaitable[None]) -> str:

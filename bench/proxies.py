@@ -61,7 +61,8 @@ class ByNginx:
 
     def reload(self) -> None:
         """Ask for a reload, and do not look whether it is done."""
-        subprocess.run(self.server.command("-s", "reload"), check=True, timeout=30)
+        command = self.server.command("-s", "reload")
+        subprocess.run(command, check=True, capture_output=True, timeout=30)
 
     def table(self, name: str) -> str:
         """Return a registry that edits the same file, and finds the server by its port."""

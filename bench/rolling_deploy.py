@@ -57,11 +57,20 @@ def line(result: Result) -> str:
     causes = ", ".join(f"{count} {cause}" for cause, count in sorted(result.lost.items()))
     causes += f"; {result.done_twice} done twice" if result.done_twice else ""
     ideal = result.seconds - sum(over) / len(over)
+    notes = [causes, *result.notes, *_proxy_note(result)]
     return (
         f"{way.what:48} {way.front:8} {len(result.sent):6} {result.lost_in_all:5} "
         f"{result.seconds:10.1f} {ideal:6.1f} {sum(over) / len(over):18.2f}, {max(over):6.2f}"
-        f"  {'; '.join([causes, *result.notes]).strip('; ')}"
+        f"  {'; '.join(note for note in notes if note)}"
     )
+
+
+def _proxy_note(result: Result) -> list[str]:
+    """Say what is left of the overhead when old workers of Nginx count as work in hand."""
+    if result.way.front != "Nginx" or not result.way.ours or not result.replaced:
+        return []
+    worst = max(one.beyond_proxy for one in result.replaced)
+    return [f"at worst {worst:.2f} beyond what its old workers still had in hand"]
 
 
 def summary(name: str, result: Result) -> dict[str, Any]:
@@ -79,6 +88,7 @@ def summary(name: str, result: Result) -> dict[str, Any]:
         "retried_on_kept_connections": result.retried,
         "seconds": [round(one.seconds, 3) for one in result.replaced],
         "overhead": [round(one, 3) for one in result.overheads],
+        "overhead_beyond_proxy": [round(one.beyond_proxy, 3) for one in result.replaced],
         "overhead_goal": SETTLE[result.way.front] + QUIET + 0.1 if result.way.ours else None,
         "notes": list(result.notes),
     }

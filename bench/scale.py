@@ -12,12 +12,15 @@ from bench.proxies import accepts
 from bench.stack import ROOT, Agent
 from bench.table import Row
 from deregister_agent.client import path_of
+from deregister_agent.fetch import Fetcher
 from tests.servers.child import Child, free_ports, wait_until
 from tests.servers.consul import Consul, consul
+from tests.servers.etcd import Etcd, etcd
 
 SIZES = (25, 50, 100, 200)
 QUIET = 0.5
-IDLE = 20.0  # seconds for which the load of agents with nothing to do is measured
+SETTLED = 5.0  # seconds for the agent's first looks
+WATCHED = 10.0  # seconds for which a steady load is measured
 LIMIT = 120.0
 TICK = 100  # clock ticks a second in /proc/PID/stat (man 2 sysconf, _SC_CLK_TCK on Linux)
 
@@ -47,6 +50,8 @@ mark = "/process/mark"
 
 Tables = Callable[[Path, Sequence[int]], list[str]]
 """List the apps in a registry; return each instance's table."""
+Count = Callable[[], int]
+"""Return how many requests a registry has had."""
 
 
 def in_a_file(folder: Path, ports: Sequence[int]) -> list[str]:
@@ -67,6 +72,19 @@ def in_consul(server: Consul) -> Tables:
         wait_until(lambda: len(server.entries("many")) == len(ports), "all are there", limit=LIMIT)
         table = '[[instance.registry]]\nkind = "consul"\nurl = "{}"\nservice_id = "many-{}"\n'
         return [table.format(server.url, number) for number in range(len(ports))]
+
+    return register
+
+
+def in_etcd(server: Etcd) -> Tables:
+    """Return what writes a key for each into one etcd."""
+
+    def register(folder: Path, ports: Sequence[int]) -> list[str]:
+        del folder
+        for number, port in enumerate(ports):
+            server.put(f"/many/{number}", f"127.0.0.1:{port}")
+        table = '[[instance.registry]]\nkind = "etcd"\nendpoints = ["{}"]\nkey = "/many/{}"\n'
+        return [f'{table.format(server.url, n)}prefix = "/many/"\n' for n in range(len(ports))]
 
     return register
 
@@ -118,33 +136,31 @@ def cpu(agent: Agent) -> float:
     return (int(fields[11]) + int(fields[12])) / TICK
 
 
-class Asked:
-    """How many requests Consul has answered, by its own metrics: sums over 10 seconds each."""
-
-    def __init__(self, server: Consul) -> None:
-        self._server = server
-        self._seen: dict[str, float] = {}
-
-    def look(self) -> float:
-        """Take the last full interval in; return the sum since the beginning. Call it often."""
-        metrics = self._server.ok("GET", "/v1/agent/metrics")
-        names = ("consul.http.", "consul.api.http")
-        samples = [s for s in metrics["Samples"] if s["Name"].startswith(names)]
-        ours = [s for s in samples if not _is_own(json.dumps([s["Name"], s.get("Labels")]))]
-        self._seen[metrics["Timestamp"]] = sum(s["Count"] for s in ours)
-        return sum(self._seen.values())
-
-    def during(self, seconds: float) -> float:
-        """Return how many came in the intervals of these seconds."""
-        before, end = self.look(), time.monotonic() + seconds
-        while time.monotonic() < end:
-            time.sleep(2.0)
-            self.look()
-        return self.look() - before
+def asked_of_consul(server: Consul) -> Count:
+    """Let Consul log each request; return what counts them."""
+    settings = server.folder / "consul.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"log_level": "debug"}))
+    server.ok("PUT", "/v1/agent/reload")
+    return lambda: server.log.read_bytes().count(b"Request finished")
 
 
-def _is_own(name: str) -> bool:
-    return "agent.metrics" in name or "agent_metrics" in name
+def asked_of_etcd(server: Etcd) -> Count:
+    """Return what counts the calls that etcd says have come."""
+    api = Fetcher(server.url, timeout=10.0)
+
+    def count() -> int:
+        lines = api.call("GET", "/metrics").text.splitlines()
+        calls = [line for line in lines if line.startswith("grpc_server_started_total")]
+        return int(sum(float(line.rpartition(" ")[2]) for line in calls))
+
+    return count
+
+
+def rate(count: Count, seconds: float) -> float:
+    """Return how many more there are in a second, over so many seconds."""
+    before, began = count(), time.monotonic()
+    time.sleep(seconds)
+    return (count() - before) / (time.monotonic() - began)
 
 
 def growth() -> list[Row]:
@@ -158,21 +174,26 @@ def growth() -> list[Row]:
         rows.append(Row(f"{count} at once in one agent, file: until all are drained", seconds, "s"))
         rows.append(Row(f"{count} at once in one agent, file: CPU of the agent, each", used, "ms"))
     for count in SIZES:
-        rows += _on_consul(count)
+        with consul() as server:
+            rows += _on("Consul", count, in_consul(server), asked_of_consul(server))
+    for count in SIZES:
+        with etcd("3.5") as node:
+            rows += _on("etcd", count, in_etcd(node), asked_of_etcd(node))
     return rows
 
 
-def _on_consul(count: int) -> list[Row]:
-    with consul() as server, agent_of(count, in_consul(server)) as agent:
-        asked = Asked(server)
-        time.sleep(11.0)  # the interval in which all were registered and first read is over
-        idle = asked.during(IDLE) / IDLE
-        before = asked.look()
+def _on(what: str, count: int, tables: Tables, asked: Count) -> list[Row]:
+    """Measure one registry's load: with nothing to do, during the drains, and after them."""
+    with agent_of(count, tables) as agent:
+        time.sleep(SETTLED)
+        idle = rate(asked, WATCHED) / count
+        before = asked()
         seconds = drain_all(agent, count)
-        after = asked.during(11.0 + IDLE) + asked.look() - before
-        each = max(0.0, after - idle * (seconds + 11.0 + IDLE)) / count
+        each = (asked() - before) / count
+        held = rate(asked, WATCHED) / count
     return [
-        Row(f"{count} at once, one Consul: until all are drained", seconds, "s"),
-        Row(f"{count} at once, one Consul: requests for each drain", each, ""),
-        Row(f"{count} serving, one Consul: requests a second, each", idle / count, "/s"),
+        Row(f"{count} at once, one {what}: until all are drained", seconds, "s"),
+        Row(f"{count} at once, one {what}: requests for each drain", each, ""),
+        Row(f"{count} drained, one {what}: requests a second, each", held, "/s"),
+        Row(f"{count} serving, one {what}: requests a second, each", idle, "/s"),
     ]
