@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from bench.table import Row, report
+from deregister_agent.kernel.sockets import connections
 from deregister_agent.model import Instance
 from deregister_agent.probes.tcp import Options, build
-from deregister_agent.sockets import connections
 
 CONNECTIONS = 20_000
 GOAL = 150.0  # ms

@@ -14,9 +14,10 @@ from typing import Any, NoReturn
 
 import click
 
-from deregister_agent import client, commands
+from deregister_agent import client
 from deregister_agent.errors import AgentError, ConfigError, JournalError, Refused
-from deregister_agent.follow import ExitCode, Failed
+from deregister_agent.terminal import commands
+from deregister_agent.terminal.follow import ExitCode, Failed
 
 Body = Callable[..., int]
 
@@ -148,7 +149,7 @@ def drain(
     """Take NAME out of traffic. NAME may be left out when there is one instance only."""
     asked = {key: value for key, value in wish.items() if value}
     if standalone:
-        from deregister_agent import standalone as alone  # noqa: PLC0415 - loads a whole agent
+        from deregister_agent.terminal import standalone as alone  # noqa: PLC0415 - loads a whole agent
 
         return alone.drain(settings.config, name, asked, as_json=as_json)
     return commands.drain(settings.client(), name, asked, wait=wait, as_json=as_json)
@@ -170,7 +171,7 @@ def restore(
 ) -> ExitCode:
     """Put NAME back into traffic, or call a drain off."""
     if standalone:
-        from deregister_agent import standalone as alone  # noqa: PLC0415 - loads a whole agent
+        from deregister_agent.terminal import standalone as alone  # noqa: PLC0415 - loads a whole agent
 
         return alone.restore(settings.config, name, reason, as_json=as_json)
     return commands.restore(settings.client(), name, reason, wait=wait, as_json=as_json)

@@ -13,16 +13,16 @@ from typing import Any
 from flask import Flask, Response, request
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from deregister_agent import asked
 from deregister_agent.agent import Agent
-from deregister_agent.answers import as_json, explain_errors
-from deregister_agent.bridge import BODY_LIMIT, GONE
+from deregister_agent.api import asked
+from deregister_agent.api.answers import as_json, explain_errors
+from deregister_agent.api.bridge import BODY_LIMIT, GONE
+from deregister_agent.api.openapi import document
+from deregister_agent.api.problem import Problem, try_later
+from deregister_agent.api.trust import Trust
+from deregister_agent.api.waits import Waits
 from deregister_agent.loop import InstanceLoop
 from deregister_agent.model import UNFINISHED, Announcement, Drain, Outcome, Phase, StopRequest
-from deregister_agent.openapi import document
-from deregister_agent.problem import Problem, try_later
-from deregister_agent.trust import Trust
-from deregister_agent.waits import Waits
 
 _SAFE = frozenset({Outcome.DRAINED, Outcome.APP_EXITED})
 _HELD = frozenset({Phase.DRAINED, Phase.GONE})

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
-from deregister_agent.by_pid import PidFile, PidFinder, SystemdUnit
-from deregister_agent.by_port import PortFinder
 from deregister_agent.clock import Clock
+from deregister_agent.kernel.by_pid import PidFile, PidFinder, SystemdUnit
+from deregister_agent.kernel.by_port import PortFinder
 from deregister_agent.model import Instance, Presence, Process
 from deregister_agent.options import Port, Table, Timeout
 

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from deregister_agent.api.listen import Place, UnixListener, open_tcp, open_unix, parse
+from deregister_agent.api.trust import ensure_token
 from deregister_agent.errors import AgentError
-from deregister_agent.listen import Place, UnixListener, open_tcp, open_unix, parse
 from deregister_agent.options import Table
-from deregister_agent.trust import ensure_token
 
 if TYPE_CHECKING:
     from deregister_agent.agent import Agent
-    from deregister_agent.httpd import Server
+    from deregister_agent.api.httpd import Server
 
 log = logging.getLogger(__name__)
 
@@ -95,10 +95,10 @@ def serve(agent: "Agent", options: ServerOptions) -> None:
 def prepare(agent: "Agent", options: ServerOptions) -> "Server":
     """Open the sockets and return a server that is ready to run. Raises AgentError."""
     # Only a daemon needs these, and they take longer to import than check-config to run.
+    from deregister_agent.api.httpd import Server, check_certificates  # noqa: PLC0415 - see above
+    from deregister_agent.api.trust import Trust  # noqa: PLC0415 - see above
+    from deregister_agent.api.waits import Waits  # noqa: PLC0415 - see above
     from deregister_agent.http_api import create_app  # noqa: PLC0415 - see above
-    from deregister_agent.httpd import Server, check_certificates  # noqa: PLC0415 - see above
-    from deregister_agent.trust import Trust  # noqa: PLC0415 - see above
-    from deregister_agent.waits import Waits  # noqa: PLC0415 - see above
 
     check_certificates(options)
     tcp = any(place.path is None for place in options.places())

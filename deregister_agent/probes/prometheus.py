@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 
 from deregister_agent.errors import ConfigError, ProbeError
 from deregister_agent.fetch import Answer, Fetcher, FetchError
-from deregister_agent.metric_terms import (
+from deregister_agent.metric.terms import (
     OF_MANY,
     Alternatives,
     Kind,
@@ -21,7 +21,7 @@ from deregister_agent.metric_terms import (
     added_up,
     each,
 )
-from deregister_agent.metric_text import Metrics, NotMetrics, Sample, Selector, read
+from deregister_agent.metric.text import Metrics, NotMetrics, Sample, Selector, read
 from deregister_agent.model import Instance, Reading
 from deregister_agent.options import BackendOptions, Seconds, Secret, Timeout
 from deregister_agent.ports import IdleProbe

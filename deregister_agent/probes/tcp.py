@@ -8,13 +8,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from deregister_agent import pids
-from deregister_agent.connections import Activity, CountsMissingError, Follower, is_in_hand
 from deregister_agent.errors import ProbeError
-from deregister_agent.model import Instance, Reading
-from deregister_agent.options import BackendOptions, Port
-from deregister_agent.ports import IdleProbe
-from deregister_agent.sockets import (
+from deregister_agent.kernel import pids
+from deregister_agent.kernel.connections import Activity, CountsMissingError, Follower, is_in_hand
+from deregister_agent.kernel.sockets import (
     CONNECTED,
     Socket,
     SocketsError,
@@ -23,6 +20,9 @@ from deregister_agent.sockets import (
     listeners,
     table,
 )
+from deregister_agent.model import Instance, Reading
+from deregister_agent.options import BackendOptions, Port
+from deregister_agent.ports import IdleProbe
 
 _FORWARDERS = frozenset({"docker-proxy"})
 _CONNECTING = CONNECTED | {State.SYN_SENT}  # of its own too: its other end may be there already

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from deregister_agent.consul_api import WRITABLE, Entry, Place, Talk, read_definition
+from deregister_agent.consul.api import WRITABLE, Entry, Place, Talk, read_definition
 from deregister_agent.errors import AgentError, ConfigError, RegistryError
 from deregister_agent.fetch import Fetcher, FetchError
 from deregister_agent.model import Instance, Snapshot

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Literal
 
 from deregister_agent.errors import AgentError, ConfigError, RegistryError
-from deregister_agent.etcd_api import Keys, Talk
-from deregister_agent.etcd_layouts import LAYOUTS, Address, Finder, Layout, LayoutName, Match
-from deregister_agent.etcd_link import Cluster, Endpoint, Login
-from deregister_agent.etcd_places import Member, OwnKey, Place
+from deregister_agent.etcd.api import Keys, Talk
+from deregister_agent.etcd.layouts import LAYOUTS, Address, Finder, Layout, LayoutName, Match
+from deregister_agent.etcd.link import Cluster, Endpoint, Login
+from deregister_agent.etcd.places import Member, OwnKey, Place
 from deregister_agent.fetch import Fetcher, FetchError
 from deregister_agent.model import Instance, Snapshot
 from deregister_agent.options import BackendOptions, Secret, Timeout

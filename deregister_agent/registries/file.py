@@ -14,12 +14,12 @@ from typing import Any, Literal
 from pydantic import field_validator
 
 from deregister_agent.errors import RegistryError
-from deregister_agent.file_sd import FormatError, Syntax, TargetFile
+from deregister_agent.file_sd.format import FormatError, Syntax, TargetFile
+from deregister_agent.file_sd.written_list import Place
 from deregister_agent.files import locked, replace_durably
 from deregister_agent.model import Instance, Snapshot
 from deregister_agent.options import BackendOptions, Timeout
 from deregister_agent.ports import Registry
-from deregister_agent.written_list import Place
 
 _SYNTAX: Mapping[str, Syntax] = {".json": "json", ".yml": "yaml", ".yaml": "yaml"}
 _WATCH_POLL = 0.05

@@ -20,14 +20,14 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
+from deregister_agent.api.listen import Place, parse
 from deregister_agent.errors import AgentError, ConfigError, RegistryError
 from deregister_agent.fetch import Fetcher, FetchError
 from deregister_agent.files import remove_durably, replace_durably
-from deregister_agent.health_listener import HealthListener, Reply
-from deregister_agent.listen import Place, parse
+from deregister_agent.health.listener import HealthListener, Reply
+from deregister_agent.health.polls import Polls, Said
 from deregister_agent.model import Instance, Snapshot
 from deregister_agent.options import BackendOptions, Timeout
-from deregister_agent.polls import Polls, Said
 from deregister_agent.ports import Registry
 
 FOLDER = Path("/var/lib/deregister-agent")

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from deregister_agent.api.openapi import document
 from deregister_agent.config import validated
 from deregister_agent.demo.stage import free_ports
 from deregister_agent.model import Announcement, OnDeadline, Outcome, Phase
-from deregister_agent.openapi import document
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+from deregister_agent.kernel.sockets import Socket, connections
 from deregister_agent.model import Instance
 from deregister_agent.probes.tcp import Options, TcpProbe
-from deregister_agent.sockets import Socket, connections
 
 STILL = 60.0
 PAUSE = 40  # ms: several jiffies, so that before and after are told apart

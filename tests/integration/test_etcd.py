@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from deregister_agent.errors import RegistryError
-from deregister_agent.etcd_api import Keys, Talk
-from deregister_agent.etcd_link import Cluster, Endpoint
+from deregister_agent.etcd.api import Keys, Talk
+from deregister_agent.etcd.link import Cluster, Endpoint
 from deregister_agent.fetch import Fetcher
 from deregister_agent.model import Phase
 from tests.integration.etcd_stage import POLICY, Orders, agent, registry, until

@@ -10,7 +10,7 @@ from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS, load_all_checks
 from schemathesis.core.result import Ok
 
-from deregister_agent import waits
+from deregister_agent.api import waits
 from deregister_agent.model import Instance, Outcome, Phase, Policy
 from tests.fakes import Directory, FakeRegistry
 from tests.integration.running_server import Running, running

@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from deregister_agent import pids
-from deregister_agent.connections import is_in_hand
 from deregister_agent.errors import ConfigError, ProbeError
+from deregister_agent.kernel import pids
+from deregister_agent.kernel.connections import is_in_hand
+from deregister_agent.kernel.sockets import Socket, State, connections, listeners
 from deregister_agent.model import Instance, Reading
 from deregister_agent.probes import http_json, tcp
 from deregister_agent.probes.http_json import Counter, HttpJsonProbe
 from deregister_agent.probes.tcp import TcpProbe
-from deregister_agent.sockets import Socket, State, connections, listeners
 
 
 def wait_for(condition: Callable[[], object], what: str, limit: float = 20.0) -> None:

@@ -21,11 +21,11 @@ import h2.events
 import pytest
 from pydantic import ValidationError
 
-from deregister_agent import bridge, httpd, waits
+from deregister_agent.api import bridge, httpd, waits
+from deregister_agent.api.trust import ensure_token
 from deregister_agent.errors import AgentError
 from deregister_agent.model import Outcome, Phase
 from deregister_agent.serve import ServerOptions, TlsOptions, close_all, open_all
-from deregister_agent.trust import ensure_token
 from tests.integration.running_server import (
     Running,
     UnixConnection,
@@ -127,7 +127,9 @@ def test_two_starts_at_once_make_one_token(tmp_path: Path) -> None:
     """Whoever comes second uses the token of the first."""
     found: list[str] = []
     path = tmp_path / "token"
-    script = "import sys; from pathlib import Path; from deregister_agent.trust import ensure_token"
+    script = (
+        "import sys; from pathlib import Path; from deregister_agent.api.trust import ensure_token"
+    )
     command = [sys.executable, "-c", f"{script}; print(ensure_token(Path(sys.argv[1])))", str(path)]
     starts = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
     for start in starts:

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from deregister_agent import sockets
 from deregister_agent.demo.stage import running_agent
 from deregister_agent.errors import ProbeError
+from deregister_agent.kernel import sockets
+from deregister_agent.kernel.sockets import State, connections
 from deregister_agent.model import Instance
 from deregister_agent.probes import tcp
 from deregister_agent.probes.tcp import Options, TcpProbe
-from deregister_agent.sockets import State, connections
 from tests.contract.probes.tcp import Client, Forbidden, Server, forbid
 from tests.integration.tcp_stage import wait_for
 

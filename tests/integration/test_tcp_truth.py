@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deregister_agent import pids
+from deregister_agent.kernel import pids
 from tests.integration.tcp_plays import ROWS
 from tests.integration.tcp_stage import ASGI, PLAIN, STILL, Stage, trusting, wait_for
 from tests.servers.certificates import make_certificates

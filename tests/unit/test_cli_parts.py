@@ -6,13 +6,21 @@ from typing import Any
 
 import pytest
 
-from deregister_agent import follow as following
 from deregister_agent.client import DEFAULT_TOKEN_FILE, DEFAULT_URL, Answer, Unreachable, address
-from deregister_agent.follow import ExitCode, Failed, Word, ending, follow, refusal
 from deregister_agent.model import Drain, Outcome, Phase
-from deregister_agent.progress import Live, Plain, Silent, clean, counted, describe, summary
 from deregister_agent.serve import ServerOptions
-from deregister_agent.standalone import drain_code, restore_code
+from deregister_agent.terminal import follow as following
+from deregister_agent.terminal.follow import ExitCode, Failed, Word, ending, follow, refusal
+from deregister_agent.terminal.progress import (
+    Live,
+    Plain,
+    Silent,
+    clean,
+    counted,
+    describe,
+    summary,
+)
+from deregister_agent.terminal.standalone import drain_code, restore_code
 
 
 def report(phase: str = "draining", **more: Any) -> dict[str, Any]:

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from deregister_agent.errors import AgentError, ConfigError
-from deregister_agent.etcd_api import Entry, Keys
-from deregister_agent.etcd_layouts import LAYOUTS, Address, Finder, Layout, addresses
+from deregister_agent.etcd.api import Entry, Keys
+from deregister_agent.etcd.layouts import LAYOUTS, Address, Finder, Layout, addresses
 from deregister_agent.model import Instance
 from deregister_agent.registries.etcd import Options, build
 

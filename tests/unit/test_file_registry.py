@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deregister_agent.errors import RegistryError
-from deregister_agent.file_sd import TargetFile
+from deregister_agent.file_sd.format import TargetFile
 from deregister_agent.files import locked, replace_durably
 from deregister_agent.model import Instance
 from deregister_agent.registries.file import FileRegistry, Options, build

@@ -12,12 +12,12 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from deregister_agent.agent import Agent
-from deregister_agent.bridge import BODY_LIMIT, GONE, PEER
+from deregister_agent.api.bridge import BODY_LIMIT, GONE, PEER
+from deregister_agent.api.openapi import document
+from deregister_agent.api.trust import UNIX, Trust
+from deregister_agent.api.waits import Waits
 from deregister_agent.http_api import create_app
 from deregister_agent.model import Outcome, Phase
-from deregister_agent.openapi import document
-from deregister_agent.trust import UNIX, Trust
-from deregister_agent.waits import Waits
 from tests.agent_by_hand import FakeAgent
 
 TOKEN = "a-token-nobody-knows"

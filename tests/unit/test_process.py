@@ -18,12 +18,12 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from deregister_agent import by_port, pids
-from deregister_agent.by_port import PortFinder
 from deregister_agent.clock import SystemClock
+from deregister_agent.kernel import by_port, pids
+from deregister_agent.kernel.by_port import PortFinder
+from deregister_agent.kernel.sockets import SocketsError, listeners
 from deregister_agent.model import Instance, Presence, Process
 from deregister_agent.process import ProbeMark, ProcessFinder, ProcessOptions, build
-from deregister_agent.sockets import SocketsError, listeners
 
 CLOCK = SystemClock()
 BOOT = CLOCK.boot_id()
@@ -669,7 +669,7 @@ class Systemctl:
 
 @pytest.fixture
 def systemctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Systemctl:
-    monkeypatch.setattr("deregister_agent.by_pid._CACHED", 0.0)
+    monkeypatch.setattr("deregister_agent.kernel.by_pid._CACHED", 0.0)
     return Systemctl(tmp_path)
 
 

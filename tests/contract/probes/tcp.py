@@ -10,9 +10,9 @@ from typing import NoReturn
 
 import pytest
 
-from deregister_agent import sockets
+from deregister_agent.kernel import sockets
+from deregister_agent.kernel.sockets import connections
 from deregister_agent.probes.tcp import Options, build
-from deregister_agent.sockets import connections
 
 from . import World, orders, wait_for
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from deregister_agent.errors import AgentError
-from deregister_agent.etcd_api import Entry, Keys
+from deregister_agent.etcd.api import Entry, Keys
 
 Match = Literal["either", "key", "value"]
 LayoutName = Literal["grpc", "go-zero", "kratos", "go-micro", "kitex", "skydns", "traefik"]

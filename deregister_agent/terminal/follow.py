@@ -8,7 +8,7 @@ from typing import Any
 
 from deregister_agent.client import AgentClient, Answer, Unreachable, path_of
 from deregister_agent.errors import AgentError
-from deregister_agent.progress import View
+from deregister_agent.terminal.progress import View
 
 SLICE = 1.0
 """Seconds that one question is held; the view is renewed as often."""

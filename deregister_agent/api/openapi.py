@@ -3,10 +3,10 @@
 from typing import Any
 
 from deregister_agent import __version__
-from deregister_agent.asked import ASKED_BY, LONGEST_WAIT, StartTraffic, StopTraffic
-from deregister_agent.openapi_schemas import SCHEMAS
-from deregister_agent.problem import MEDIA_TYPE
-from deregister_agent.trust import WITHOUT_TOKEN
+from deregister_agent.api.asked import ASKED_BY, LONGEST_WAIT, StartTraffic, StopTraffic
+from deregister_agent.api.openapi_schemas import SCHEMAS
+from deregister_agent.api.problem import MEDIA_TYPE
+from deregister_agent.api.trust import WITHOUT_TOKEN
 
 Json = dict[str, Any]
 

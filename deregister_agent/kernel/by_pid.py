@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from deregister_agent import pids
 from deregister_agent.clock import Clock
+from deregister_agent.kernel import pids
+from deregister_agent.kernel.pids import Pid
 from deregister_agent.model import Presence, Process
-from deregister_agent.pids import Pid
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from deregister_agent.agent import Agent
+from deregister_agent.api.problem import try_later
 from deregister_agent.errors import JournalError
 from deregister_agent.loop import InstanceLoop
 from deregister_agent.model import Drain
-from deregister_agent.problem import try_later
 
 SLICE = 2.0
 """A wait looks this often, in seconds, whether its client is still there."""

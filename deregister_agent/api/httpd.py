@@ -14,12 +14,12 @@ from hypercorn.asyncio import serve as hypercorn_serve
 from hypercorn.config import Config, Sockets
 
 from deregister_agent.agent import Agent
-from deregister_agent.bridge import Bridge, in_thread
+from deregister_agent.api.bridge import Bridge, in_thread
+from deregister_agent.api.listen import BACKLOG, UnixListener
+from deregister_agent.api.systemd import notify, watchdog_every
+from deregister_agent.api.waits import Waits
 from deregister_agent.errors import AgentError
-from deregister_agent.listen import BACKLOG, UnixListener
 from deregister_agent.serve import ServerOptions, close_all
-from deregister_agent.systemd import notify, watchdog_every
-from deregister_agent.waits import Waits
 
 log = logging.getLogger(__name__)
 

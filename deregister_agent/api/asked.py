@@ -7,9 +7,9 @@ from typing import Annotated, Any, TypeVar
 from flask import request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from deregister_agent.bridge import PEER
+from deregister_agent.api.bridge import PEER
+from deregister_agent.api.problem import Problem
 from deregister_agent.model import OnDeadline
-from deregister_agent.problem import Problem
 
 ASKED_BY = "X-Asked-By"
 """The header in which a client may name itself: a deploy's number, a person."""

@@ -12,8 +12,8 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from deregister_agent.errors import AgentError
-from deregister_agent.sock_diag import TcpInfo
-from deregister_agent.sockets import Socket, State
+from deregister_agent.kernel.sock_diag import TcpInfo
+from deregister_agent.kernel.sockets import Socket, State
 
 CLOSED_BY_APP = frozenset({State.FIN_WAIT1, State.FIN_WAIT2, State.CLOSING, State.LAST_ACK})
 """The app has sent its all; the rest is the kernel's to do, unless it still holds the socket."""

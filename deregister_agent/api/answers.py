@@ -8,8 +8,8 @@ from typing import Any
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
+from deregister_agent.api.problem import MEDIA_TYPE, Problem, try_later
 from deregister_agent.errors import JournalError, Refused
-from deregister_agent.problem import MEDIA_TYPE, Problem, try_later
 
 
 def as_json(status: int, content: Mapping[str, Any]) -> Response:

@@ -15,9 +15,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from deregister_agent import sock_diag
 from deregister_agent.errors import AgentError
-from deregister_agent.sock_diag import TcpInfo
+from deregister_agent.kernel import sock_diag
+from deregister_agent.kernel.sock_diag import TcpInfo
 
 LIMIT = 5.0
 """Seconds after which a reading is given up; 20,000 connections take about 0.1."""

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 import yaml
 
 from deregister_agent.errors import AgentError
-from deregister_agent.written_list import NotExact, Place, Span, WrittenList
+from deregister_agent.file_sd.written_list import NotExact, Place, Span, WrittenList
 
 Syntax = Literal["json", "yaml"]
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from deregister_agent.errors import AgentError
-from deregister_agent.etcd_layouts import Address, addresses, mentions
+from deregister_agent.etcd.layouts import Address, addresses, mentions
 
 _JSON = json.JSONDecoder()
 _SPACE = " \t\r\n"

@@ -16,9 +16,9 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 from wsgiref.types import WSGIApplication
 
-from deregister_agent.listen import unix_peer
-from deregister_agent.problem import MEDIA_TYPE, Problem, try_later
-from deregister_agent.trust import UNIX
+from deregister_agent.api.listen import unix_peer
+from deregister_agent.api.problem import MEDIA_TYPE, Problem, try_later
+from deregister_agent.api.trust import UNIX
 
 GONE = "deregister_agent.gone"
 """Key of the WSGI environ: a threading.Event, set when the client has left."""

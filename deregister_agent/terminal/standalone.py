@@ -9,13 +9,13 @@ from typing import Any
 from deregister_agent import config, logs
 from deregister_agent.agent import Agent
 from deregister_agent.client import asker
-from deregister_agent.commands import finish, view_for
 from deregister_agent.errors import JournalError
-from deregister_agent.follow import ExitCode, Failed, Word, follow
 from deregister_agent.journal import Journal
 from deregister_agent.loop import InstanceLoop
 from deregister_agent.model import UNFINISHED, Drain, OnDeadline, Outcome, Phase, StopRequest
-from deregister_agent.progress import View
+from deregister_agent.terminal.commands import finish, view_for
+from deregister_agent.terminal.follow import ExitCode, Failed, Word, follow
+from deregister_agent.terminal.progress import View
 from deregister_agent.wiring import build_agent
 
 ANNOUNCING = 30.0

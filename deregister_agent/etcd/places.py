@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from deregister_agent.errors import AgentError
-from deregister_agent.etcd_api import Entry, Keys, LeaseGone, Talk, decoded, encoded
-from deregister_agent.etcd_document import Members, Removed, plain
-from deregister_agent.etcd_layouts import Address, Finder
+from deregister_agent.etcd.api import Entry, Keys, LeaseGone, Talk, decoded, encoded
+from deregister_agent.etcd.document import Members, Removed, plain
+from deregister_agent.etcd.layouts import Address, Finder
 from deregister_agent.model import Snapshot
 
 LEFT_TO_APP = "the app has to register itself"

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 from ipaddress import ip_address
 
-from deregister_agent import pids
 from deregister_agent.clock import Clock
+from deregister_agent.kernel import pids
+from deregister_agent.kernel.pids import Pid
+from deregister_agent.kernel.sockets import SocketsError, listeners
 from deregister_agent.model import Presence, Process
-from deregister_agent.pids import Pid
-from deregister_agent.sockets import SocketsError, listeners
 
 _ACTIVATOR = 1
 _WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not bound to

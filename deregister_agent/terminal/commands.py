@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from deregister_agent.client import AgentClient, path_of
-from deregister_agent.follow import (
+from deregister_agent.terminal.follow import (
     Ask,
     ExitCode,
     Failed,
@@ -18,7 +18,7 @@ from deregister_agent.follow import (
     only_instance,
     started,
 )
-from deregister_agent.progress import (
+from deregister_agent.terminal.progress import (
     Silent,
     View,
     clean,

@@ -15,8 +15,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+from deregister_agent.api.problem import Problem
 from deregister_agent.errors import AgentError
-from deregister_agent.problem import Problem
 
 UNIX = "deregister_agent.unix"
 """Key of the WSGI environ: whether the request came by a Unix socket."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deregister_agent.errors import AgentError
-from deregister_agent.etcd_link import Cluster, Endpoint, EtcdError, Unavailable, left_until
+from deregister_agent.etcd.link import Cluster, Endpoint, EtcdError, Unavailable, left_until
 from deregister_agent.fetch import FetchError
 from deregister_agent.stream import Stream
 

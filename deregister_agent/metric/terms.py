@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from deregister_agent.metric_text import Selector
+from deregister_agent.metric.text import Selector
 from deregister_agent.options import Table
 
 SCRAPES = re.compile(r"promhttp_metric_handler_.*|exposer_.*|(.*_)?scrapes?(_.*)?")

@@ -1,0 +1,1 @@
+"""How to talk to etcd, and where instances lie in it."""

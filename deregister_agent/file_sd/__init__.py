@@ -1,0 +1,1 @@
+"""Prometheus target files: their format, and edits that keep every other byte."""

@@ -1,0 +1,1 @@
+"""Metrics of other programs: their text, and what of it is meant."""

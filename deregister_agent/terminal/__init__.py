@@ -1,0 +1,1 @@
+"""The inside of the command line: what the commands do and how progress is shown."""
