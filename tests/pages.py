@@ -28,6 +28,7 @@ class Pages:
     def __init__(self, answer: Callable[[str], bytes]) -> None:
         self.answer = answer
         self.said: bytes | None = None  # instead of the answer
+        self.answers: dict[str, object] = {}  # for an answer that a test changes in parts
         self.slowly = self.hanging = False
         self.asked: list[str] = []
         self.over = threading.Event()

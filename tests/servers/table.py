@@ -12,6 +12,13 @@ REDIS = (*LIBC, *SYSTEMD, *_REDIS, "lua-bitop", "lua-cjson", "redis-tools", "red
 TRACING = ("libopentracing-c-wrapper0", "libopentracing1", "libstdc++6", "libgcc-s1")
 _HAPROXY = ("libcrypt1", "liblua5.3-0", "libpcre2-8-0", "libssl3", "libzstd1", "haproxy")
 HAPROXY = (*LIBC, *SYSTEMD, *TRACING, *_HAPROXY)
+_RABBIT = ("libsctp1", "libssl3", "libstdc++6", "libgcc-s1", "libtinfo6", "zlib1g", "libzstd1")
+_ERLANG = (
+    *("asn1", "base", "crypto", "eldap", "ftp", "inets", "mnesia", "os-mon", "parsetools"),
+    *("public-key", "runtime-tools", "snmp", "ssl", "syntax-tools", "tftp", "tools", "xmerl"),
+)
+BEAM = "usr/lib/erlang/erts-13.1.5/bin/erlexec"  # what starts RabbitMQ
+RABBITMQ = (*LIBC, *SYSTEMD, *_RABBIT, *(f"erlang-{n}" for n in _ERLANG), "rabbitmq-server")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +42,7 @@ SERVERS = {
         Server("nginx-1.22", "bookworm", NGINX_22, "usr/sbin/nginx", "nginx/1.22.", "-v"),
         Server("nginx-1.26", "trixie", NGINX_26, "usr/sbin/nginx", "nginx/1.26.", "-v"),
         Server("redis", "bookworm", REDIS, "usr/bin/redis-server", "Redis server v="),
+        Server("rabbitmq", "bookworm", RABBITMQ, BEAM, "BEAM", "-version"),
         Server("haproxy", "bookworm", HAPROXY, "usr/sbin/haproxy", "HAProxy version", "-v"),
     )
 }

@@ -1,0 +1,213 @@
+"""
+What an app has in hand of RabbitMQ's messages: delivered to it and not acknowledged.
+
+By the management API, which is late: each channel tells its numbers every
+``collect_statistics_interval`` (5 s), and they are shown after at most one sample of
+``sample_retention_policies`` (5 s). So idle is believed only when it was told for longer.
+https://www.rabbitmq.com/docs/management#statistics-interval
+"""
+
+import base64
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote
+
+from deregister_agent.errors import ConfigError, ProbeError
+from deregister_agent.fetch import Fetcher, FetchError
+from deregister_agent.model import Instance, Reading
+from deregister_agent.options import BackendOptions, Seconds, Secret, Timeout
+from deregister_agent.ports import IdleProbe
+from deregister_agent.reads import Doubt, Late, Turn
+
+OK = 200
+BODY_LIMIT = 8_388_608
+SEES_ALL = frozenset({"administrator", "monitoring"})
+Entry = Mapping[str, Any]
+
+
+class Options(BackendOptions):
+    """The connections of one app to RabbitMQ."""
+
+    url: str = "http://127.0.0.1:15672"
+    """The management API: ``http://`` or ``https://``."""
+    user: str
+    """A user with the tag ``monitoring``."""
+    password: Secret
+    """That user's password."""
+    peer: str = ""
+    """The address from which the app connects, as RabbitMQ sees it; the instance's own, unless it
+    is given."""
+    connection: str | None = None
+    """The name that the app gives its connections; ``*`` stands for any characters. Needed where
+    several instances connect from one address."""
+    vhost: str | None = None
+    """The virtual host; all, unless it is given."""
+    count_consumers: bool = True
+    """Whether a consumer is work in hand: it may be given a message at any moment."""
+    absent: Literal["unknown", "zero"] = "unknown"
+    """What it means that the app has no connection: ``zero`` for one that closes it when it
+    stops."""
+    lag: Seconds = 11.0
+    """How late the statistics may be, in seconds: the sum of both intervals, and one more."""
+    timeout: Timeout = 5.0
+    """The limit of one read, in seconds."""
+    ca: Path | None = None
+    """The certificates to trust instead of the system's, for ``https``."""
+    certificate: Path | None = None
+    """The agent's own certificate, for a server that asks for one."""
+    key: Path | None = None
+    """The key of that certificate, if it is not in the same file."""
+
+
+class RabbitMQProbe(IdleProbe):
+    """Adds up what all channels of the app's connections have in hand."""
+
+    def __init__(self, options: Options, peer: str, fetcher: Fetcher) -> None:
+        self.name = options.label
+        self._options, self._peer, self._fetcher = options, peer, fetcher
+        self._late, self._turn = Late(options.lag), Turn()
+
+    def read(self, wait: float) -> Reading:
+        """Tell what is in hand. Raises ProbeError where RabbitMQ does not tell it plainly."""
+        del wait
+        try:
+            with self._turn.taken(self._options.timeout) as left:
+                return self._asked(time.monotonic() + left)
+        except (FetchError, Doubt) as e:
+            doing = f"tell what {self._own()} has in hand from {self._options.url}"
+            raise ProbeError(self.name, doing, e) from e
+
+    def _asked(self, end: float) -> Reading:
+        asked = time.monotonic()
+        try:
+            reading = self._reading(end)
+        except (FetchError, Doubt):
+            self._late.forget()
+            raise
+        return self._late.believed(reading, asked, time.monotonic())
+
+    def _reading(self, end: float) -> Reading:
+        _must_see_all(self._get("/api/whoami", "name,tags", end))
+        place = "" if self._options.vhost is None else f"/{quote(self._options.vhost, safe='')}"
+        of_host = f"/api/vhosts{place}" if place else "/api"
+        names = self._connections(
+            self._list(f"{of_host}/connections", "name,peer_host,user_provided_name", end)
+        )
+        counted = "name,connection_details,messages_unacknowledged,acks_uncommitted"
+        channels = self._list(f"{of_host}/channels", counted, end)
+        consumers = self._list(f"/api/consumers{place}", "channel_details,ack_required", end)
+        in_flight = {"messages": sum(_in_hand(c) for c in self._mine(channels, names))}
+        own = list(self._mine(consumers, names))
+        if self._options.count_consumers:
+            in_flight["consumers"] = len(own)
+        elif not all(consumer.get("ack_required") is True for consumer in own):
+            raise Doubt("a consumer takes messages without acknowledging them")
+        known = any(names.values()) or own or in_flight["messages"]
+        if not known and self._options.absent == "unknown":
+            raise Doubt("it has no connection")
+        return Reading(in_flight)
+
+    def _connections(self, entries: Sequence[Entry]) -> Mapping[str, bool]:
+        """Return the connections of the app's address, and of each whether it is the app's."""
+        wanted = self._options.connection
+        found = {}
+        for entry in entries:
+            name = _text(entry, "name")
+            if _peer(entry, name) != self._peer:
+                continue
+            own = wanted is None or fnmatchcase(str(entry.get("user_provided_name", "")), wanted)
+            if not own and "peer_host" not in entry:
+                raise Doubt(f"connection {name} has just begun, and does not tell its name yet")
+            found[name] = own
+        return found
+
+    def _mine(self, entries: Sequence[Entry], names: Mapping[str, bool]) -> Iterator[Entry]:
+        """Give those channels or consumers that belong to the app."""
+        for entry in entries:
+            details = entry.get("connection_details") or entry.get("channel_details") or {}
+            name = entry.get("name") or details.get("name")
+            if not isinstance(name, str):
+                raise Doubt("a channel or consumer does not tell whose it is")
+            connection = name.rpartition(" (")[0]
+            if _peer(details, connection) != self._peer:
+                continue
+            if self._options.connection is not None and connection not in names:
+                raise Doubt(f"connection {connection} has just begun, or just ended")
+            if names.get(connection, True):
+                yield entry
+
+    def _list(self, target: str, columns: str, end: float) -> Sequence[Entry]:
+        found = self._get(target, columns, end)
+        if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+            raise Doubt(f"{target} is not a list of objects")
+        return found
+
+    def _get(self, target: str, columns: str, end: float) -> Any:
+        left = max(0.001, round(end - time.monotonic(), 3))
+        answer = self._fetcher.call("GET", target, params=[("columns", columns)], timeout=left)
+        if answer.status != OK:
+            start = " ".join(answer.text[:80].split())
+            raise Doubt(f"{target} answered with status {answer.status}, not 200: {start!r}")
+        return answer.json()
+
+    def _own(self) -> str:
+        named = self._options.connection
+        return self._peer if named is None else f"{named} at {self._peer}"
+
+
+def _must_see_all(user: Any) -> None:
+    """Raise Doubt unless the user is shown every connection, and not only its own."""
+    tags = user.get("tags", "") if isinstance(user, dict) else ""
+    if isinstance(tags, str):
+        tags = tags.split(",")
+    if not isinstance(tags, list) or not SEES_ALL.intersection(str(tag) for tag in tags):
+        raise Doubt("the user has not the tag monitoring, so it is not shown all connections")
+
+
+def _text(entry: Entry, key: str) -> str:
+    value = entry.get(key)
+    if not isinstance(value, str) or not value:
+        raise Doubt(f"a connection has no {key}")
+    return value
+
+
+def _peer(entry: Entry, connection: str) -> str:
+    """Return the address a connection comes from; its name begins with it."""
+    host = entry.get("peer_host")
+    return host if isinstance(host, str) else connection.partition(" -> ")[0].rpartition(":")[0]
+
+
+def _in_hand(channel: Entry) -> int:
+    counts = [channel.get(key) for key in ("messages_unacknowledged", "acks_uncommitted")]
+    for count in counts:
+        if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+            raise Doubt(
+                f"channel {channel.get('name')} tells of {counts[0]!r} unacknowledged messages "
+                f"and {counts[1]!r} uncommitted ones"
+            )
+    return sum(count for count in counts if count is not None)
+
+
+def build(options: Options, instance: Instance) -> RabbitMQProbe:
+    """Return the probe. Raises ConfigError if the URL is none."""
+
+    def signed_in() -> Mapping[str, str]:
+        pair = f"{options.user}:{options.password.read()}".encode()
+        return {"Authorization": f"Basic {base64.b64encode(pair).decode()}"}
+
+    try:
+        fetcher = Fetcher(
+            options.url,
+            timeout=options.timeout,
+            headers=signed_in,
+            ca=options.ca,
+            certificate=options.certificate,
+            key=options.key,
+            body_limit=BODY_LIMIT,
+        )
+    except FetchError as e:
+        raise ConfigError(f"probe {options.label}", [f"url: {e}"]) from e
+    return RabbitMQProbe(options, options.peer or instance.address, fetcher)
