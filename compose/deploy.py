@@ -10,6 +10,7 @@ Exit codes: 0 nothing was lost, 1 something was, 77 no engine can be started her
 """
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -28,6 +29,7 @@ from compose.engine import CannotStart, Docker, own_engine, running_engine
 HERE = Path(__file__).parent
 APPS = ("shop-1", "shop-2", "shop-3")
 NO_ENGINE = 77
+LOCAL = "local.env"
 UP, LIMIT, DRAINED, BACK, COUNTED = 300.0, 200.0, 120, 120, 30.0  # seconds that each may take
 LEAD = 3.0  # seconds of load before the deploy and after it
 
@@ -172,13 +174,13 @@ def run(docker: Docker, images: Path, *, careless: bool) -> Result:
 
 def engine(stack: ExitStack) -> tuple[Docker, Path]:
     """Return an engine and the file that names its images: the machine's, or one of our own."""
-    docker = running_engine()
-    if docker is not None:
-        return docker, HERE / ".env"
-    docker = stack.enter_context(own_engine())
-    local_images.make(docker)
-    docker.run(["image", "prune", "--force"])  # what earlier builds have left
-    return docker, HERE / "local.env"
+    docker, images = running_engine(), os.environ.get("STACK_IMAGES", ".env")
+    if docker is None:
+        docker, images = stack.enter_context(own_engine()), LOCAL
+        docker.run(["image", "prune", "--force"])  # what earlier builds have left
+    if images == LOCAL:
+        local_images.make(docker)
+    return docker, HERE / images
 
 
 @click.command(help="Deploy the whole stack under load, in containers; nothing may be lost.")

@@ -117,7 +117,7 @@ def own_engine() -> Iterator[Docker]:
         engine, compose = fetch(ENGINE), fetch(COMPOSE)
     except FetchFailed as e:
         raise CannotStart(f"Debian's packages cannot be fetched: {e}") from e
-    folder = ROOT / "engine"
+    folder = ROOT.resolve() / "engine"  # dockerd wants no symbolic link in it
     with ExitStack() as stack:
         stack.enter_context(_only_one(folder))
         process = stack.enter_context(_dockerd(engine, folder))
