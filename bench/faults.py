@@ -108,7 +108,9 @@ def _full_disk(here: Stack, over: threading.Event, notes: Notes) -> None:
         raise TypeError("this fault needs the agent")
     before = resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
     over.wait(2 * OUTAGE)
-    notes.append(f"while nothing could be written: {_phase(here, NAMES[0])}")
+    refused = here.agent.client.post(path_of(NAMES[1], "stop-traffic"), {}).status
+    notes.append(f"while nothing could be written: {NAMES[0]} stayed {_phase(here, NAMES[0])}")
+    notes.append(f"stop-traffic for {NAMES[1]} answered {refused}")
     resource.prlimit(child.pid, resource.RLIMIT_FSIZE, before)
 
 

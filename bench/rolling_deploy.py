@@ -19,6 +19,7 @@ from bench.faults import FAULTS, under
 from bench.pages import page
 from bench.scale import growth
 from bench.stack import QUIET
+from bench.table import Row
 from bench.thousand import thousand
 
 HEAD = (
@@ -107,13 +108,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     chosen = options.only or [*every, "scale"]
     said = sys.stderr if options.json else sys.stdout
-    print(HEAD, file=said)
+    if chosen != ["scale"]:
+        print(HEAD, file=said)
     results: dict[str, Result] = {}
     for name in (name for name in every if name in chosen):
         results[name] = every[name](options.rounds)
         print(line(results[name]), file=said, flush=True)
-    sizes = growth() if "scale" in chosen else []
-    print("\n".join(["", *(row.line() for row in sizes)]), file=said)
+    sizes: list[Row] = []
+    for row in growth() if "scale" in chosen else ():
+        sizes.append(row)
+        print(row.line(), file=said, flush=True)
     if options.html:
         options.html.write_text(page(results))
     if options.json:
