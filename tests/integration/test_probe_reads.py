@@ -21,8 +21,9 @@ from deregister_agent.kernel.connections import is_in_hand
 from deregister_agent.kernel.sockets import Socket, State, connections, listeners
 from deregister_agent.model import Instance, Reading
 from deregister_agent.probes import http_json, tcp
-from deregister_agent.probes.http_json import Counter, HttpJsonProbe
+from deregister_agent.probes.http_json import HttpJsonProbe
 from deregister_agent.probes.tcp import TcpProbe
+from deregister_agent.reads import Starts
 
 
 def wait_for(condition: Callable[[], object], what: str, limit: float = 20.0) -> None:
@@ -129,8 +130,8 @@ FAIL_CLOSED = {
     "nan elsewhere": (answer(b'{"n": 0, "m": NaN}'), "NaN is no JSON"),
     "twice": (answer(b'{"n": 5, "n": 0}'), "a key stands twice"),
     "negative": (answer(b'{"n": -1}'), "at /n there is -1, which is less than zero"),
-    "missing": (answer(b'{"m": 0}'), "there is nothing at /n"),
-    "list": (answer(b"[0]"), "there is nothing at /n"),
+    "missing": (answer(b'{"m": 0}'), "has nothing at /n"),
+    "list": (answer(b"[0]"), "has nothing at /n"),
     "null": (answer(b'{"n": null}'), "at /n there is null, not a whole number"),
     "text": (answer(b'{"n": "0"}'), 'at /n there is "0", not a whole number'),
     "boolean": (answer(b'{"n": false}'), "at /n there is false, not a whole number"),
@@ -191,7 +192,7 @@ class TestHttpJson:
     def test_pointers_to_nothing(self, server: RawServer, pointer: str) -> None:
         """A pointer past the end of a list, or no index at all, leads to nothing."""
         server.said = answer(b"[0]")
-        with pytest.raises(ProbeError, match=r"there is nothing at|not a whole number"):
+        with pytest.raises(ProbeError, match=r"has nothing at|not a whole number"):
             probe(server.port, in_flight={"tasks": pointer}).read(0.0)
 
     def test_one_bad_count_spoils_the_reading(self, server: RawServer) -> None:
@@ -228,7 +229,7 @@ class TestHttpJson:
             with pytest.raises(ProbeError, match=r"at /id there is .*, which is no mark"):
                 asked.read(0.0)
         server.said = answer(b'{"n": 0}')
-        with pytest.raises(ProbeError, match=r"there is nothing at /id"):
+        with pytest.raises(ProbeError, match=r"has nothing at /id"):
             asked.read(0.0)
 
     def test_the_long_poll(self, server: RawServer) -> None:
@@ -293,29 +294,29 @@ class TestHttpJson:
             probe(1, **table)
 
 
-class TestCounter:
+class TestStarts:
     def test_own_reads_are_left_out(self) -> None:
         """Only what others have started moves the counter."""
-        counter = Counter(2)
-        assert [counter.count(value, "/s") for value in (10, 12, 15, 17)] == [10, 10, 11, 11]
+        counter = Starts(2)
+        assert [counter.count(value) for value in (10, 12, 15, 17)] == [10, 10, 11, 11]
 
     def test_a_restart_never_repeats(self) -> None:
         """After a restart of the app the counter goes on: it cannot look as if nothing was."""
-        counter = Counter(0)
-        told = [counter.count(value, "/s") for value in (10, 0, 0, 5, 4)]
+        counter = Starts(0)
+        told = [counter.count(value) for value in (10, 0, 0, 5, 4)]
         assert told == [10, 11, 11, 16, 21]
 
     def test_a_failed_read_counts_as_work(self) -> None:
         """A read whose answer was lost may have been counted: it only costs time."""
-        counter = Counter(1)
-        assert [counter.count(value, "/s") for value in (10, 12)] == [10, 11]
+        counter = Starts(1)
+        assert [counter.count(value) for value in (10, 12)] == [10, 11]
 
     def test_too_many_own_starts_are_noticed(self, server: RawServer) -> None:
         """An app that does not count the reads would have real work hidden: an error."""
         server.said = answer(b'{"n": 0, "s": 7}')
         asked = probe(server.port, started="/s", own_starts=1)
         asked.read(0.0)
-        with pytest.raises(ProbeError, match=r"rose by 0 .* correct own_starts"):
+        with pytest.raises(ProbeError, match=r"rose by 0 .* each read adds 1"):
             asked.read(0.0)
 
 
