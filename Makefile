@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint unit servers simulation bench clean
+.PHONY: demo test lint unit servers simulation bench compose-test clean
 .DEFAULT_GOAL := test
 
 $(VENV)/demo: pyproject.toml scripts/environment
@@ -35,6 +35,9 @@ unit: $(VENV)/test  ## what needs no server
 simulation: $(VENV)/test  ## 100,000 seeds
 	$(BIN)/python -m tests.simulation --seeds 100000
 
+compose-test: $(VENV)/test  ## the stack in containers: up, a rolling deploy under load, down
+	compose/test
+
 bench: servers  ## the figures, each against its goal
 	$(BIN)/python -m bench.latency
 	$(BIN)/python -m bench.footprint
@@ -44,4 +47,4 @@ bench: servers  ## the figures, each against its goal
 	$(BIN)/python -m bench.rolling_deploy
 
 clean:
-	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
+	rm -rf .venv* .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

@@ -12,9 +12,9 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 
 _NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*+"
-_QUOTED = r'"(?:[^"\\]|\\.)*+"'
+_QUOTED = r'"(?>(?:[^"\\]|\\.)*)"'
 _LINE = re.compile(
-    rf'(?P<name>{_NAME})?[ \t]*+(?:\{{(?P<labels>(?:[^"}}]|{_QUOTED})*+)\}})?[ \t]*+'
+    rf'(?P<name>{_NAME})?[ \t]*+(?:\{{(?P<labels>(?>(?:[^"}}]|{_QUOTED})*))\}})?[ \t]*+'
     r"(?P<value>[+-]?(?:[0-9.]+(?:[eE][+-]?[0-9]+)?|Inf|NaN))"
     r"(?P<stamp>[ \t]+-?[0-9.]+)?[ \t]*+(?:#[ \t]*\{.*)?",
     re.IGNORECASE | re.ASCII,

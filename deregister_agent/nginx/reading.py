@@ -25,7 +25,7 @@ _BLOCKS = {("main", b"http"): "http", ("main", b"stream"): "stream"}
 # An address and parameters without quotes, escapes, comments, "down" or "backup".
 _PLAIN_SERVER = re.compile(
     rb"[ \t\r\n]*+([^ \t\r\n\\$\"'#]++)"
-    rb"(?:[ \t\r\n]++(?!down|backup)[^ \t\r\n\\$\"'#]++)*+[ \t\r\n]*+\Z"
+    rb"(?>(?:[ \t\r\n]++(?!down|backup)[^ \t\r\n\\$\"'#]++)*)[ \t\r\n]*+\Z"
 )
 _NOTED = frozenset(
     {

@@ -15,21 +15,22 @@ from typing import NamedTuple
 
 from deregister_agent.errors import AgentError
 
-# Possessive quantifiers throughout: every byte is looked at once, whatever the input.
-_SKIP = rb"(?:[ \t\r\n]++|\#[^\n]*+)*+"
+# Possessive throughout: every byte is looked at once, whatever the input. Groups are repeated
+# as (?>(?:...)*) and not as (?:...)*+, which Python before 3.11.5 gets wrong (cpython 106052).
+_SKIP = rb"(?>(?:[ \t\r\n]++|\#[^\n]*+)*)"
 _WORD = rb"""(?>
-    "(?:[^"\\]|\\[\s\S])*+"(?=[ \t\r\n;{)]|\Z)
-  | '(?:[^'\\]|\\[\s\S])*+'(?=[ \t\r\n;{)]|\Z)
-  | (?!["'\#}])(?:[^ \t\r\n;{\\$]|\\[\s\S]|\$\{*+)++
+    "(?>(?:[^"\\]|\\[\s\S])*)"(?=[ \t\r\n;{)]|\Z)
+  | '(?>(?:[^'\\]|\\[\s\S])*)'(?=[ \t\r\n;{)]|\Z)
+  | (?!["'\#}])(?>(?:[^ \t\r\n;{\\$]|\\[\s\S]|\$\{*+)+)
 )"""
 _STATEMENT = re.compile(
     _SKIP
     + rb"(?:(?P<close>\})|(?P<name>"
     + _WORD
-    + rb")(?P<words>(?:"
+    + rb")(?P<words>(?>(?:"
     + _SKIP
     + _WORD
-    + rb")*+)"
+    + rb")*))"
     + _SKIP
     + rb"(?P<end>[;{])|(?P<last>\Z))",
     re.VERBOSE,

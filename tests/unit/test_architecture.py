@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,12 @@ def test_nothing_broad_is_caught_but_where_a_thread_would_die() -> None:
                 reraised = any(isinstance(each, ast.Raise) for each in ast.walk(node))
                 broad = caught in {"", "Exception", "BaseException"} and not reraised
                 assert not broad or path.name in allowed, f"{path.name}:{node.lineno}"
+
+
+def test_no_pattern_repeats_a_group_possessively() -> None:
+    """Python 3.11.0 to 3.11.4 match such a group wrongly (cpython issue 106052): use (?>...)."""
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):
+                text = node.value if isinstance(node.value, str) else node.value.decode("latin-1")
+                assert not re.search(r"\)[*+?]\+", text), f"{path.name}:{node.lineno}"
