@@ -6,6 +6,8 @@ the reader for ever. So the deadline is set once, by Call.make(), and each conne
 handshake, send and receive gets what is left of it.
 """
 
+import errno
+import os
 import queue
 import socket
 import ssl
@@ -76,7 +78,23 @@ class _TLSSocket(_Socket, ssl.SSLSocket):
         super().do_handshake(*args)
 
 
-class _Connection(HTTPConnection):
+class _Opened:
+    """
+    A connection that says so when it was never opened.
+
+    urllib3 passes over a reset while it sends, for an answer may have come before it;
+    a reset while it connects it passes over too, and would then fail on the missing socket.
+    """
+
+    sock: socket.socket | None
+
+    def getresponse(self) -> Any:
+        if self.sock is None:
+            raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+        return super().getresponse()  # type: ignore[misc]  # of the class it is mixed into
+
+
+class _Connection(_Opened, HTTPConnection):
     """A connection through such sockets, to *path* where there is one."""
 
     def __init__(self, *args: Any, path: str | None = None, **others: Any) -> None:
@@ -90,7 +108,7 @@ class _Connection(HTTPConnection):
         return _dial(self.host.strip("[]"), self.port or self.default_port)
 
 
-class _TLSConnection(HTTPSConnection):
+class _TLSConnection(_Opened, HTTPSConnection):
     """The same over TLS. The certificates are read anew each time, as they are renewed on disk."""
 
     def __init__(self, *args: Any, tls: Callable[[], ssl.SSLContext], **others: Any) -> None:

@@ -10,6 +10,7 @@ import ssl
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -63,7 +64,7 @@ def test_uid_of_another_user(tmp_path: Path) -> None:
     """Several users at once are told apart."""
     os.chmod(tmp_path, 0o711)  # noqa: PTH101 - the parents are opened below in the same way
     for parent in tmp_path.parents:
-        if parent.stat().st_uid == os.getuid() and parent != Path("/") and "pytest" in parent.name:
+        if parent.is_relative_to(tempfile.gettempdir()) and parent != Path(tempfile.gettempdir()):
             parent.chmod(0o711)
     with running(tmp_path, socket_mode="0660", socket_group="nogroup") as server:
         script = (
@@ -72,18 +73,17 @@ def test_uid_of_another_user(tmp_path: Path) -> None:
             "s.sendall(b'POST /stop-traffic HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n');"
             "print(s.recv(12).decode())"
         )
-        held = server.unix()
-        held.connect()  # open while the other one asks
-        done = subprocess.run(
-            [sys.executable, "-c", script, str(server.path)],
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
-        assert done.stdout.strip() == "HTTP/1.1 202", done.stderr
-        ask(held, "POST", "/stop-traffic")
-        held.close()
+        with contextlib.closing(server.unix()) as held:
+            held.connect()  # open while the other one asks
+            done = subprocess.run(
+                [sys.executable, "-c", script, str(server.path)],
+                capture_output=True,
+                text=True,
+                timeout=30,
+                check=False,
+            )
+            assert done.stdout.strip() == "HTTP/1.1 202", done.stderr
+            ask(held, "POST", "/stop-traffic")
         asked = [request.asked_by for request in server.loop.requests]
         assert asked == ["uid 65534", "uid 0"]
 

@@ -1,5 +1,6 @@
 """Every call ends in time, with a whole answer or with a sentence that says why not."""
 
+import errno
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from urllib.parse import quote
 
 import pytest
 
+from deregister_agent import dial
 from deregister_agent.errors import AgentError
 from deregister_agent.fetch import Answer, Fetcher, FetchError
 from tests.servers.talking import (
@@ -117,6 +119,20 @@ def test_json_that_is_none_is_an_error() -> None:
         page.json()
     with pytest.raises(FetchError, match="not JSON"):
         Answer(200, {}, b"[" * 1_000_000).json()
+
+
+def test_a_connection_reset_while_it_is_opened(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An app killed just then resets what its kernel had accepted: no answer, and no bug."""
+
+    def reset(*_: object) -> socket.socket:
+        raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+
+    server = serve(answering(OK))
+    monkeypatch.setattr(dial, "_dial", reset)
+    with pytest.raises(FetchError, match="Connection reset"):
+        fetcher(server).call("GET", "/")
 
 
 def test_a_stale_connection_is_replaced(serve: Serve) -> None:
