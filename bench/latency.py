@@ -1,6 +1,7 @@
 """How much time the agent adds: to the end of a drain, to a withdrawal, to many waiting at once."""
 
 import http.client
+import random
 import statistics
 import tempfile
 import threading
@@ -16,7 +17,8 @@ from tests.servers.consul import Consul, shared
 
 RUNS = 40
 QUIET = 0.3
-HELD = 0.6  # seconds that the last request takes
+HELD = 0.6  # seconds that the last request takes, give or take SPREAD
+SPREAD = 0.1  # so that its end falls anywhere between two readings of the probe
 POLLS = 200
 
 _HEAD = """
@@ -56,15 +58,17 @@ def stage(extra: str, registry: str | None = None) -> Iterator[tuple[AgentClient
 def drain_overhead(extra: str) -> list[float]:
     """Return, per run, ms from the last request's end to the answer, beyond settle + quiet."""
     with stage(extra) as (agent, port):
-        return [_one_drain(agent, port) for _ in range(RUNS)]
+        chance = random.Random(1)
+        spread = [HELD + chance.uniform(-SPREAD, SPREAD) for _ in range(RUNS)]
+        return [_one_drain(agent, port, held) for held in spread]
 
 
-def _one_drain(agent: AgentClient, port: int) -> float:
+def _one_drain(agent: AgentClient, port: int, held: float) -> float:
     ended: list[float] = []
 
     def last_request() -> None:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-        connection.request("GET", f"/work?seconds={HELD}")
+        connection.request("GET", f"/work?seconds={held}")
         connection.getresponse().read()
         ended.append(time.perf_counter())
         connection.close()

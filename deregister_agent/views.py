@@ -15,7 +15,7 @@ from deregister_agent.ready import ReadyCheck
 AT_REST = 30.0  # seconds between two looks at an instance that is serving
 WATCH_FOR = 5.0  # seconds a registry is watched before it is asked again anyway
 POLL = 0.5  # seconds between two looks at a registry that cannot be watched
-READ = 0.05  # seconds between two readings of a probe while draining
+READ = 0.03  # seconds between two readings of a probe while draining
 READ_AT_EASE = 1.0  # seconds between two readings in the other phases of a drain
 HELD = 4.0  # seconds a probe may hold its answer while work is in flight
 
