@@ -54,7 +54,7 @@ def _why_listed(view: "RegistryView") -> str:
         return str(view.look_error or f"{view.name} has not been asked since it was withdrawn")
     if word.listed:
         return f"{view.name} still lists it"
-    return "; ".join(f"{view.name}: {straggler}" for straggler in word.stragglers)
+    return "; ".join(f"{view.name}: {straggler}" for straggler in word.awaited)
 
 
 def _work(loop: "InstanceLoop") -> list[str]:

@@ -52,6 +52,7 @@ class Listing(_Part):
     name: str
     listed: bool | None
     stragglers: tuple[str, ...]
+    waived: tuple[str, ...] = ()  # earlier versions do not tell
     others: int | None
     asked: str | None  # when, by the clock over there: good for telling one word from the next
     error: str | None
@@ -83,7 +84,9 @@ class Status(_Part):
     @property
     def cursor(self) -> str:
         """What is another one as soon as the phase, or what a registry says, is."""
-        words = [(one.name, one.listed, one.stragglers, one.error) for one in self.registries]
+        words = [
+            (one.name, one.listed, one.stragglers, one.waived, one.error) for one in self.registries
+        ]
         return f"{self.phase} {self.since} {words}"
 
 

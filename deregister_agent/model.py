@@ -149,7 +149,7 @@ class Sighting:
 
     acknowledged: bool = False  # every registry took this phase's action, in this process life
     listed: bool = False  # at least one registry lists the instance
-    withdrawn: bool = False  # every registry says it does not, and its stragglers are gone
+    withdrawn: bool = False  # every registry says it does not, and no straggler is waited for
     restored: bool = False  # every registry lists the instance
     quiet_for: float | None = None  # seconds with nothing in flight, or no app; None: not quiet
     exited: bool = False  # the process under drain has exited
@@ -170,6 +170,14 @@ class Reading:
     def idle(self) -> bool:
         """Whether nothing at all is in flight."""
         return not any(self.in_flight.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Straggler:
+    """Something that may still send work along an old route, such as an old Nginx worker."""
+
+    what: str  # for a person
+    waived: bool = False  # its registry's options say that it is not waited for any longer
 
 
 @dataclass(frozen=True, slots=True)

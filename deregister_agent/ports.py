@@ -15,7 +15,7 @@ timeout, whatever the other side does.
 from collections.abc import Sequence
 from typing import Protocol
 
-from deregister_agent.model import Announcement, Event, Reading, Snapshot
+from deregister_agent.model import Announcement, Event, Reading, Snapshot, Straggler
 
 
 class Registry(Protocol):
@@ -68,8 +68,13 @@ class Registry(Protocol):
         """
         ...
 
-    def stragglers(self) -> Sequence[str]:
-        """Name what may still send work along old routes; empty when nothing can."""
+    def stragglers(self) -> Sequence[Straggler]:
+        """
+        Name what may still send work along old routes; empty when nothing can.
+
+        One that the options say not to wait for any longer is named as waived: it
+        holds up nothing, and is written into the record of the drain.
+        """
         return ()
 
     def notes(self, snapshot: Snapshot | None) -> Sequence[str]:

@@ -20,7 +20,7 @@ def sighting(loop: "InstanceLoop") -> Sighting:
     return Sighting(
         acknowledged=all(view.acknowledged is not None for view in loop.registries),
         listed=_is_listed(loop),
-        withdrawn=all_known and not any(word.listed or word.stragglers for word in known),
+        withdrawn=all_known and not any(word.listed or word.awaited for word in known),
         restored=all_known and all(word.listed for word in known),
         quiet_for=_quiet(loop),
         exited=exited,

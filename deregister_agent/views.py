@@ -7,7 +7,7 @@ from functools import partial
 
 from deregister_agent.calls import Backoff, Calls, Done
 from deregister_agent.errors import AgentError, Refused
-from deregister_agent.model import Phase, Reading
+from deregister_agent.model import Phase, Reading, Straggler
 from deregister_agent.ports import IdleProbe, Registry
 from deregister_agent.quiet import QuietWindow
 from deregister_agent.ready import ReadyCheck
@@ -42,8 +42,18 @@ class Word:
     """What a registry said of the instance, and when it was asked."""
 
     listed: bool
-    stragglers: Sequence[str]
+    stragglers: Sequence[Straggler]
     asked: float
+
+    @property
+    def awaited(self) -> list[str]:
+        """The stragglers that hold up a drain."""
+        return [one.what for one in self.stragglers if not one.waived]
+
+    @property
+    def waived(self) -> list[str]:
+        """The stragglers that do not, though they may still send work."""
+        return [one.what for one in self.stragglers if one.waived]
 
 
 class RegistryView:
@@ -131,7 +141,7 @@ class RegistryView:
             self._act_again.now()  # as it should be: if it changes, there is no need to wait
         if word is None:
             self.look_again.now()  # overtaken by what it acknowledged in the meantime
-        elif phase in ACTING and (stragglers or self._contradicts(word)):
+        elif phase in ACTING and (word.awaited or self._contradicts(word)):
             self.look_again.later(done.answered)  # not yet what was asked for: look again soon
         elif phase is Phase.SERVING:
             self.look_again.after(AT_REST, done.answered)
@@ -256,6 +266,6 @@ class ReadyView:
         return self.passed >= self.check.passes
 
 
-def _ask(registry: Registry, *, count_others: bool) -> tuple[bool, Sequence[str], int | None]:
+def _ask(registry: Registry, *, count_others: bool) -> tuple[bool, Sequence[Straggler], int | None]:
     others = registry.others() if count_others else None
     return registry.lists(), registry.stragglers(), others

@@ -146,6 +146,7 @@ class FakeLoop:
                     "listed": False,
                     "acknowledged": True,
                     "stragglers": [],
+                    "waived": [],
                     "others": 2,
                     "asked": NOW,
                     "error": None,

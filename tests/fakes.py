@@ -85,7 +85,6 @@ class FakeRegistry(Registry):
         self.directory = directory
         self.instance = instance
         self.calls: list[str] = []
-        self.old_routes: list[str] = []
         self.remarks: list[str] = []
 
     def _call(self, method: str) -> None:
@@ -113,10 +112,6 @@ class FakeRegistry(Registry):
         absent = self.instance not in self.directory.listed
         if isinstance(definition, dict) and absent and not self.directory.blocked:
             self.directory.put(self.instance, definition)
-
-    def stragglers(self) -> Sequence[str]:
-        self._call("stragglers")
-        return tuple(self.old_routes)
 
     def notes(self, snapshot: Snapshot | None) -> Sequence[str]:
         return tuple(self.remarks)

@@ -17,7 +17,7 @@ from pydantic import Field, field_validator
 from deregister_agent.errors import AgentError, ConfigError, RegistryError
 from deregister_agent.far_agent import FarInstance, Place, Status
 from deregister_agent.fetch import Fetcher, FetchError
-from deregister_agent.model import Instance, Phase, Snapshot
+from deregister_agent.model import Instance, Phase, Snapshot, Straggler
 from deregister_agent.options import BackendOptions, Secret, Timeout
 from deregister_agent.ports import Registry
 
@@ -142,12 +142,16 @@ class FarAgent(Registry):
             if status.phase is not Phase.SERVING:
                 raise AgentError(f"it is {status.phase} there: traffic was stopped again")
 
-    def stragglers(self) -> Sequence[str]:
+    def stragglers(self) -> Sequence[Straggler]:
         """Name what the registries there name: old workers of that Nginx."""
         with self._doing("look for the stragglers of") as end:
             status = self._status(end)
             listings = () if status is None else status.registries
-            return [f"{each.name}: {one}" for each in listings for one in each.stragglers]
+            return [
+                Straggler(f"{each.name}: {one}", waived=one in each.waived)
+                for each in listings
+                for one in (*each.stragglers, *each.waived)
+            ]
 
     def others(self) -> int | None:
         """Return the smallest count of others that a registry there has last told."""

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from deregister_agent.errors import AgentError, ConfigError, RegistryError
-from deregister_agent.model import Instance, Snapshot
+from deregister_agent.model import Instance, Snapshot, Straggler
 from deregister_agent.nginx import record as records
 from deregister_agent.nginx.address import Address
 from deregister_agent.nginx.advice import advice
@@ -130,20 +130,25 @@ class NginxUpstream(Registry):
                     "somebody has removed it, and may add it again"
                 )
 
-    def stragglers(self) -> Sequence[str]:
+    def stragglers(self) -> Sequence[Straggler]:
         """Name the workers from before the change that have not exited."""
         with self._doing("look for old workers"):
             site, options = self._site(), self._options
             if not isinstance(site.running, ByProcesses):
                 age = unseen_for(records.load(site.record), site.key)
                 left = options.old_workers - age
-                return [f"old nginx workers, unseen: {left:.0f} s to go"] if left > 0 else ()
+                return (
+                    [Straggler(f"old nginx workers, unseen: {left:.0f} s to go")]
+                    if left > 0
+                    else ()
+                )
             workers, age = old_workers(site, site.running, self._until())
-            if age >= options.old_workers and options.old_workers_then == "count-as-withdrawn":
-                return ()
-            late = f"; {age:.0f} s after the reload" if age >= options.old_workers else ""
+            too_late = age >= options.old_workers
+            waived = too_late and options.old_workers_then == "count-as-withdrawn"
+            late = f"; {age:.0f} s after the reload" if too_late else ""
             address, port = self._instance.address, self._instance.port
-            return [f"{one}{late}" for one in named(workers, address, port)]
+            names = named(workers, address, port)
+            return [Straggler(f"{one}{late}", waived=waived) for one in names]
 
     def others(self) -> int:
         """Count the other servers of the upstream that are neither down nor backup."""

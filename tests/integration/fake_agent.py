@@ -63,6 +63,7 @@ class FakeInstance:
                     "listed": self.phase == "serving",
                     "acknowledged": busy,
                     "stragglers": [],
+                    "waived": [],
                     "others": self.others,
                     "asked": None,
                     "error": None,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from deregister_agent.errors import RegistryError
-from deregister_agent.model import Snapshot
+from deregister_agent.model import Snapshot, Straggler
 from deregister_agent.ports import Registry
 from tests.simulation.plan import RegistryPlan
 from tests.simulation.timeline import Parked, Waiters
@@ -84,14 +84,14 @@ class FakeRegistry(Registry):
         self._meet("list instances")
         return self.listed
 
-    def stragglers(self) -> Sequence[str]:
+    def stragglers(self) -> Sequence[Straggler]:
         """Tell of old routes, and note what the agent will have heard of this look."""
         when, listed = self.world.now, self.listed
         busy = not listed and when < self.old_routes
         job = self.world.host.job
         assert job is not None
         job.on_answer.append(lambda: self._heard(when, sends=listed or busy))
-        return ("old worker 7",) if busy else ()
+        return (Straggler("old worker 7"),) if busy else ()
 
     def _heard(self, when: float, *, sends: bool) -> None:
         self.known = (when, sends)

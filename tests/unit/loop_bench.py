@@ -17,6 +17,7 @@ from deregister_agent.model import (
     Reading,
     Snapshot,
     StopRequest,
+    Straggler,
 )
 from deregister_agent.ports import Registry
 
@@ -68,6 +69,7 @@ class ListRegistry(Registry):
         self.lies = 0  # how many writes it will acknowledge and not do
         self.did: list[str] = []
         self.count: int | None = None
+        self.old_routes: list[Straggler] = []
         self.while_looking: Callable[[], None] = lambda: None
 
     def _write(self, what: str, *, listed: bool) -> None:
@@ -84,6 +86,9 @@ class ListRegistry(Registry):
             raise RegistryError(self.name, "list", "connection refused")
         self.while_looking()
         return self.listed
+
+    def stragglers(self) -> Sequence[Straggler]:
+        return self.old_routes
 
     def others(self) -> int | None:
         return self.count

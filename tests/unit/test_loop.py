@@ -14,6 +14,7 @@ from deregister_agent.model import (
     Policy,
     RestoreWhen,
     StopRequest,
+    Straggler,
 )
 from tests.unit.loop_bench import NEW, OLD, Bench, Check, ListRegistry
 
@@ -100,6 +101,22 @@ def test_a_reading_begun_before_the_phase_does_not_count(make: Make) -> None:
     bench.loop._calls.collect()
     assert bench.loop.probes[0].reading is not None
     assert bench.loop.probes[0].window.since is None
+
+
+def test_a_straggler_holds_up_the_drain_unless_it_is_waived(make: Make) -> None:
+    """What its registry waits for no longer is passed over, and the timeline says so."""
+    bench = make()
+    bench.registries[0].old_routes = [Straggler("worker 7"), Straggler("worker 8", waived=True)]
+    bench.stop()
+    bench.go_on(10.0)
+    report = bench.loop.report()
+    assert (bench.phase, report["blocking"]) == (Phase.WITHDRAWING, ["memory: worker 7"])
+    assert report["registries"][0]["waived"] == ["worker 8"]
+    bench.registries[0].old_routes.pop(0)
+    bench.until(Phase.DRAINED)
+    told = {entry.kind: entry.detail.get("waived") for entry in bench.told}
+    assert told["withdrawing"] is None
+    assert told["settling"] == told["drained"] == {"memory": ["worker 8"]}
 
 
 def test_a_registry_that_says_done_and_did_nothing_is_asked_again(make: Make) -> None:
