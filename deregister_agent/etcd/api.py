@@ -82,8 +82,13 @@ class _Watch:
             begun = endpoint.read(stream, left_until(begin))
             if begun.get("canceled"):
                 raise _cancelled(begun)
+            now = int(begun["header"]["revision"])
+            if now < self.since:
+                # A member that is behind, or a cluster that was set back to a backup: there,
+                # a watch from *since* on would be silent until it has caught up.
+                return now
             try:
-                return self._follow(endpoint, stream, int(begun["header"]["revision"]))
+                return self._follow(endpoint, stream, now)
             except FetchError:
                 if time.monotonic() < self.end:
                     raise

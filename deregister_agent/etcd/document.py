@@ -82,7 +82,7 @@ class Members:
             texts = ", ".join(self._text(self.all[n]) for n in found)
             raise AgentError(f"{len(found)} members are {address}: {texts}")
         for member in self.all:
-            if not member.addresses and mentions(self._text(member), address):
+            if mentions(self._text(member), address, member.addresses):
                 raise AgentError(
                     f"{self._text(member)} mentions {address.host} in a form that is not known: "
                     "pointer may lead to the wrong place"

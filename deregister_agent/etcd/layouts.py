@@ -8,9 +8,9 @@ registry-etcd, coredns plugin/etcd, and Traefik's KV provider.
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
@@ -34,11 +34,13 @@ class Address:
 
     @classmethod
     def of(cls, host: str, port: int | None) -> "Address":
-        """Return it with the host in its one form."""
+        """Return it with the host in its one form: IPv4 also where it is written as IPv6."""
         try:
-            return cls(ip_address(host).compressed, port)
+            ip = ip_address(host)
         except ValueError:
             return cls(host.casefold().rstrip("."), port)
+        mapped = ip.ipv4_mapped if isinstance(ip, IPv6Address) else None
+        return cls((mapped or ip).compressed, port)
 
     @classmethod
     def parse(cls, text: str) -> "Address | None":
@@ -210,15 +212,32 @@ class Finder:
                 )
 
     def _mentions(self, entry: Entry) -> bool:
-        """Whether the host is somewhere in an entry in which no address can be read."""
+        """Whether an entry may be ours, in a form in which that cannot be read."""
         text = (entry.key + b"\n" + entry.value).decode(errors="replace")
-        return not self._addresses(entry) and mentions(text, self.address)
+        return mentions(text, self.address, self._addresses(entry))
 
 
-def mentions(text: str, address: Address) -> bool:
-    """Whether the host of *address* stands somewhere in a text."""
-    literal = rf"(?<![\w.]){re.escape(address.host)}(?!\w|\.\w)"
+def mentions(text: str, address: Address, read: Collection[Address]) -> bool:
+    """
+    Whether a text may mean *address*, though that is not among the addresses *read* in it.
+
+    It may if the host stands there without a port, or no address could be read and the
+    host is somewhere in it.
+    """
+    if read:
+        return {each.port for each in read if each.host == address.host} == {None}
+    hosts = "|".join(map(re.escape, _spellings(address.host)))
+    literal = rf"(?<![\w.])(?:{hosts})(?!\w|\.\w)"
     return re.search(literal, unquote(text).casefold()) is not None
+
+
+def _spellings(host: str) -> list[str]:
+    """Return the ways to write a host: of an IPv6 address also those that leave nothing out."""
+    try:
+        groups = IPv6Address(host).exploded
+    except ValueError:
+        return [host]
+    return [host, groups, ":".join(f"{int(group, 16):x}" for group in groups.split(":"))]
 
 
 def _read(value: bytes) -> object:

@@ -14,6 +14,7 @@ from deregister_agent.etcd.layouts import Address, Finder
 from deregister_agent.model import Snapshot
 
 LEFT_TO_APP = "the app has to register itself"
+FOREIGN = "its snapshot was taken with another mode than is configured now: "
 
 
 class Place(Protocol):
@@ -108,6 +109,8 @@ class OwnKey:
 
     def note(self, snapshot: Snapshot) -> str:
         """Say what becomes of the key when its lease, or the app, has gone."""
+        if "keys" not in snapshot:
+            return f"{FOREIGN}{LEFT_TO_APP}"
         entry = _kept(snapshot)[0]
         if entry.lease:
             return f"{entry} is put back only while that lease lives; after that {LEFT_TO_APP}"
@@ -151,6 +154,8 @@ class Member:
             return
         if snapshot is None:
             raise AgentError("it was not there when the drain began: put it there by hand")
+        if "text" not in snapshot:
+            raise AgentError(f"{FOREIGN}put it there by hand, or set mode back")
         kept: Any = snapshot
         removed = Removed(**kept)
         self._until_written(
@@ -192,6 +197,8 @@ class Member:
 
 def _kept(snapshot: Snapshot) -> list[Entry]:
     """Return the keys that OwnKey.snapshot() has kept."""
+    if "keys" not in snapshot:
+        raise AgentError(f"{FOREIGN}{LEFT_TO_APP}")
     keys: Any = snapshot["keys"]
     return [Entry(decoded(k["key"]), decoded(k["value"]), int(k["lease"])) for k in keys]
 

@@ -35,7 +35,10 @@ def orders(node: Etcd) -> Iterator[Orders]:
     address = f"127.0.0.1:{made.ports[0]}"
     for sibling in (f"{made.prefix}2/1", f"{made.prefix}", f"x/{made.prefix}/1"):
         node.put(sibling, address, made.lease)
+    beside = node.keyspace(without=f"{made.prefix}/")
     yield made
+    assert node.keyspace(without=f"{made.prefix}/") == beside
+    node.clear(f"{made.prefix}/")
     node.revoke(made.lease)
 
 
@@ -95,6 +98,23 @@ def test_a_key_without_a_lease_comes_back_without(orders: Orders) -> None:
     assert orders.node.keyspace() == before
     assert "no lease" in one.notes(snapshot)[0]
     assert one.notes(None) == ()
+
+
+def test_a_snapshot_that_was_taken_with_another_mode(orders: Orders) -> None:
+    """After a change of the configuration in mid-drain nothing is written, and that is said."""
+    node, key = orders.node, f"/apisix/{orders.ports[0]}"
+    node.put(key, f'["127.0.0.1:{orders.ports[0]}"]', orders.lease)
+    by_key, by_member = orders.registry(), orders.registry(mode="document", key=key, prefix="")
+    snapshots = by_key.snapshot(), by_member.snapshot()
+    for one in (by_key, by_member):
+        one.withdraw()
+    before = node.keyspace()
+    for one, foreign in zip((by_member, by_key), snapshots, strict=True):
+        with pytest.raises(RegistryError, match="taken with another mode"):
+            one.restore(foreign)
+    assert "taken with another mode" in by_key.notes(snapshots[1])[0]
+    assert node.keyspace() == before
+    node.delete(key)
 
 
 def test_somebody_elses_key_is_not_overwritten(orders: Orders) -> None:
@@ -158,6 +178,7 @@ def test_a_document_that_all_change_at_once(orders: Orders) -> None:
     assert sorted(n["port"] for n in json.loads(text)["nodes"]) == ports
     assert text.count('"w":1.50') == count
     assert lease == orders.lease
+    node.delete(key)
 
 
 def test_a_watch_knows_whom_it_concerns(orders: Orders) -> None:
@@ -186,6 +207,15 @@ def test_a_watch_tells_of_what_was_before_it(orders: Orders) -> None:
     assert after == str(orders.node.revision())
     orders.node.delete(orders.key())
     assert one.watch(after, LONG) == str(orders.node.revision())
+
+
+def test_a_watch_from_a_revision_that_is_no_more(orders: Orders) -> None:
+    """In a cluster that was set back to a backup it begins anew, and is not deaf until then."""
+    one = orders.registry()
+    cursor = one.watch(str(orders.node.revision() + 1000), LONG)
+    assert cursor == str(orders.node.revision())
+    orders.register()
+    assert one.watch(cursor, LONG) == str(orders.node.revision())
 
 
 def test_a_watch_outlives_a_compaction(orders: Orders) -> None:

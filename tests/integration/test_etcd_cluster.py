@@ -75,6 +75,8 @@ def test_without_a_quorum_nothing_is_said(version: str) -> None:
     with cluster(version) as nodes:
         orders = Orders(nodes[0])
         one = orders.registry(endpoints=[node.url for node in nodes])
+        nodes[0].put(f"{orders.prefix}/x", "127.0.0.1:1")
+        before = nodes[0].keyspace()
         assert not one.lists()
         cursor = one.watch(None, 30)
         _lose_stop(nodes[1])
@@ -85,6 +87,7 @@ def test_without_a_quorum_nothing_is_said(version: str) -> None:
         nodes[1].cont()
         nodes[2].cont()
         nodes.leader()
+        assert nodes[0].keyspace() == before
         orders.register()
         assert one.watch(cursor, 30) != cursor
         assert one.lists()

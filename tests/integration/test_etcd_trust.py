@@ -27,7 +27,9 @@ def orders(node: Etcd) -> Iterator[Orders]:
     made = Orders(node, 2)
     made.register(0)
     made.register(1)
+    beside = node.keyspace(without=made.key())
     yield made
+    assert node.keyspace(without=made.key()) == beside
     node.revoke(made.lease)
 
 

@@ -115,6 +115,7 @@ def test_it_comes_back_behind_its_neighbour() -> None:
         ('{"a": 1}', "/a/b", "no list or object"),
         ('["a:1", {"address": "a:1"}]', "", '2 members are a:1: "a:1", {"address": "a:1"}'),
         ('[{"target": "a", "p": 1}]', "", "in a form that is not known"),
+        ('[{"host": "a", "weight": 1}]', "", "in a form that is not known"),
     ],
 )
 def test_what_cannot_be_read_is_an_error(text: str, pointer: str, why: str) -> None:

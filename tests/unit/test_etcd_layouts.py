@@ -33,6 +33,8 @@ def finder(**layout: Any) -> Finder:
         ("https://Orders.Example.", "orders.example", 443),
         ("[2001:DB8::0:1]:80", "2001:db8::1", 80),
         ("tcp://[::1]:80", "::1", 80),
+        ("[::ffff:10.0.0.7]:80", "10.0.0.7", 80),
+        ("[fd00:0:0:0:0:0:0:7]:80", "fd00::7", 80),
     ],
 )
 def test_an_address_is_read(text: str, host: str, port: int) -> None:
@@ -114,10 +116,27 @@ def test_the_key_is_found_by_its_name_or_its_value() -> None:
 
 
 def test_a_record_without_a_port() -> None:
-    """In DNS it stands for the whole host; elsewhere it says nothing about a port."""
+    """In DNS it stands for the whole host; elsewhere its port is somewhere we cannot read it."""
     record = entry("s/x", {"host": "10.0.0.7", "ttl": 60})
     assert finder(portless=True).find([record]) == [record]
-    assert finder().find([record]) == []
+    hidden = entry("s/x", {"Address": "10.0.0.7", "Service": {"Port": 8080}})
+    for one in (record, hidden):
+        with pytest.raises(AgentError, match="in a form that is not known"):
+            finder().find([one])
+
+
+def test_another_instance_of_the_same_host_is_not_ours() -> None:
+    """A port that is another's is known, also where the host stands once more without one."""
+    other = entry("s/x", {"address": "10.0.0.7:8081", "ip": "10.0.0.7"})
+    assert finder().find([other]) == []
+
+
+@pytest.mark.parametrize("text", ["fd00:0:0:0:0:0:0:7:8080", "tcp FD00::7 8080", "fd00::7:8080"])
+def test_an_ipv6_address_in_an_unknown_form(text: str) -> None:
+    """However it is spelt, it is noticed that our host is mentioned."""
+    ours = Finder(Keys.under("s/"), Address("fd00::7", 8080), Layout("s/", match="either"))
+    with pytest.raises(AgentError, match="in a form that is not known"):
+        ours.find([entry("s/x", text)])
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,8 @@ def keys(folder: Path, *, version: str, layout: str, own: bool = False) -> Itera
 
     for n in range(3):
         register(n)
+    ours = write(service, ports[0])[0]
+    beside = server.keyspace(without=ours)
     yield World(
         registry=_at(options_of(ports[0]), service, ports[0]),
         relist=register,
@@ -81,6 +83,7 @@ def keys(folder: Path, *, version: str, layout: str, own: bool = False) -> Itera
         silent=there,
         refused=there,
     )
+    assert server.keyspace(without=ours) == beside
     server.revoke(lease)
 
 
@@ -115,6 +118,7 @@ def document(folder: Path, *, version: str, nodes: Callable[[list[int]], Any]) -
         return _at(options | _elsewhere(port), "orders", ports[0])
 
     write()
+    beside = server.keyspace(without=key)
     yield World(
         registry=_at(options, "orders", ports[0]),
         relist=write,
@@ -123,6 +127,7 @@ def document(folder: Path, *, version: str, nodes: Callable[[list[int]], Any]) -
         silent=there,
         refused=there,
     )
+    assert server.keyspace(without=key) == beside
     server.delete(key)
 
 
