@@ -1,13 +1,18 @@
 """A Celery app for tests, whose tasks wait until a file is there, and a worker of it."""
 
+import atexit
 import os
+import shutil
 import sys
+import tempfile
 import time
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 from celery import Celery  # type: ignore[import-untyped]
 
-from tests.servers.child import Child
+from tests.servers.child import Child, wait_until
 from tests.servers.redis import Redis
 
 print("an app may print what it likes")
@@ -30,7 +35,7 @@ class Worker(Child):
         self.folder = folder
         self.environment = {"SHOP_BROKER": f"{redis.url}/0"}
         self.name = name
-        self._sent = 0
+        self._sent: list[Path] = []
         command = [sys.executable, "-m", "celery", "-A", "tests.celery_shop", "worker"]
         options = ["-P", "threads", "-c", str(slots), "-n", name, "-l", "INFO"]
         quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
@@ -44,8 +49,36 @@ class Worker(Child):
 
     def send(self, **how: float) -> Path:
         """Send a task, and return the file that ends it."""
-        self._sent += 1
-        until = self.folder / f"{self.name}-{self._sent}"
+        until = self.folder / f"{self.name}-{len(self._sent)}"
+        self._sent.append(until)
         with Celery("client", broker=self.environment["SHOP_BROKER"]) as client:
             client.send_task("shop.pack", [str(until)], **how)
         return until
+
+    def finish(self) -> None:
+        """End every task that was sent, and wait until the worker has done them all."""
+        for until in self._sent:
+            until.touch()
+        with Celery("client", broker=self.environment["SHOP_BROKER"]) as client:
+            ask = client.control.inspect([self.name], timeout=5.0)
+            wait_until(
+                lambda: all(found() == {self.name: []} for found in (ask.reserved, ask.active)),
+                "its tasks have ended",
+                limit=60,
+            )
+
+
+@cache
+def shared() -> tuple[Redis, Worker]:
+    """
+    Return a worker and its broker that all tests of this process share; they end with it.
+
+    Let both go on where they were frozen, end the tasks that were sent, and kill neither.
+    """
+    stack = ExitStack()
+    atexit.register(stack.close)
+    folder = Path(tempfile.mkdtemp(prefix="celery-"))
+    stack.callback(shutil.rmtree, folder, ignore_errors=True)
+    redis = stack.enter_context(Redis(folder))
+    worker = stack.enter_context(Worker(folder, redis))
+    return redis, worker

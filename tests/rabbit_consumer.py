@@ -2,6 +2,7 @@
 
 from types import TracebackType
 from typing import Self
+from urllib.parse import quote
 
 import pika
 
@@ -11,10 +12,10 @@ from tests.servers.rabbitmq import RabbitMQ
 class Consumer:
     """One connection with one channel; its messages are those of the queue *orders*."""
 
-    def __init__(self, rabbit: RabbitMQ, name: str = "web-1") -> None:
-        self.rabbit, self.name = rabbit, name
+    def __init__(self, rabbit: RabbitMQ, name: str = "web-1", *, host: str = "/") -> None:
+        self.rabbit, self.name, self.host = rabbit, name, host
         self.held: list[int] = []
-        rabbit.call("PUT", "/api/queues/%2F/orders", {})
+        rabbit.call("PUT", f"/api/queues/{quote(host, safe='')}/orders", {})
         self.open()
 
     def open(self) -> None:
@@ -22,6 +23,7 @@ class Consumer:
         parameters = pika.ConnectionParameters(
             "127.0.0.1",
             self.rabbit.port,
+            self.host,
             heartbeat=0,
             client_properties={"connection_name": self.name},
         )

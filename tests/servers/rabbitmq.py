@@ -1,7 +1,14 @@
 """Real RabbitMQ with its management API, as a child process on free ports of loopback."""
 
+import atexit
 import os
+import shutil
 import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 
@@ -131,3 +138,31 @@ class RabbitMQ(Child):
 
 
 GUEST = "Basic Z3Vlc3Q6Z3Vlc3Q="  # guest:guest, which works from loopback only
+_numbers = count(1)
+
+
+@cache
+def shared() -> RabbitMQ:
+    """
+    Return a RabbitMQ that all tests of this process share; it ends with the process.
+
+    Let it go on after it was frozen, and do not kill it.
+    """
+    stack = ExitStack()
+    atexit.register(stack.close)
+    folder = Path(tempfile.mkdtemp(prefix="rabbitmq-"))
+    stack.callback(shutil.rmtree, folder, ignore_errors=True)
+    return stack.enter_context(RabbitMQ(folder))
+
+
+@contextmanager
+def own_host(rabbit: RabbitMQ) -> Iterator[str]:
+    """Give a new virtual host, with queues and connections of nobody else."""
+    name = f"host-{next(_numbers)}"
+    rabbit.call("PUT", f"/api/vhosts/{name}")
+    rights = {"configure": ".*", "write": ".*", "read": ".*"}
+    rabbit.call("PUT", f"/api/permissions/{name}/guest", rights)
+    try:
+        yield name
+    finally:
+        rabbit.call("DELETE", f"/api/vhosts/{name}")

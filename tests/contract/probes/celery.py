@@ -1,14 +1,12 @@
 """The celery probe, with a real worker and its broker behind it."""
 
 import sys
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from deregister_agent.probes.celery import Options, build
-from tests.celery_shop import Worker
-from tests.servers.redis import Redis
+from tests.celery_shop import shared
 
 from . import World, orders, wait_for
 
@@ -16,37 +14,34 @@ from . import World, orders, wait_for
 @contextmanager
 def world() -> Iterator[World]:
     """Give a probe of a worker whose tasks last as long as the test says."""
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        Redis(Path(folder)) as redis,
-        Worker(Path(folder), redis) as worker,
-    ):
-        held: list[Path] = []
-        options = Options(
-            kind="celery",
-            app="tests.celery_shop",
-            worker=worker.name,
-            python=(sys.executable,),
-            folder=Path(__file__).parents[3],
-            env=dict(worker.environment),
-            timeout=6.0,
-        )
-        probe = build(options, orders(80))
+    redis, worker = shared()
+    held: list[Path] = []
+    options = Options(
+        kind="celery",
+        app="tests.celery_shop",
+        worker=worker.name,
+        python=(sys.executable,),
+        folder=Path(__file__).parents[3],
+        env=dict(worker.environment),
+        timeout=6.0,
+    )
+    probe = build(options, orders(80))
 
-        def busy(count: int) -> None:
-            while len(held) < count:
-                held.append(worker.send())
-            while len(held) > count:
-                held.pop().touch()
-            wait_for(lambda: probe.read(0.0).in_flight["tasks"] == count, f"{count} tasks", 60)
+    def busy(count: int) -> None:
+        while len(held) < count:
+            held.append(worker.send())
+        while len(held) > count:
+            held.pop().touch()
+        wait_for(lambda: probe.read(0.0).in_flight["tasks"] == count, f"{count} tasks", 60)
 
-        def serve() -> None:
-            before = probe.read(0.0).started
-            worker.send().touch()
-            wait_for(lambda: probe.read(0.0).started != before, "a task has begun", 60)
-            wait_for(lambda: probe.read(0.0).idle, "it has ended", 60)
+    def serve() -> None:
+        before = probe.read(0.0).started
+        worker.send().touch()
+        wait_for(lambda: probe.read(0.0).started != before, "a task has begun", 60)
+        wait_for(lambda: probe.read(0.0).idle, "it has ended", 60)
 
-        try:
-            yield World(probe, "tasks", busy, worker.stop, worker.cont, redis.stop, serve)
-        finally:
-            worker.kill()  # it would wait for its tasks
+    with ExitStack() as stack:
+        stack.callback(worker.finish)
+        stack.callback(worker.cont)
+        stack.callback(redis.cont)
+        yield World(probe, "tasks", busy, worker.stop, worker.cont, redis.stop, serve)

@@ -1,16 +1,15 @@
 """The rabbitmq probe, with a real RabbitMQ and a real consumer behind it."""
 
 import json
-import os
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import ExitStack, contextmanager, suppress
+
+import pytest
 
 from deregister_agent.errors import ProbeError
 from deregister_agent.probes.rabbitmq import Options, build
 from tests.rabbit_consumer import Consumer
-from tests.servers.rabbitmq import RabbitMQ
+from tests.servers.rabbitmq import own_host, shared
 
 from . import World, orders, wait_for
 
@@ -18,18 +17,22 @@ from . import World, orders, wait_for
 @contextmanager
 def world() -> Iterator[World]:
     """Give a probe of a consumer that takes and acknowledges as the test says."""
-    with tempfile.TemporaryDirectory() as folder, RabbitMQ(Path(folder)) as rabbit:
-        (Path(folder) / "password").write_text("guest")
+    with ExitStack() as stack:
+        rabbit = shared()
+        host = stack.enter_context(own_host(rabbit))
+        stack.enter_context(pytest.MonkeyPatch.context()).setenv("RABBIT", "guest")
         table = {
             "kind": "rabbitmq",
             "url": rabbit.url,
             "user": "guest",
-            "password": {"file": os.fspath(Path(folder) / "password")},
+            "password": {"env": "RABBIT"},
+            "vhost": host,
             "lag": rabbit.lag,
             "timeout": 2.0,
         }
         probe = build(Options.model_validate_json(json.dumps(table)), orders(80))
-        consumer = Consumer(rabbit)
+        consumer = stack.enter_context(Consumer(rabbit, host=host))
+        stack.callback(rabbit.cont)
 
         def told() -> int | None:
             with suppress(ProbeError):
@@ -44,9 +47,5 @@ def world() -> Iterator[World]:
             consumer.open()
             busy(0)
 
-        try:
-            busy(0)
-            yield World(probe, "messages", busy, consumer.close, find, rabbit.stop)
-        finally:
-            rabbit.cont()
-            consumer.close()
+        busy(0)
+        yield World(probe, "messages", busy, consumer.close, find, rabbit.stop)
