@@ -2,6 +2,7 @@
 
 import os
 import select
+import threading
 import time
 from collections.abc import Collection, Iterable
 from contextlib import ExitStack
@@ -74,17 +75,69 @@ def living(processes: Iterable[Pid]) -> frozenset[Pid]:
     return frozenset(process for process in processes if is_alive(process))
 
 
+class _Scan:
+    """One reading of all of /proc, for everybody who asked before it began."""
+
+    def __init__(self) -> None:
+        self.wanted: set[int] = set()
+        self.found: dict[int, frozenset[Pid]] = {}
+        self.error: OSError | None = None
+        self.over = threading.Event()
+
+    def read(self) -> None:
+        """Read, and let all who wait go, whatever comes of it."""
+        try:
+            self.found = _read_holders(self.wanted)
+        except OSError as e:
+            self.error = e
+        finally:
+            self.over.set()
+
+
+class _Scans:
+    """Lets those who ask at the same moment share a scan: it costs the same for all of them."""
+
+    def __init__(self) -> None:
+        self._next: _Scan | None = None  # the one that has not begun
+        self._asking = threading.Lock()
+        self._reading = threading.Lock()  # one at a time
+
+    def ask(self, inodes: Collection[int]) -> dict[int, frozenset[Pid]]:
+        """Return what a scan shows that began after this was called."""
+        with self._asking:
+            scan, first = (self._next, False) if self._next else (_Scan(), True)
+            self._next = scan
+            scan.wanted.update(inodes)
+        if first:
+            with self._reading:
+                with self._asking:
+                    self._next = None  # whoever asks from now on waits for another
+                scan.read()
+        scan.over.wait()
+        if scan.error is not None:
+            raise scan.error
+        return {inode: scan.found[inode] for inode in inodes}
+
+
+_scans = _Scans()
+
+
 def holders(inodes: Collection[int]) -> dict[int, frozenset[Pid]]:
     """
     Return, for each of the socket *inodes*, the processes that have it open.
 
     As far as this user may see (man 5 proc_pid_fd): the processes of other users,
     and those in other containers, are left out. Costs some milliseconds for each
-    hundred processes.
+    hundred processes. Threads that ask at the same moment share the work, and none
+    is told of a time before it asked. Raises OSError where /proc cannot be read.
     """
+    return _scans.ask(inodes) if inodes else {}
+
+
+def _read_holders(inodes: Collection[int]) -> dict[int, frozenset[Pid]]:
     wanted = {f"socket:[{inode}]": inode for inode in inodes}
     found: dict[int, set[Pid]] = {inode: set() for inode in inodes}
-    for pid in _all() if wanted else ():
+    for pid in _all():
         held = {wanted[target] for target in _open_files(pid) if target in wanted}
         process = find(pid) if held else None
         if process is not None:
