@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from deregister_agent.model import Announcement, Phase
-from deregister_agent.quiet import quiet_for
+from deregister_agent.quiet import lateness, quiet_for
 from deregister_agent.sighting import quiet_windows
 
 if TYPE_CHECKING:  # the loop writes these sentences into its journal
@@ -62,8 +62,10 @@ def _work(loop: "InstanceLoop") -> list[str]:
     lines = [] if gone else [line for probe in loop.probes if (line := _in_hand(probe))]
     if lines:
         return lines
-    quiet = quiet_for(quiet_windows(loop))
-    return [f"quiet for {quiet or 0.0:.1f} of {loop.policy.quiet:g} s"]
+    windows = quiet_windows(loop)
+    late = lateness(windows)
+    behind = f", by news that may be {late:g} s old" if late else ""
+    return [f"quiet for {quiet_for(windows) or 0.0:.1f} of {loop.policy.quiet:g} s{behind}"]
 
 
 def _in_hand(probe: "ProbeView") -> str:

@@ -165,6 +165,7 @@ class Reading:
     in_flight: Mapping[str, int]  # by kind: requests, tasks, messages, connections
     started: int | None = None  # counter of all work ever started, where the app has one
     mark: str = ""  # which process answered, where the app says so
+    late: float = 0.0  # by how many seconds the news of idleness may be behind; work is never old
 
     @property
     def idle(self) -> bool:

@@ -11,27 +11,32 @@ class QuietWindow:
 
     It counts from the end of the first idle reading to the begin of the last one,
     which is the least that the readings prove. Where the app counts all work ever
-    started, work that came and went between two readings ends the window too.
+    started, work that came and went between two readings ends the window too. A
+    reading that may be late tells only of what was so long before it was asked for.
     """
 
     def __init__(self) -> None:
-        self.since: float | None = None
+        self.since: float | None = None  # None too while the news may be older than the idleness
         self.until = 0.0
+        self.late = 0.0  # how old its news may be
+        self._idle: float | None = None  # the end of the first idle reading
         self._last: Reading | None = None
 
     def broken(self) -> None:
         """Begin anew: it is not known what the app has in hand."""
-        self.since = self._last = None
+        self.since = self._idle = self._last = None
 
     def saw(self, reading: Reading, asked: float, answered: float) -> None:
         """Take in a reading that was made between *asked* and *answered*."""
         last, self._last = self._last, reading
         if not reading.idle:
-            self.since = None
-        elif self.since is None or last is None or _arrived(last, reading):
-            self.since, self.until = answered, asked
-        else:
-            self.until = asked
+            self.since = self._idle = None
+            return
+        if self._idle is None or last is None or _arrived(last, reading):
+            self.since, self._idle = None, answered
+        self.until, self.late = asked - reading.late, reading.late
+        if not reading.late or self.until >= self._idle:
+            self.since = self._idle
 
 
 def _arrived(last: Reading, reading: Reading) -> bool:
@@ -50,3 +55,8 @@ def quiet_for(windows: Sequence[QuietWindow]) -> float | None:
     if since is None:
         return None
     return max(0.0, min(window.until for window in windows) - since)
+
+
+def lateness(windows: Sequence[QuietWindow]) -> float:
+    """Return how old the news of the *windows* may be, at the worst."""
+    return max((window.late for window in windows), default=0.0)

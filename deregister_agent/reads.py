@@ -1,11 +1,9 @@
-"""What a probe makes of one read after another: in turn, without its own starts, and late."""
+"""What a probe makes of one read after another: in turn, and without its own starts."""
 
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-from deregister_agent.model import Reading
 
 
 class Doubt(Exception):  # noqa: N818 - a probe makes a ProbeError of it
@@ -59,41 +57,6 @@ class Starts:
         else:
             self._started += value - last - self._own
         return self._started
-
-
-class Late:
-    """
-    Believes in idleness only once it was told of for longer than the news are late.
-
-    Two idle answers further apart than *lag* seconds: what began before the first
-    would show in the second. Work is believed at once.
-    """
-
-    def __init__(self, lag: float) -> None:
-        self._lag = lag
-        self._since: float | None = None
-        self._first: Reading | None = None
-
-    def forget(self) -> None:
-        """Begin anew: it is not known what was in flight."""
-        self._since = self._first = None
-
-    def believed(self, reading: Reading, asked: float, answered: float) -> Reading:
-        """Return *reading*, made between *asked* and *answered*. Raises Doubt if it may be old."""
-        if not self._lag:
-            return reading
-        if not reading.idle:
-            self.forget()
-            return reading
-        if self._since is None or self._first != reading:
-            self._since, self._first = answered, reading
-        seen = max(0.0, asked - self._since)
-        if seen <= self._lag:
-            raise Doubt(
-                f"it tells of nothing in flight, but it may be {self._lag:g} s behind, "
-                f"and has told so for {seen:.1f} s only"
-            )
-        return reading
 
 
 def above(kind: str, count: int, baseline: int) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from deregister_agent.model import Phase, Sighting
-from deregister_agent.quiet import QuietWindow, quiet_for, quiet_since
+from deregister_agent.quiet import QuietWindow, lateness, quiet_for, quiet_since
 from deregister_agent.views import Word
 
 if TYPE_CHECKING:
@@ -63,9 +63,10 @@ def _not_before(loop: "InstanceLoop") -> float:
     """
     if loop.drain.phase is Phase.GONE:
         return loop.since
-    quiet, began = _quiet(loop), quiet_since(quiet_windows(loop))
+    windows = quiet_windows(loop)
+    quiet, began = _quiet(loop), quiet_since(windows)
     if quiet is not None and began is not None and quiet >= loop.policy.quiet:
-        return began + loop.policy.quiet
+        return began + loop.policy.quiet + lateness(windows)
     return 0.0
 
 

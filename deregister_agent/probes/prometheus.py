@@ -1,6 +1,5 @@
 """What the app has in hand, by the metrics that it serves for Prometheus."""
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -25,7 +24,7 @@ from deregister_agent.metric.text import Metrics, NotMetrics, Sample, Selector, 
 from deregister_agent.model import Instance, Reading
 from deregister_agent.options import BackendOptions, Seconds, Secret, Timeout
 from deregister_agent.ports import IdleProbe
-from deregister_agent.reads import Doubt, Late, Starts, Turn, above
+from deregister_agent.reads import Doubt, Starts, Turn, above
 
 BODY_LIMIT = 8_388_608
 OK = 200
@@ -65,8 +64,8 @@ class Options(BackendOptions):
     mark: Metric | None = None
     """What names the process: ``process_start_time_seconds``. Exactly one sample."""
     lag: Seconds = 0.0
-    """How old the numbers may be, where the endpoint serves those of a while ago: idle is believed
-    after idle answers further apart than that, in seconds."""
+    """How old the numbers may be, in seconds, where the endpoint serves those of a while ago: the
+    app must be seen idle for so much longer."""
     token: Secret | None = None
     """A bearer token, sent as ``Authorization``."""
     timeout: Timeout = 2.0
@@ -91,7 +90,7 @@ class PrometheusProbe(IdleProbe):
         self._target = parts.path or "/"
         self._params = parse_qsl(parts.query, keep_blank_values=True)
         self._wanted = {Selector.of(text).name for text in self._mentioned()}
-        self._starts, self._late, self._turn = Starts(options.own_starts), Late(options.lag), Turn()
+        self._starts, self._turn = Starts(options.own_starts), Turn()
 
     def _mentioned(self) -> Iterator[str]:
         for terms in self._terms.values():
@@ -106,22 +105,16 @@ class PrometheusProbe(IdleProbe):
         del wait
         try:
             with self._turn.taken(self._options.timeout) as left:
-                return self._asked(left)
+                return self._reading(self._metrics(left))
         except (FetchError, Doubt, ValueError) as e:
             doing = f"tell what is in flight from {self._options.url}"
             raise ProbeError(self.name, doing, e) from e
 
-    def _asked(self, limit: float) -> Reading:
-        asked = time.monotonic()
-        try:
-            answer = self._fetcher.call(
-                "GET", self._target, params=self._params, headers={"Accept": ACCEPT}, timeout=limit
-            )
-            reading = self._reading(_metrics(answer, self._wanted))
-        except (FetchError, Doubt, ValueError):
-            self._late.forget()
-            raise
-        return self._late.believed(reading, asked, time.monotonic())
+    def _metrics(self, limit: float) -> Metrics:
+        answer = self._fetcher.call(
+            "GET", self._target, params=self._params, headers={"Accept": ACCEPT}, timeout=limit
+        )
+        return _metrics(answer, self._wanted)
 
     def _reading(self, metrics: Metrics) -> Reading:
         options = self._options
@@ -135,7 +128,7 @@ class PrometheusProbe(IdleProbe):
         if self._counters:
             sums = [self._sum(metrics, (text,), absent="unknown") for text in self._counters]
             started = self._starts.count(sum(sums))
-        return Reading(in_flight, started, self._mark(metrics))
+        return Reading(in_flight, started, self._mark(metrics), options.lag)
 
     def _term(self, metrics: Metrics, term: Term) -> int:
         names = each(term.metric)

@@ -3,7 +3,7 @@ What an app has in hand of RabbitMQ's messages: delivered to it and not acknowle
 
 By the management API, which is late: each channel tells its numbers every
 ``collect_statistics_interval`` (5 s), and they are shown after at most one sample of
-``sample_retention_policies`` (5 s). So idle is believed only when it was told for longer.
+``sample_retention_policies`` (5 s). So each reading says how late it may be.
 https://www.rabbitmq.com/docs/management#statistics-interval
 """
 
@@ -20,7 +20,7 @@ from deregister_agent.fetch import Fetcher, FetchError
 from deregister_agent.model import Instance, Reading
 from deregister_agent.options import BackendOptions, Seconds, Secret, Timeout
 from deregister_agent.ports import IdleProbe
-from deregister_agent.reads import Doubt, Late, Turn
+from deregister_agent.reads import Doubt, Turn
 
 OK = 200
 BODY_LIMIT = 8_388_608
@@ -68,26 +68,17 @@ class RabbitMQProbe(IdleProbe):
     def __init__(self, options: Options, peer: str, fetcher: Fetcher) -> None:
         self.name = options.label
         self._options, self._peer, self._fetcher = options, peer, fetcher
-        self._late, self._turn = Late(options.lag), Turn()
+        self._turn = Turn()
 
     def read(self, wait: float) -> Reading:
         """Tell what is in hand. Raises ProbeError where RabbitMQ does not tell it plainly."""
         del wait
         try:
             with self._turn.taken(self._options.timeout) as left:
-                return self._asked(time.monotonic() + left)
+                return self._reading(time.monotonic() + left)
         except (FetchError, Doubt) as e:
             doing = f"tell what {self._own()} has in hand from {self._options.url}"
             raise ProbeError(self.name, doing, e) from e
-
-    def _asked(self, end: float) -> Reading:
-        asked = time.monotonic()
-        try:
-            reading = self._reading(end)
-        except (FetchError, Doubt):
-            self._late.forget()
-            raise
-        return self._late.believed(reading, asked, time.monotonic())
 
     def _reading(self, end: float) -> Reading:
         _must_see_all(self._get("/api/whoami", "name,tags", end))
@@ -108,7 +99,7 @@ class RabbitMQProbe(IdleProbe):
         known = any(names.values()) or own or in_flight["messages"]
         if not known and self._options.absent == "unknown":
             raise Doubt("it has no connection")
-        return Reading(in_flight)
+        return Reading(in_flight, late=self._options.lag)
 
     def _connections(self, entries: Sequence[Entry]) -> Mapping[str, bool]:
         """Return the connections of the app's address, and of each whether it is the app's."""

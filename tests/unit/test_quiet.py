@@ -1,7 +1,12 @@
 """When an app counts as quiet."""
 
-from deregister_agent.model import Reading
+from pathlib import Path
+
+import pytest
+
+from deregister_agent.model import Phase, Policy, Reading
 from deregister_agent.quiet import QuietWindow, quiet_for, quiet_since
+from tests.unit.loop_bench import Bench, Page
 
 
 def idle(started: int | None = None, mark: str = "") -> Reading:
@@ -89,3 +94,69 @@ def test_windows_that_do_not_overlap_count_for_nothing() -> None:
     one.saw(idle(), 11.0, 11.0)
     two.saw(idle(), 14.0, 14.0)
     assert quiet_for([one, two]) == 0.0
+
+
+def late(asked: float, window: QuietWindow) -> None:
+    window.saw(Reading({"messages": 0}, late=5.0), asked, asked + 0.1)
+
+
+def test_late_news_prove_only_what_was_so_long_before() -> None:
+    """A message taken just before the first look shows in the last one: until then, nothing."""
+    window = QuietWindow()
+    for asked in (10.0, 12.0, 15.0):
+        late(asked, window)
+        assert (quiet_since([window]), quiet_for([window])) == (None, None)
+    late(17.1, window)
+    assert quiet_since([window]) == 10.1
+    assert quiet_for([window]) == pytest.approx(2.0)
+
+
+def test_idleness_of_before_the_window_does_not_make_up_for_late_news() -> None:
+    """When a phase begins, however long it was idle before, the whole lateness is waited for."""
+    window = QuietWindow()
+    for asked in (10.0, 40.0, 70.0):
+        late(asked, window)
+    window.broken()
+    late(70.2, window)
+    late(73.0, window)
+    assert quiet_for([window]) is None
+    window.saw(Reading({"messages": 1}, late=5.0), 74.0, 74.1)
+    late(76.0, window)
+    late(81.0, window)
+    assert quiet_for([window]) is None
+    late(81.2, window)
+    assert quiet_since([window]) == 76.1
+
+
+class LatePage(Page):
+    """A probe that shows what was in hand some seconds ago."""
+
+    def __init__(self, bench: Bench, late: float) -> None:
+        super().__init__()
+        self.bench, self.late = bench, late
+        self.history: list[tuple[float, int]] = [(0.0, 0)]
+
+    def has(self, count: int) -> None:
+        """Have so much in hand from now on."""
+        self.history.append((self.bench.clock.time, count))
+
+    def read(self, wait: float) -> Reading:
+        shown = self.bench.clock.time - self.late + 0.5
+        count = [count for when, count in self.history if when <= shown][-1]
+        return Reading({"messages": count}, late=self.late)
+
+
+def test_a_message_taken_just_before_a_drain_is_waited_for(tmp_path: Path) -> None:
+    """An hour of idleness before stop-traffic says nothing about what came in the last seconds."""
+    bench = Bench(tmp_path, Policy(quiet=1.0, min_others=0))
+    page = LatePage(bench, late=11.0)
+    bench.loop.probes[0].probe = page
+    bench.go_on(100.0)
+    page.has(2)
+    bench.stop()
+    bench.go_on(30.0)
+    assert bench.phase is Phase.DRAINING
+    assert bench.loop.report()["blocking"] == ["2 messages in flight (page)"]
+    page.has(0)
+    assert bench.until(Phase.DRAINED, within=30.0) > 11.0
+    bench.journal.close()
