@@ -1,22 +1,25 @@
 """
-The app of the experiment: requests of every kind, and work that goes on after the answer.
+The app: requests of every kind, work that goes on after the answer, messages of a queue.
 
-``python -m bench.shop PORT REDIS LEDGER [wait]``. What it accepts and what it finishes
-it writes into LEDGER, unbuffered, so that a kill shows what it took along. At SIGTERM
-uvicorn finishes the requests in hand; with ``wait`` the app also waits for its
-background work, which is as graceful as an app can be.
+``python -m bench.shop ADDRESS:PORT --redis ADDRESS:PORT --ledger FILE``. What it accepts and
+what it finishes it writes into the ledger, unbuffered, so that a kill shows what it took
+along. Nothing here takes care of a kill. At SIGTERM uvicorn finishes the requests in hand;
+with ``--wait`` the app also waits for its background work, which is as graceful as an app
+can be.
 """
 
+import argparse
 import asyncio
 import os
-import sys
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
 import uvicorn
 
+from bench.consumer import Consumer
 from bench.counter import Commands
 from deregister_agent.app import Work
 
@@ -27,11 +30,14 @@ Send = Callable[[Message], Awaitable[None]]
 PIECES = 10  # of a streamed answer, of an upload, of a WebSocket's conversation
 KEEP_ALIVE = 75  # seconds; longer than any client keeps an idle connection
 
+Place = tuple[str, int]
+"""An address and a port."""
+
 
 class Ledger:
     """What one process accepted and finished, at which monotonic time; a kill cannot lose it."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     def accepted(self, work: str, until: float) -> None:
@@ -46,7 +52,7 @@ class Ledger:
 class Shop:
     """The ASGI app."""
 
-    def __init__(self, redis: int, ledger: Ledger, work: Work, *, waits: bool) -> None:
+    def __init__(self, redis: Place, ledger: Ledger, work: Work, *, waits: bool) -> None:
         self._redis, self._ledger, self._work, self._waits = redis, ledger, work, waits
         self._connection: Commands | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -86,7 +92,7 @@ class Shop:
     async def _later(self, work: str, seconds: float) -> None:
         await asyncio.sleep(seconds)
         if self._connection is None:
-            self._connection = Commands(self._redis)
+            self._connection = Commands(self._redis[1], self._redis[0])
         self._connection.finished(work)
         self._ledger.finished(work)
 
@@ -138,15 +144,31 @@ async def _converse(receive: Receive, send: Send) -> None:
         await send({"type": "websocket.send", "text": message["text"]})
 
 
+def place(text: str) -> Place:
+    """Return the address and the port of ``ADDRESS:PORT``."""
+    address, _, port = text.rpartition(":")
+    return address, int(port)
+
+
 def main() -> None:
     """Serve until killed, or until SIGTERM and everything in hand is finished."""
-    port, redis, ledger = int(sys.argv[1]), int(sys.argv[2]), Ledger(sys.argv[3])
-    work = Work(ignored=["/healthz"])
-    shop = Shop(redis, ledger, work, waits="wait" in sys.argv[4:])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("listen", type=place)
+    parser.add_argument("--redis", type=place, required=True)
+    parser.add_argument("--ledger", type=Path, required=True)
+    parser.add_argument("--broker", type=place, help="take messages of its queue")
+    parser.add_argument("--own", type=place, help="where the agent may stop and start it")
+    parser.add_argument("--wait", action="store_true", help="at SIGTERM for background work too")
+    given = parser.parse_args()
+    work, ledger = Work(ignored=["/healthz"]), Ledger(given.ledger)
+    if given.own:
+        work.serve(given.own[1], given.own[0])
+    if given.broker:
+        Consumer(given.broker, given.redis, work, ledger)
     uvicorn.run(
-        work.asgi(shop),
-        host="127.0.0.1",
-        port=port,
+        work.asgi(Shop(given.redis, ledger, work, waits=given.wait)),
+        host=given.listen[0],
+        port=given.listen[1],
         log_level="warning",
         timeout_keep_alive=KEEP_ALIVE,
     )

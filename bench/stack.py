@@ -1,77 +1,52 @@
-"""The whole stack as local processes: Redis, three instances of the shop, a front, an agent."""
+"""A rolling deploy's view of the stack, and the part of it that one front needs, as processes."""
 
 import signal
+import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.counter import Commands, Redis
-from bench.fronts import SERVICE, Front, front
-from bench.proxies import accepts
+from bench.counter import Commands
+from bench.fronts import Front, front
+from bench.shop import Place
+from compose.described import instance, page, probe, ready, shop, table
 from deregister_agent.client import Address, AgentClient
 from deregister_agent.errors import AgentError
 from tests.servers.child import Child, free_ports, wait_until
+from tests.servers.redis import Redis
 
 NAMES = ("shop-1", "shop-2", "shop-3")
 QUIET = 1.0
 ROOT = Path(__file__).resolve().parents[1]
 
-_AGENT = """
-[agent]
-journal = "{folder}/journal.db"
-log_format = "text"
-[server]
-listen = ["unix:{folder}/agent.sock"]
-"""
-_INSTANCE = """
-[[instance]]
-name = "{name}"
-service = "{service}"
-port = {port}
-quiet = {quiet}
-settle = {settle}
-deadline = {deadline}
-[[instance.ready]]
-url = "http://127.0.0.1:{port}/healthz"
-every = 0.1
-{registry}
-[[instance.probe]]
-kind = "http_json"
-url = "http://127.0.0.1:{port}/-/work"
-started = "/started"
-mark = "/process/mark"
-wait_parameter = "wait"
-[instance.probe.in_flight]
-requests = "/in_flight/requests"
-websockets = "/in_flight/websockets"
-tasks = "/in_flight/tasks"
-"""
+Command = Callable[[str, Path], Sequence[str]]
+"""Returns the command line of an instance that writes into that ledger."""
 
 
 class Shops:
     """The instances' processes, and what each of them wrote into its ledger."""
 
-    def __init__(self, folder: Path, redis: int, *, waits: bool, names: Sequence[str]) -> None:
-        self.ports = dict(zip(names, free_ports(len(names)), strict=True))
-        self.ledgers: dict[str, list[Path]] = {name: [] for name in names}
-        self._folder, self._redis, self._waits = folder, redis, waits
-        self._running: dict[str, Child] = {}
+    def __init__(self, folder: Path, places: Mapping[str, Place], command: Command) -> None:
+        self.folder, self.places = folder, places
+        self.ports = {name: port for name, (_, port) in places.items()}
+        self.ledgers: dict[str, list[Path]] = {name: [] for name in places}
+        self._command, self._running = command, dict[str, Child]()
+
+    def next_ledger(self, name: str) -> Path:
+        """Return the file for what the next process of an instance will have had in hand."""
+        self.ledgers[name].append(self.folder / f"{name}.{len(self.ledgers[name])}.ledger")
+        return self.ledgers[name][-1]
 
     def start(self, name: str) -> None:
         """Start the next process of an instance, and return once it accepts connections."""
-        ledger = self._folder / f"{name}.{len(self.ledgers[name])}.ledger"
-        self.ledgers[name].append(ledger)
-        port = self.ports[name]
-        command = [sys.executable, "-m", "bench.shop", str(port), str(self._redis), str(ledger)]
-        if self._waits:
-            command.append("wait")
-        child = Child(command, self._folder / f"{name}.log", folder=ROOT)
+        command = self._command(name, self.next_ledger(name))
+        child = Child([sys.executable, *command[1:]], self.folder / f"{name}.log", folder=ROOT)
         self._running[name] = child
-        child.wait_ready(lambda: accepts(port))
+        child.wait_ready(lambda: accepts(self.places[name]))
 
     def kill(self, name: str) -> None:
         """Kill it as hard as can be: what it has in hand is lost."""
@@ -131,35 +106,39 @@ class Stack:
     """All of it, running."""
 
     folder: Path
-    redis: Redis
+    counts: Callable[[], tuple[int, Mapping[str, int]]]
     shops: Shops
     front: Front
     agent: Agent  # started only by those who want one
 
-    def counted(self, expected: int, limit: float) -> tuple[int, dict[str, int]]:
+    def counted(self, expected: int, limit: float) -> tuple[int, Mapping[str, int]]:
         """Return Redis' counter and each work's own, once *expected* or *limit* is reached."""
-        with Commands(self.redis.port) as connection:
-            end = time.monotonic() + limit
-            while connection.counted()[0] < expected and time.monotonic() < end:
-                time.sleep(0.1)
-            counter, by_name = connection.counted()
-        return counter, dict(by_name)
+        end = time.monotonic() + limit
+        while (counted := self.counts())[0] < expected and time.monotonic() < end:
+            time.sleep(0.1)
+        return counted
 
 
 def config(folder: Path, shops: Shops, front_: Front, *, deadline: float = 120.0) -> str:
     """Return the configuration of one agent for all instances."""
-    return _AGENT.format(folder=folder) + "".join(
-        _INSTANCE.format(
-            name=name,
-            service=SERVICE,
-            port=port,
-            quiet=QUIET,
-            settle=front_.settle,
-            deadline=deadline,
-            registry=front_.table(name),
-        )
-        for name, port in shops.ports.items()
+    times = {"quiet": QUIET, "settle": front_.settle, "deadline": deadline}
+    return "\n".join(
+        [
+            table("[agent]", {"journal": f"{folder}/journal.db", "log_format": "text"}),
+            table("[server]", {"listen": [f"unix:{folder}/agent.sock"]}),
+            *(
+                instance(name, place, ready(place), front_.table(name), probe(page(place)), **times)
+                for name, place in shops.places.items()
+            ),
+        ]
     )
+
+
+def accepts(place: Place) -> bool:
+    """Tell whether somebody accepts connections there."""
+    with suppress(OSError), socket.create_connection(place, timeout=5):
+        return True
+    return False
 
 
 @contextmanager
@@ -168,7 +147,14 @@ def stack(kind: str, *, waits: bool = False, deadline: float = 120.0) -> Iterato
     with ExitStack() as last, tempfile.TemporaryDirectory(prefix="rolling-") as name:
         folder = Path(name)
         redis = last.enter_context(Redis(folder))
-        shops = Shops(folder, redis.port, waits=waits, names=NAMES)
+        ports = zip(NAMES, free_ports(len(NAMES)), strict=True)
+        places = {name: ("127.0.0.1", port) for name, port in ports}
+
+        def command(name: str, ledger: Path) -> list[str]:
+            more = ["--wait"] if waits else []
+            return shop(places[name], ("127.0.0.1", redis.port), str(ledger), *more)
+
+        shops = Shops(folder, places, command)
         last.callback(shops.close)
         for one in NAMES:
             shops.start(one)
@@ -176,5 +162,6 @@ def stack(kind: str, *, waits: bool = False, deadline: float = 120.0) -> Iterato
         text = "" if kind == "HAProxy" else config(folder, shops, server, deadline=deadline)
         agent = Agent(folder, text)
         last.callback(agent.close)
-        yield Stack(folder, redis, shops, server, agent)
+        counts = last.enter_context(Commands(redis.port)).counted
+        yield Stack(folder, counts, shops, server, agent)
         last.close()
