@@ -16,6 +16,9 @@ from deregister_agent.nginx.reading import read
 from deregister_agent.nginx.running import Running
 from deregister_agent.nginx.tokens import line_of
 
+_CHOOSERS = frozenset({b"balancer_by_lua_block", b"balancer_by_lua_file", b"upsync", b"state"})
+"""What makes an upstream choose servers by other rules than its ``server`` directives."""
+
 
 @dataclass(frozen=True, slots=True)
 class Site:
@@ -53,6 +56,11 @@ class Site:
             raise ControlError(
                 f"{conf.layout.main} has no {self.context} upstream {self.upstream}; "
                 f"it has: {summary(conf.upstreams)}"
+            )
+        if chooser := min(there.directives & _CHOOSERS, default=b""):
+            raise ControlError(
+                f"upstream {self.upstream} has {chooser.decode()}, which chooses its servers: "
+                '"down" does not keep it from this one; withdraw it where that looks'
             )
         found = conf.find(self.context, self.upstream, self.server)
         if self.owned is not None:

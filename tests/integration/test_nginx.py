@@ -5,17 +5,12 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
-import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -31,102 +26,11 @@ from deregister_agent.nginx.conf import Conf, Layout
 from deregister_agent.nginx.reading import read
 from deregister_agent.nginx.site import Site, Wish
 from deregister_agent.registries.nginx import NginxUpstream, Options, build, warnings
+from tests.integration.nginx_stage import App, Gate, World, accepted, make_world
 from tests.servers.child import free_ports, wait_until
 from tests.servers.nginx import VERSIONS, Nginx, conf_files, settled
 
 CORPUS = Path(__file__).parents[1] / "nginx_corpus"
-
-
-class App:
-    """An app that answers its own port, and holds requests for /slow until it is told."""
-
-    def __init__(self) -> None:
-        self.hits = 0
-        self.release = threading.Event()
-        app = self
-
-        class Answer(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                app.hits += 1
-                if self.path.startswith("/slow"):
-                    app.release.wait(30)
-                body = str(app.port).encode()
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *arguments: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-        self.server.daemon_threads = True
-        self.port: int = self.server.server_address[1]
-        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,))
-        self.thread.start()
-
-    def close(self) -> None:
-        self.release.set()
-        self.server.shutdown()
-        self.thread.join()
-        self.server.server_close()
-
-
-@dataclass
-class World:
-    """One Nginx in front of two apps."""
-
-    nginx: Nginx
-    port: int
-    a: App
-    b: App
-    threads: list[threading.Thread] = field(default_factory=list)
-
-    def get(self, path: str = "/") -> str:
-        """Send one request, on a connection of its own, and return which app has answered."""
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=30) as got:
-                return str(got.read().decode())
-        except urllib.error.HTTPError as e:
-            e.close()
-            return str(e.code)
-
-    def reaches_a(self) -> bool:
-        """Tell whether new requests still come to app a."""
-        return str(self.a.port) in {self.get() for _ in range(12)}
-
-    def hold_a_request(self) -> None:
-        """Have one request wait in an app."""
-        before = self.a.hits + self.b.hits
-        thread = threading.Thread(target=self.get, args=("/slow",))
-        thread.start()
-        self.threads.append(thread)
-        wait_until(lambda: self.a.hits + self.b.hits > before, "the slow request is there")
-
-    def upstream(self) -> str:
-        """Return the upstream block as it was first written."""
-        return f"upstream app {{ server 127.0.0.1:{self.a.port}; server 127.0.0.1:{self.b.port}; }}"
-
-    def rewrite(self, old: str, new: str) -> None:
-        """Change the main file as another tool would, without a reload."""
-        text = self.nginx.conf.read_text()
-        assert old in text
-        self.nginx.conf.write_text(text.replace(old, new))
-
-    def reload(self) -> None:
-        """Reload as another tool would, and wait until it has happened."""
-        before = set(self.nginx.workers())
-        subprocess.run(self.nginx.command("-s", "reload"), check=True)
-        wait_until(
-            lambda: (
-                not before & (set(self.nginx.workers()) - set(self.nginx.retiring()))
-                and self.nginx.workers()
-            ),
-            "the foreign reload is done",
-        )
-
-
-SERVER = "server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://app; }} {more} }}"
 
 
 @pytest.fixture(params=VERSIONS)
@@ -134,35 +38,6 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     """Run each version of Nginx in front of two apps."""
     with ExitStack() as stack:
         yield make_world(stack, str(request.param), tmp_path)
-
-
-def make_world(
-    stack: ExitStack,
-    version: str,
-    folder: Path,
-    *,
-    more: str = "",
-    http: str = "",
-    workers: int = 2,
-) -> World:
-    a, b = App(), App()
-    stack.callback(a.close)
-    stack.callback(b.close)
-    port = free_ports(1)[0]
-    upstream = http or "upstream app {{ server 127.0.0.1:{a}; server 127.0.0.1:{b}; }}"
-    text = upstream.format(a=a.port, b=b.port, folder=folder) + "\n"
-    nginx = Nginx(version, folder, text + SERVER.format(port=port, more=more), workers=workers)
-    world = World(nginx, port, a, b)
-    stack.enter_context(nginx)
-
-    def end() -> None:
-        a.release.set()
-        b.release.set()
-        for thread in world.threads:
-            thread.join()
-
-    stack.callback(end)
-    return world
 
 
 def test_withdraw_is_proved_and_restore_gives_the_file_back(world: World) -> None:
@@ -444,28 +319,6 @@ def test_workers_that_knew_it_was_down_are_no_stragglers(world: World) -> None:
     assert not registry.stragglers()
 
 
-class Gate:
-    """A fifo that holds everybody who opens it for reading while it is shut."""
-
-    def __init__(self, path: Path) -> None:
-        os.mkfifo(path)
-        self.path, self.ended = path, threading.Event()
-        self.free = 1000  # how many may pass
-        self.doorman = threading.Thread(target=self._let_in)
-        self.doorman.start()
-
-    def _let_in(self) -> None:
-        while not self.ended.wait(0.01):
-            if self.free:
-                with suppress(OSError):  # nobody waits
-                    os.close(os.open(self.path, os.O_WRONLY | os.O_NONBLOCK))
-                    self.free -= 1
-
-    def close(self) -> None:
-        self.ended.set()
-        self.doorman.join()
-
-
 HANG_UP = """
 grep -q " down" {conf} && exit 0
 kill -HUP {pid}
@@ -707,15 +560,6 @@ def test_nginx_accepts_the_corpus_down_and_up(version: str, tmp_path: Path) -> N
             for path, content in seen.marked(found, down=True).items():
                 path.write_bytes(content)
             assert accepted(nginx, main, tmp_path), main
-
-
-def accepted(nginx: Nginx, main: Path, folder: Path) -> bool:
-    """Tell whether nginx -t finds the syntax right, whatever folders are missing here."""
-    main.parent.joinpath("not/read/here").mkdir(parents=True, exist_ok=True)
-    settings = f"pid {folder}/t.pid; error_log stderr;"
-    command = [str(nginx.program), "-t", "-c", str(main), "-p", str(folder), "-g", settings]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
-    return "syntax is ok" in done.stderr
 
 
 def test_check_config_warns_of_what_will_hurt(world: World) -> None:

@@ -11,9 +11,14 @@ from pathlib import Path
 from deregister_agent.model import Instance
 from deregister_agent.registries.nginx import NginxUpstream, Options, build
 from tests.servers import find
+from tests.servers.apt import ROOT
 from tests.servers.child import Child, wait_until
 
 VERSIONS = ("nginx-1.22", "nginx-1.26")
+WITH_MODULES = tuple(f"{version}-modules" for version in VERSIONS)
+"""The same, with the modules for stream and Lua that their distributions have for them."""
+
+_MODULES = ("ndk_http_module", "ngx_http_lua_module", "ngx_stream_module")
 
 _MAIN = """\
 {user}
@@ -112,9 +117,11 @@ def program(version: str, folder: Path) -> Path:
 
     One that needs a newer libc is started by that libc's loader, and then calls itself
     by the loader's name; Nginx is known by its name, so a copy is made that names the
-    loader itself.
+    loader itself. So is one with modules, which need libraries that lie beside them.
     """
-    command = find(version)
+    command, unpacked = find(version), ROOT / version
+    if version in WITH_MODULES and unpacked.is_dir():
+        command = [*_loader(unpacked), str(unpacked / "usr/sbin/nginx")]
     if len(command) == 1:
         return Path(command[0])
     loader, libraries, real = command[0], command[2], Path(command[-1])
@@ -123,9 +130,24 @@ def program(version: str, folder: Path) -> Path:
         patched.parent.mkdir()
         patched.write_bytes(_with_loader(real.read_bytes(), loader))
         patched.chmod(0o755)
-        wrapper.write_text(f'#!/bin/sh\nexec env LD_LIBRARY_PATH="{libraries}" "{patched}" "$@"\n')
+        found = f'LD_LIBRARY_PATH="{libraries}" LUA_PATH="{unpacked}/usr/share/lua/5.1/?.lua;;"'
+        wrapper.write_text(f'#!/bin/sh\nexec env {found} "{patched}" "$@"\n')
         wrapper.chmod(0o755)
     return wrapper
+
+
+def modules(version: str) -> str:
+    """Return the directives that load the modules of one of WITH_MODULES."""
+    unpacked = ROOT / version
+    folder = (unpacked if unpacked.is_dir() else Path("/")) / "usr/lib/nginx/modules"
+    return " ".join(f"load_module {folder}/{module}.so;" for module in _MODULES)
+
+
+def _loader(unpacked: Path) -> tuple[str, str, str]:
+    """Return the loader that is unpacked there, and how it is told of the libraries there."""
+    loader = min(path for path in unpacked.glob("**/ld-linux*.so.*") if path.is_file())
+    libraries = sorted({str(path.parent) for path in unpacked.glob("**/lib*.so*")})
+    return str(loader), "--library-path", ":".join(libraries)
 
 
 @functools.cache

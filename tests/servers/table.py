@@ -6,6 +6,11 @@ LIBC = ("libc6",)
 NGINX = (*LIBC, "libcrypt1", "libpcre2-8-0", "zlib1g", "nginx", "nginx-common")
 NGINX_22 = (*NGINX, "libssl3")
 NGINX_26 = (*NGINX, "libssl3t64", "libzstd1")
+_LUA = ("libnginx-mod-http-ndk", "libnginx-mod-http-lua", "lua-resty-core", "lua-resty-lrucache")
+_MODULES = ("libnginx-mod-stream", *_LUA, "libgcc-s1")
+WITH_MODULES_22 = (*NGINX_22, *_MODULES, "libluajit2-5.1-2", "libpcre3")
+WITH_MODULES_26 = (*NGINX_26, *_MODULES, "libluajit-5.1-2")
+_NGINX = "usr/sbin/nginx"
 SYSTEMD = ("libsystemd0", "libcap2", "libgcrypt20", "libgpg-error0", "liblz4-1", "liblzma5")
 _REDIS = ("libatomic1", "libjemalloc2", "liblua5.1-0", "liblzf1", "libssl3", "libzstd1")
 REDIS = (*LIBC, *SYSTEMD, *_REDIS, "lua-bitop", "lua-cjson", "redis-tools", "redis-server")
@@ -39,8 +44,10 @@ SERVERS = {
         Server("consul", "bullseye", (*LIBC, "consul"), "usr/bin/consul", "Consul v", "version"),
         Server("etcd-3.4", "bookworm", (*LIBC, "etcd-server"), "usr/bin/etcd", "Version: 3.4."),
         Server("etcd-3.5", "trixie", (*LIBC, "etcd-server"), "usr/bin/etcd", "Version: 3.5."),
-        Server("nginx-1.22", "bookworm", NGINX_22, "usr/sbin/nginx", "nginx/1.22.", "-v"),
-        Server("nginx-1.26", "trixie", NGINX_26, "usr/sbin/nginx", "nginx/1.26.", "-v"),
+        Server("nginx-1.22", "bookworm", NGINX_22, _NGINX, "nginx/1.22.", "-v"),
+        Server("nginx-1.26", "trixie", NGINX_26, _NGINX, "nginx/1.26.", "-v"),
+        Server("nginx-1.22-modules", "bookworm", WITH_MODULES_22, _NGINX, "nginx/1.22.", "-v"),
+        Server("nginx-1.26-modules", "trixie", WITH_MODULES_26, _NGINX, "nginx/1.26.", "-v"),
         Server("redis", "bookworm", REDIS, "usr/bin/redis-server", "Redis server v="),
         Server("rabbitmq", "bookworm", RABBITMQ, BEAM, "BEAM", "-version"),
         Server("haproxy", "bookworm", HAPROXY, "usr/sbin/haproxy", "HAProxy version", "-v"),
