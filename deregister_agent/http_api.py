@@ -27,6 +27,9 @@ from deregister_agent.model import UNFINISHED, Announcement, Drain, Outcome, Pha
 _SAFE = frozenset({Outcome.DRAINED, Outcome.APP_EXITED})
 _HELD = frozenset({Phase.DRAINED, Phase.GONE})
 
+RECALL = 5.0
+"""Seconds that stop-traffic waits until the last drain is known to hold, after a restart."""
+
 View = Callable[..., Response]
 
 
@@ -93,6 +96,7 @@ class Api:
         loop = self._loop(name)
         asked.query(asked.NoQuery)
         wish = asked.body(asked.StopTraffic)
+        _recall(loop)
         loop.stop_traffic(
             StopRequest(
                 deadline=wish.deadline,
@@ -206,8 +210,8 @@ class Api:
         wait = asked.query(asked.WaitQuery).wait
         not_yet = HTTPStatus.SERVICE_UNAVAILABLE
         self._waits.until(loop, lambda drain: status_of(drain) != not_yet, wait, _gone())
-        drain, report = _at_one_moment(loop)
-        status = status_of(drain)
+        with loop.changed:  # of one moment: status code and body must never disagree
+            drain, status, report = loop.drain, status_of(loop.drain), loop.report()
         if status == HTTPStatus.CONFLICT:
             raise _not_asked(drain, report, advice)
         return as_json(status, report)
@@ -231,15 +235,17 @@ def started_status(drain: Drain) -> int:
     return 409
 
 
-def _at_one_moment(loop: InstanceLoop) -> tuple[Drain, dict[str, Any]]:
-    """Return the drain and its report, so that status code and body never disagree."""
-    drain = loop.drain
-    while True:
-        report = loop.report()
-        now = loop.drain
-        if now == drain:
-            return drain, report
-        drain = now
+def _recall(loop: InstanceLoop) -> None:
+    """
+    Make sure that a "drained" of before the agent's restart is seen to hold, or not to.
+
+    Else stop-traffic would be answered with that drain, though it may have been about
+    a process that has been replaced in the meantime.
+    """
+    loop.wait(lambda _: loop.stands_by(Announcement.DRAINED), RECALL)
+    if not loop.stands_by(Announcement.DRAINED):
+        why = "; ".join(loop.report()["blocking"])
+        raise try_later(f"it is not known yet whether the last drain still holds: {why}")
 
 
 def _not_asked(drain: Drain, report: Mapping[str, Any], advice: str) -> Problem:

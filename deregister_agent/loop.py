@@ -176,7 +176,7 @@ class InstanceLoop:
                 self._look()
                 now = self.clock.now()
                 seen = sighting(self)
-                if seen.withdrawn and not self._seen_out:
+                if seen.withdrawn and self.process.asked >= self.since and not self._seen_out:
                     self._seen_out = True
                     self.changed.notify_all()
                 phase = next_phase(self.drain, seen, self.policy, now)

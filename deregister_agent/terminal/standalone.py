@@ -12,12 +12,22 @@ from deregister_agent.client import asker
 from deregister_agent.errors import JournalError
 from deregister_agent.journal import Journal
 from deregister_agent.loop import InstanceLoop
-from deregister_agent.model import UNFINISHED, Drain, OnDeadline, Outcome, Phase, StopRequest
+from deregister_agent.model import (
+    UNFINISHED,
+    Announcement,
+    Drain,
+    OnDeadline,
+    Outcome,
+    Phase,
+    StopRequest,
+)
 from deregister_agent.terminal.commands import finish, view_for
 from deregister_agent.terminal.follow import ExitCode, Failed, Word, follow
 from deregister_agent.terminal.progress import View
 from deregister_agent.wiring import build_agent
 
+RECALL = 10.0
+"""Seconds to see whether what the journal says of the last drain still holds."""
 ANNOUNCING = 30.0
 """Seconds that announcements get at the end, before the command leaves them to the next agent."""
 
@@ -41,6 +51,7 @@ def drain(path: Path, name: str | None, asked: Mapping[str, Any], *, as_json: bo
         asked_by=_asker(),
     )
     with _alone(path, name) as (agent, loop), _detached(loop.instance.name):
+        _recall(loop)
         loop.stop_traffic(request)
         word = _stay(agent, loop, drain_code, as_json=as_json)
     return finish(word, as_json=as_json)
@@ -112,6 +123,21 @@ def _detached(name: str) -> Iterator[None]:
             f"`deregister-agent serve`, goes on from the journal; to put it back: "
             f"deregister-agent restore {name} --standalone",
         ) from None
+
+
+def _recall(loop: InstanceLoop) -> None:
+    """Wait until a "drained" of an earlier run is seen to hold, or not to. Raises Failed."""
+    loop.wait(lambda _: loop.stands_by(Announcement.DRAINED), RECALL)
+    if not loop.stands_by(Announcement.DRAINED):
+        why = "; ".join(str(one) for one in [*loop.report()["blocking"], *_errors(loop)])
+        raise Failed(
+            ExitCode.TRY_LATER,
+            f"it cannot be told whether the last drain of {loop.instance.name} still holds: {why}",
+        )
+
+
+def _errors(loop: InstanceLoop) -> Iterator[object]:
+    yield from (view.look_error for view in loop.registries if view.look_error is not None)
 
 
 def _stay(

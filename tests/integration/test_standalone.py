@@ -264,3 +264,58 @@ def test_the_name_must_be_one_of_the_configuration(host: Host) -> None:
     done = host.run("drain", "orders-9", "--standalone")
     assert done.returncode == 2
     assert "say one of orders-1" in done.stderr
+
+
+def test_drained_of_long_ago_is_not_believed(host: Host) -> None:
+    """What has registered itself since, while no agent was there, is withdrawn anew."""
+    assert host.run("drain", "--standalone").returncode == 0
+    (host.root / "list").write_text("orders-1\norders-2\n")
+    host.has_in_hand(1)
+    with host.popen("drain", "--standalone") as process:
+        try:
+            eventually(lambda: host.listed == ["orders-2"], "it was not withdrawn again")
+            assert process.poll() is None
+            host.has_in_hand(0)
+            out, _ = process.communicate(timeout=LIMIT)
+        finally:
+            process.kill()
+    assert process.returncode == 0
+    assert out.splitlines()[-1] == "orders-1: drained: safe to kill"
+    assert host.told == ["drained", "taken-back", "drained"]
+
+
+def test_a_process_that_was_replaced_is_drained_in_a_drain_of_its_own(host: Host) -> None:
+    """The "drained" of the process before it is no word on this one, however soon it is asked."""
+    config = host.root / "config.toml"
+    pid_file = host.root / "pid"
+    config.write_text(
+        config.read_text().replace(
+            "quiet = 0.1", f'quiet = 0.1\nprocess = {{ by = "pid_file", file = "{pid_file}" }}'
+        )
+    )
+    with subprocess.Popen(["sleep", "600"]) as old, subprocess.Popen(["sleep", "600"]) as new:
+        try:
+            pid_file.write_text(f"{old.pid}\n")
+            assert host.run("drain", "--standalone").returncode == 0
+            old.kill()
+            old.wait()
+            pid_file.write_text(f"{new.pid}\n")
+            (host.root / "list").write_text("orders-1\norders-2\n")
+            assert host.run("drain", "--standalone").returncode == 0
+        finally:
+            old.kill()
+            new.kill()
+    assert host.listed == ["orders-2"]
+    with sqlite3.connect(host.root / "journal.db") as journal:
+        assert len(set(journal.execute("SELECT DISTINCT drain FROM events"))) == 2
+    journal.close()
+
+
+def test_a_last_drain_that_cannot_be_seen_to_hold_is_tried_later(host: Host) -> None:
+    """Neither drained nor anything else is said while no registry answers; it does not last."""
+    assert host.run("drain", "--standalone").returncode == 0
+    (host.root / "list").unlink()
+    (host.root / "list").mkdir()  # it cannot be read
+    done = host.run("drain", "--standalone", "--json")
+    assert done.returncode == 75
+    assert "still holds" in json.loads(done.stdout)["error"]
