@@ -77,15 +77,18 @@ def _in_hand(probe: "ProbeView") -> str:
     return f"{', '.join(busy)} in flight ({probe.name})" if busy else ""
 
 
-def _missing(loop: "InstanceLoop") -> list[str]:
-    not_ready = [
+def not_ready(loop: "InstanceLoop") -> list[str]:
+    """Return why the app does not count as ready; empty if it does."""
+    return [
         str(check.error or f"{check.check.name} has passed {check.passed} of {check.check.passes}")
         for check in loop.ready
         if not check.ready
     ]
-    if not_ready:
-        return not_ready
-    return [line for view in loop.registries if (line := _why_missing(view))]
+
+
+def _missing(loop: "InstanceLoop") -> list[str]:
+    lines = [line for view in loop.registries if (line := _why_missing(view))]
+    return not_ready(loop) or lines
 
 
 def _why_missing(view: "RegistryView") -> str:

@@ -152,10 +152,20 @@ def refusals(config: Config) -> list[str]:
     for instance in config.instances:
         for module, options in (*instance.registries, *instance.probes, *instance.notifiers):
             try:
-                module.build(options, instance.instance())
+                needs_ready(module.build(options, instance.instance()), instance)
             except ConfigError as e:
                 found += [f"{instance.name}: {options.label}: {mistake}" for mistake in e.mistakes]
     return found
+
+
+def needs_ready(backend: object, instance: InstanceConfig) -> None:
+    """Raise ConfigError if a registry would be told that the app is ready, but nobody knows."""
+    if getattr(backend, "keeps", False) and not instance.ready:
+        mistake = (
+            "what the agent itself keeps alive would outlive the app, unless a check tells "
+            "whether the app is ready; add one [[instance.ready]]"
+        )
+        raise ConfigError(f"{instance.name}: this registry", [mistake])
 
 
 def warnings(config: Config) -> list[str]:

@@ -53,7 +53,7 @@ class Entry:
     notifiers: Mapping[str, frozenset[Announcement]] = field(default_factory=dict)
     overtaken: frozenset[Announcement] = frozenset()  # undelivered ones that no longer hold
     ends_drain: bool = False  # its outcome is settled by this decision
-    forget_snapshots: bool = False
+    snapshots_of: frozenset[str] | None = None  # who still needs theirs; None: every registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +125,8 @@ class Journal:
                 " AND delivered IS NULL AND superseded IS NULL",
                 [(wall, drain.instance, kind) for kind in entry.overtaken],
             )
-            if entry.forget_snapshots:
-                db.execute("DELETE FROM snapshots WHERE instance = ?", (drain.instance,))
+            if entry.snapshots_of is not None:
+                _forget_snapshots(db, drain.instance, entry.snapshots_of)
             _post(db, entry, event, wall)
         return event
 
@@ -354,6 +354,14 @@ def _post(db: sqlite3.Connection, entry: Entry, event: int, wall: float) -> None
                 if announcement in wanted
             ],
         )
+
+
+def _forget_snapshots(db: sqlite3.Connection, instance: str, but_of: frozenset[str]) -> None:
+    marks = ", ".join("?" * len(but_of))
+    db.execute(
+        f"DELETE FROM snapshots WHERE instance = ? AND registry NOT IN ({marks})",  # noqa: S608 - marks only
+        (instance, *but_of),
+    )
 
 
 def _forget_old(db: sqlite3.Connection, instance: str) -> None:

@@ -197,6 +197,9 @@ class InstanceLoop:
         if ask is not None:
             for view in self.registries:
                 view.act(partial(ask, view), now)
+        if is_ready(self):
+            for view in self.registries:
+                view.keep(partial(self._keep, view), now)
 
     def _action(self) -> Callable[[RegistryView], None] | None:
         """Return what is asked of the registries now; None while nothing is."""
@@ -250,6 +253,15 @@ class InstanceLoop:
         """Restore from what was kept. Runs on a thread of its own."""
         view.registry.restore(self.journal.snapshot(self.instance.name, view.name))
 
+    def _keep(self, view: RegistryView) -> float:
+        """Prolong what was restored. Runs on a thread of its own."""
+        return view.registry.keep(self.journal.snapshot(self.instance.name, view.name))
+
+    @property
+    def _keeping(self) -> frozenset[str]:
+        """The registries that have to be told again and again that the app is ready."""
+        return frozenset(view.name for view in self.registries if view.registry.keeps)
+
     def _look(self) -> None:
         """Begin every reading that is due. Reads only."""
         now = self.clock.now()
@@ -263,8 +275,10 @@ class InstanceLoop:
             view.look(now)
 
     def _looking(self) -> Sequence[RegistryView | ProbeView | ReadyView | ProcessView]:
-        """Return what is looked at in this phase: readiness only where somebody waits for it."""
-        ready = self.ready if self.drain.phase in {Phase.GONE, Phase.RESTORING} else ()
+        """Return what is looked at in this phase: readiness only where something hangs on it."""
+        waited_for = self.drain.phase in {Phase.GONE, Phase.RESTORING}
+        kept_for = self.drain.phase is Phase.SERVING and self._keeping
+        ready = self.ready if waited_for or kept_for else ()
         return (*self.registries, *self.probes, *ready, self.process)
 
     def _meet_process(self) -> None:
@@ -279,13 +293,12 @@ class InstanceLoop:
             return
         if process.exited and self.drain.phase in {Phase.DRAINED, Phase.EXPIRED}:
             return
-        restarted = process.exited
-        process.follow()
         if self.drain.phase in UNFINISHED:
-            drain = replace(self.drain, process=process.app)
-            if restarted:
+            drain = replace(self.drain, process=presence.running)
+            if process.exited:
                 self._write(drain, "app-restarted", {}, new_phase=False)
             self.drain = drain
+        process.follow()
 
     # --- write down ---
 
@@ -328,7 +341,7 @@ class InstanceLoop:
             notifiers=self._notifiers,
             overtaken=overtaken(before, after) if new_phase else frozenset(),
             ends_drain=new_phase and self.drain.outcome is None and drain.outcome is not None,
-            forget_snapshots=new_phase and after is Phase.SERVING,
+            snapshots_of=self._keeping if new_phase and after is Phase.SERVING else None,
         )
         event = self.journal.write(entry)
         self.drain = drain
@@ -358,6 +371,8 @@ class InstanceLoop:
         dues = [due for view in self._looking() for due in view.dues()] + [now + AT_REST]
         if self._action() is not None:
             dues += [due for view in self.registries for due in view.act_dues()]
+        if is_ready(self):
+            dues += [due for view in self.registries for due in view.keep_dues()]
         if drain.phase in UNFINISHED:
             dues.append(drain.deadline)
         if drain.phase is Phase.SETTLING:

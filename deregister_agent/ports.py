@@ -12,6 +12,7 @@ Every call may be made from any thread and blocks for at most the backend's own
 timeout, whatever the other side does.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -28,11 +29,13 @@ class Registry(Protocol):
     One that has to answer others (a health check) may run a listener from its first
     call on, and count its answers: what a restart loses may only cost time.
 
-    Inherit from this class explicitly; the three methods at the end have an
+    Inherit from this class explicitly; the methods at the end have an
     answer for registries that cannot do better.
     """
 
     name: str
+    keeps: bool = False
+    """Whether what restore() has written lasts only for as long as keep() is called."""
 
     def lists(self) -> bool:
         """
@@ -81,6 +84,17 @@ class Registry(Protocol):
         """Say what a person should know of this registry and of its snapshot. No I/O."""
         del snapshot
         return ()
+
+    def keep(self, snapshot: Snapshot | None) -> float:
+        """
+        Prolong what restore() has written; restore it where it has run out in the meantime.
+
+        Called where ``keeps`` says so, from restore() on and while the instance is
+        serving, but only as long as the app is ready. Return in how many seconds to
+        be called again.
+        """
+        del snapshot
+        return math.inf
 
     def others(self) -> int | None:
         """Count the other instances that would still get work; None if it cannot tell."""

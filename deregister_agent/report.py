@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from deregister_agent.blocking import blocking
+from deregister_agent.blocking import blocking, not_ready
 from deregister_agent.model import UNFINISHED, Drain, Phase
 from deregister_agent.records import iso
 from deregister_agent.views import ProbeView, RegistryView
@@ -72,11 +72,14 @@ def _notes(loop: "InstanceLoop") -> list[str]:
                 f"{view.name} did not know {loop.instance.name} when the drain began: if it should "
                 "have, its options look for the wrong name or address, and it may still be listed"
             )
+        if view.registry.keeps and loop.drain.phase is Phase.SERVING and not_ready(loop):
+            why = "; ".join(not_ready(loop))
+            notes.append(f"{view.name}: kept there only while the app is ready, and now: {why}")
     return notes
 
 
 def _registry(view: RegistryView, offset: float) -> dict[str, Any]:
-    word, error = view.word, view.error or view.look_error
+    word, error = view.word, view.error or view.look_error or view.keep_error
     return {
         "name": view.name,
         "listed": word.listed if word else None,

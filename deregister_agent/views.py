@@ -69,7 +69,9 @@ class RegistryView:
         self.look_error: AgentError | None = None
         self.others: int | None = None
         self.look_again = Backoff(0.02, 0.25, rounds.chance)
+        self.keep_error: AgentError | None = None
         self._act_again = Backoff(0.1, 5.0, rounds.chance)
+        self._keep_again = Backoff(0.1, 5.0, rounds.chance)
         self._watch_again = Backoff(0.5, 5.0, rounds.chance)
         self._watches = True  # until it says that it cannot
         self._cursor: str | None = None
@@ -77,9 +79,10 @@ class RegistryView:
 
     def begin(self) -> None:
         """Begin a phase that acts: what was acknowledged before is worth nothing in it."""
-        self.acknowledged = self.refused = self.error = None
+        self.acknowledged = self.refused = self.error = self.keep_error = None
         self._turn += 1
         self._act_again.now()
+        self._keep_again.now()
 
     def act(self, action: Callable[[], None], now: float) -> None:
         """Ask for the phase's action, unless it was refused, has been done or must wait."""
@@ -113,6 +116,29 @@ class RegistryView:
         else:
             self.error = done.error
             self._act_again.later(done.answered)
+
+    def keep(self, prolong: Callable[[], float], now: float) -> None:
+        """
+        Prolong what it restored, if that is due.
+
+        Never beside an action: a withdraw that overtook it would be undone.
+        """
+        if self._to_keep and now >= self._keep_again.due:
+            self._calls.start(f"{self.name} act", prolong, partial(self._kept, self._turn))
+
+    @property
+    def _to_keep(self) -> bool:
+        restored = self._rounds.phase() is Phase.RESTORING and self.acknowledged is not None
+        return self.registry.keeps and (self._rounds.serving or restored)
+
+    def _kept(self, turn: int, done: Done) -> None:
+        if turn != self._turn:
+            return
+        self.keep_error = done.error
+        if done.error is not None:
+            self._keep_again.later(done.answered)
+        else:
+            self._keep_again.after(done.value, done.answered)
 
     def look(self, now: float) -> None:
         """Begin the reads that are due."""
@@ -169,6 +195,11 @@ class RegistryView:
         yield from self._calls.due(f"{self.name} look", self.look_again)
         if self._watching:
             yield from self._calls.due(f"{self.name} watch", self._watch_again)
+
+    def keep_dues(self) -> Iterator[float]:
+        """Yield when what it restored must be prolonged, if that is to be done."""
+        if self._to_keep:
+            yield from self._calls.due(f"{self.name} act", self._keep_again)
 
     def act_dues(self) -> Iterator[float]:
         """Yield when the action is due, if it must be asked for and is not under way."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from deregister_agent import process
 from deregister_agent.agent import Agent
 from deregister_agent.clock import Clock, SystemClock
-from deregister_agent.config import Config, InstanceConfig
+from deregister_agent.config import Config, InstanceConfig, needs_ready
 from deregister_agent.journal import Journal
 from deregister_agent.loop import Parts
 from deregister_agent.ports import Notifier
@@ -30,10 +30,13 @@ def _parts(config: InstanceConfig, clock: Clock) -> tuple[Parts, Mapping[str, No
         module.build(options, instance) for module, options in config.notifiers
     ]
     notifiers = {notifier.name: notifier for notifier in built}
+    registries = [module.build(options, instance) for module, options in config.registries]
+    for registry in registries:
+        needs_ready(registry, config)
     parts = Parts(
         instance=instance,
         policy=config.policy(),
-        registries=[module.build(options, instance) for module, options in config.registries],
+        registries=registries,
         probes=[module.build(options, instance) for module, options in config.probes],
         finder=process.build(config.process, instance, clock),
         ready=[ReadyCheck(options) for options in config.ready],

@@ -8,6 +8,7 @@ A write is a transaction that compares first, so it may be sent twice: to anothe
 endpoint, say, when the first may or may not have taken it.
 """
 
+import math
 import time
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping, Sequence
@@ -173,6 +174,20 @@ class Talk:
         put = {"key": encoded(entry.key), "value": encoded(value), "ignore_lease": True}
         return self._change([_unchanged(entry)], [{"request_put": put}])
 
+    def grant(self, lease: int, seconds: float) -> None:
+        """Begin a lease with this number, unless there is one already."""
+        wanted = {"ID": str(lease), "TTL": str(math.ceil(seconds))}
+        try:
+            self._call("/lease/grant", wanted)
+        except EtcdError as e:
+            if "lease already exists" not in e.said:
+                raise
+
+    def prolong(self, lease: int) -> int:
+        """Prolong a lease, and return for how many seconds it lives now; 0: it has ended."""
+        answer = self._call("/lease/keepalive", {"ID": str(lease)}, part="result")
+        return int(answer.get("TTL", 0))
+
     def watch(self, keys: Keys, since: int, concerns: Callable[[Entry], bool]) -> int:
         """
         Wait for a change after revision *since* of a key that *concerns*, before or after it.
@@ -192,10 +207,11 @@ class Talk:
             raise
         return bool(answer.get("succeeded", False))
 
-    def _call(self, path: str, payload: Mapping[str, object]) -> Any:
+    def _call(self, path: str, payload: Mapping[str, object], part: str = "") -> Any:
         answer = self._cluster.anywhere(
             self._end, lambda endpoint, token, limit: endpoint.call(path, payload, token, limit)
         )
+        answer = answer[part] if part else answer
         if int(answer["header"]["revision"]) < 1:  # what is no etcd has none; an etcd begins at 1
             raise ValueError("revision 0")
         return answer

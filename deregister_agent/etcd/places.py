@@ -4,7 +4,9 @@ The two ways in which an instance is written in etcd: a key of its own, or a mem
 What is here may raise what Talk raises.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from hashlib import blake2b
 from typing import Any, Protocol
 
 from deregister_agent.errors import AgentError
@@ -42,6 +44,10 @@ class Place(Protocol):
         """Put it back as it was, unless it is there."""
         ...
 
+    def keep(self, talk: Talk, snapshot: Snapshot | None) -> None:
+        """Prolong what restore() has written, if it hangs on the agent."""
+        ...
+
     def concerns(self, entry: Entry) -> bool:
         """Whether what an entry says, or said, is about the instance. Never raises."""
         ...
@@ -52,10 +58,15 @@ class Place(Protocol):
 
 
 class OwnKey:
-    """An instance that has a key of its own: one that is named, or found by its address."""
+    """
+    An instance that has a key of its own: one that is named, or found by its address.
 
-    def __init__(self, key: str, finder: Finder | None) -> None:
-        self._key, self._finder = key, finder
+    With *lease_ttl*, in seconds, it is put back on a lease of the agent's. The number of
+    that lease follows from the key, so that an agent that has restarted knows it again.
+    """
+
+    def __init__(self, key: str, finder: Finder | None, lease_ttl: float | None = None) -> None:
+        self._key, self._finder, self._lease_ttl = key, finder, lease_ttl
         if key or finder is None:
             self.keys = Keys(key.encode())
         else:
@@ -86,12 +97,17 @@ class OwnKey:
             _refuse_if_over(talk)
 
     def restore(self, talk: Talk, snapshot: Snapshot | None) -> None:
-        """Create the key on the lease that it had, if it is not there and the lease still is."""
+        """Create the key, if it is not there, on the lease that it had or on the agent's own."""
         if self._find(talk):
             return
         if snapshot is None:
             raise AgentError(f"it was not there when the drain began: {LEFT_TO_APP}")
         entries = _kept(snapshot)
+        if self._lease_ttl is not None:
+            lease = _own_lease(entries)
+            talk.grant(lease, self._lease_ttl)
+            talk.prolong(lease)  # it may be an old one, and about to end
+            entries = [replace(entry, lease=lease) for entry in entries]
         try:
             if talk.create(entries) or self._find(talk):
                 return
@@ -103,6 +119,11 @@ class OwnKey:
         names = ", ".join(map(str, entries))
         raise AgentError(f"somebody else has put something at {names}: {LEFT_TO_APP}")
 
+    def keep(self, talk: Talk, snapshot: Snapshot | None) -> None:
+        """Prolong the agent's own lease; where it has ended, put the key back on a new one."""
+        if snapshot is not None and not talk.prolong(_own_lease(_kept(snapshot))):
+            self.restore(talk, snapshot)
+
     def concerns(self, entry: Entry) -> bool:
         """Whether an entry is, or may be, the instance's."""
         return bool(self._key) or self._finder is None or self._finder.concerns(entry)
@@ -112,6 +133,8 @@ class OwnKey:
         if "keys" not in snapshot:
             return f"{FOREIGN}{LEFT_TO_APP}"
         entry = _kept(snapshot)[0]
+        if self._lease_ttl is not None:
+            return f"{entry} is put back on the agent's own lease, for as long as the app is ready"
         if entry.lease:
             return f"{entry} is put back only while that lease lives; after that {LEFT_TO_APP}"
         return f"{entry} has no lease: once put back, it stays when the app has gone"
@@ -164,6 +187,9 @@ class Member:
         if not self.listed(talk):
             raise AgentError("the document is gone: put it there again")
 
+    def keep(self, talk: Talk, snapshot: Snapshot | None) -> None:
+        """Nothing: the document hangs on no lease of the agent's."""
+
     def concerns(self, entry: Entry) -> bool:
         """Whether a document has the member, or cannot be read."""
         try:
@@ -201,6 +227,12 @@ def _kept(snapshot: Snapshot) -> list[Entry]:
         raise AgentError(f"{FOREIGN}{LEFT_TO_APP}")
     keys: Any = snapshot["keys"]
     return [Entry(decoded(k["key"]), decoded(k["value"]), int(k["lease"])) for k in keys]
+
+
+def _own_lease(entries: Sequence[Entry]) -> int:
+    """Return the number of the agent's lease for these keys: 1 to 2**63 - 1, as etcd wants it."""
+    name = b"deregister-agent\0" + b"\0".join(entry.key for entry in entries)
+    return int.from_bytes(blake2b(name, digest_size=8).digest()) >> 1 or 1
 
 
 def _refuse_if_over(talk: Talk) -> None:

@@ -10,7 +10,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from deregister_agent.errors import AgentError, ConfigError, RegistryError
 from deregister_agent.etcd.api import Keys, Talk
@@ -46,6 +48,11 @@ class Options(BackendOptions):
     """Whether the instance has a key, or is one of several members in the document at key."""
     pointer: str = ""
     """Where in the document the list or object of members is: a JSON pointer (RFC 6901)."""
+    lease: Literal["app", "agent"] = "app"
+    """What the key is put back on: the lease that it had, while that lives; or one of the agent's,
+    which it prolongs for as long as the app is ready."""
+    lease_ttl: Annotated[float, Field(ge=5, le=3600)] = 30.0
+    """Seconds that the agent's lease outlives the agent, or the app's being ready."""
     user: str = ""
     """The user to log in as, with a password."""
     password: Secret | None = None
@@ -66,6 +73,7 @@ class Etcd(Registry):
     def __init__(self, options: Options, who: str, cluster: Cluster, place: Place) -> None:
         self.name = options.label
         self._options, self._who, self._cluster, self._place = options, who, cluster, place
+        self.keeps = options.lease == "agent"
 
     def lists(self) -> bool:
         """Ask a quorum whether the key, or the member of the document, is there."""
@@ -91,6 +99,12 @@ class Etcd(Registry):
         """Put it back as it was, if it is not there: a key on its old lease, or not at all."""
         with self._doing("restore") as talk:
             self._place.restore(talk, snapshot)
+
+    def keep(self, snapshot: Snapshot | None) -> float:
+        """Prolong the agent's lease, three times in its life."""
+        with self._doing("prolong the lease of") as talk:
+            self._place.keep(talk, snapshot)
+        return self._options.lease_ttl / 3
 
     def notes(self, snapshot: Snapshot | None) -> Sequence[str]:
         """Say what becomes of the key when its lease ends, or that it has none."""
@@ -144,6 +158,9 @@ def _mistakes(options: Options) -> list[str]:
         'key: mode = "document" needs the key of the document': document and not options.key,
         'prefix: mode = "document" has no use for layout, prefix and match': document
         and (by_address or options.match is not None),
+        'lease: only mode = "key" has a use for "agent"': document and options.lease == "agent",
+        "lease_ttl: it must be more than twice timeout": options.lease == "agent"
+        and options.lease_ttl <= 2 * options.timeout,
         'pointer: only mode = "document" has a use for it': bool(options.pointer) and not document,
         "pointer: it must begin with a slash": not options.pointer.startswith("/")
         and bool(options.pointer),
@@ -159,14 +176,15 @@ def _place(options: Options, service: str, address: Address) -> tuple[Place, str
     """Return how the instance is written, and what to call it in errors."""
     if options.mode == "document":
         return Member(options.key, options.pointer, address), f"{address} in {options.key}"
+    lease_ttl = options.lease_ttl if options.lease == "agent" else None
     if options.layout is None and not options.prefix:
-        return OwnKey(options.key, None), options.key
+        return OwnKey(options.key, None, lease_ttl), options.key
     layout = LAYOUTS[options.layout] if options.layout else Layout("", match="either")
     if options.match is not None:
         layout = replace(layout, match=options.match)
     prefix = (options.prefix or layout.prefix_of(service)).rstrip("/") + "/"
     finder = Finder(Keys.under(prefix), address, layout)
-    return OwnKey(options.key, finder), options.key or f"{address} below {prefix}"
+    return OwnKey(options.key, finder, lease_ttl), options.key or f"{address} below {prefix}"
 
 
 def _fetcher(options: Options, url: str) -> Fetcher:

@@ -14,6 +14,7 @@ from deregister_agent.loop import InstanceLoop, Parts
 from deregister_agent.model import Instance, Phase, Policy, StopRequest
 from deregister_agent.ports import Notifier, Registry
 from deregister_agent.process import ProbeMark
+from deregister_agent.ready import ReadyCheck
 from deregister_agent.registries.etcd import Etcd as EtcdRegistry
 from deregister_agent.registries.etcd import Options, build
 from tests.fakes import FakeProbe
@@ -81,7 +82,10 @@ class Loop:
 
 @contextmanager
 def agent(
-    folder: Path, registries: Sequence[Registry], policy: Policy = POLICY
+    folder: Path,
+    registries: Sequence[Registry],
+    policy: Policy = POLICY,
+    ready: Sequence[ReadyCheck] = (),
 ) -> Iterator[list[Loop]]:
     """Run an agent with an instance for each registry, until the block ends."""
     clock = SystemClock()
@@ -90,7 +94,7 @@ def agent(
     for n, (one, probe) in enumerate(zip(registries, probes, strict=True)):
         probe.mark = f"process-{n}"
         instance = Instance(f"orders-{n}", "orders", "127.0.0.1", 1 + n)
-        parts.append((Parts(instance, policy, [one], [probe], ProbeMark(clock)), {}))
+        parts.append((Parts(instance, policy, [one], [probe], ProbeMark(clock), ready), {}))
     made = Agent(Journal(folder / "journal.db", clock), clock, parts)
     made.start()
     try:

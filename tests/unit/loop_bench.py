@@ -87,6 +87,10 @@ class ListRegistry(Registry):
         self.while_looking()
         return self.listed
 
+    def keep(self, snapshot: Snapshot | None) -> float:
+        self._write(f"keep {snapshot}", listed=self.listed)
+        return 10.0
+
     def stragglers(self) -> Sequence[Straggler]:
         return self.old_routes
 

@@ -13,6 +13,7 @@ from deregister_agent import backends
 from deregister_agent.config import Config, load, refusals, schema
 from deregister_agent.errors import AgentError, ConfigError
 from deregister_agent.model import Instance, OnDeadline, Policy, RestoreWhen
+from deregister_agent.wiring import build_agent
 
 DOCS = Path(__file__).parents[2] / "docs" / "reference"
 
@@ -443,6 +444,19 @@ def test_what_a_backend_refuses_is_listed_by_instance(written: Path) -> None:
     """check-config asks each backend to be built and lists what they refuse."""
     config = loaded(written, GOOD.replace("http://127.0.0.1:8500", "refuse"))
     assert refusals(config) == ["orders-1: t_registry: url: is refused for orders-1"]
+
+
+def test_what_the_agent_keeps_alive_needs_a_readiness_check(written: Path, tmp_path: Path) -> None:
+    """Neither check-config nor serve takes a lease that nobody would let go."""
+    etcd = 'kind = "etcd"\nlayout = "grpc"\nlease = "agent"'
+    text = GOOD.replace('kind = "t_registry"\nurl = "http://127.0.0.1:8500"', etcd)
+    text = f'[agent]\njournal = "{tmp_path / "journal.db"}"\n{text}'
+    config = loaded(written, text)
+    assert [line for line in refusals(config) if "add one [[instance.ready]]" in line]
+    with pytest.raises(ConfigError, match="add one"):
+        build_agent(config)
+    ready = text + '\n[[instance.ready]]\nurl = "http://127.0.0.1:8080/ready"\n'
+    assert refusals(loaded(written, ready)) == []
 
 
 def test_the_schema_describes_every_built_in_backend() -> None:

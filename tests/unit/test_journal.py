@@ -261,11 +261,18 @@ def test_a_letter_is_open_until_delivered_or_overtaken(journal: Journal) -> None
 
 
 def test_snapshots_last_until_the_instance_serves_again(journal: Journal) -> None:
-    """A later one takes the place of an earlier one; serving needs none."""
+    """A later one takes the place of an earlier one; serving needs only some."""
     journal.keep_snapshot(WEB.name, "consul", {"weight": 1})
     journal.keep_snapshot(WEB.name, "consul", {"weight": 2})
     journal.keep_snapshot("other", "consul", {"weight": 3})
+    journal.keep_snapshot(WEB.name, "etcd", {"weight": 4})
     assert journal.snapshot(WEB.name, "consul") == {"weight": 2}
-    journal.write(replace(an_entry(a_drain(phase=Phase.SERVING)), forget_snapshots=True))
+    serving = an_entry(a_drain(phase=Phase.SERVING))
+    journal.write(serving)
+    assert journal.snapshot(WEB.name, "consul") == {"weight": 2}
+    journal.write(replace(serving, snapshots_of=frozenset({"etcd"})))
     assert journal.snapshot(WEB.name, "consul") is None
+    assert journal.snapshot(WEB.name, "etcd") == {"weight": 4}
+    journal.write(replace(serving, snapshots_of=frozenset()))
+    assert journal.snapshot(WEB.name, "etcd") is None
     assert journal.snapshot("other", "consul") == {"weight": 3}

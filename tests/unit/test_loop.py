@@ -119,6 +119,51 @@ def test_a_straggler_holds_up_the_drain_unless_it_is_waived(make: Make) -> None:
     assert told["settling"] == told["drained"] == {"memory": ["worker 8"]}
 
 
+def test_what_hangs_on_the_agent_is_kept_while_the_app_is_ready(make: Make) -> None:
+    """From restore on, in the next life too, and never during a drain or while it is not ready."""
+    check, registry = Check(), ListRegistry()
+    registry.keeps = check.ready = True
+    bench = drained(make(registries=[registry], ready=[check]))
+    bench.loop.start_traffic("again", "pipeline")
+    bench.until(Phase.SERVING)
+    bench.go_on(35.0)
+    kept = "keep {'weight': 5}"
+    assert registry.did[registry.did.index("withdraw") :][:2] == [
+        "withdraw",
+        "restore {'weight': 5}",
+    ]
+    assert 3 <= registry.did.count(kept) <= 5
+    check.ready = False
+    bench.go_on(1.0)
+    registry.did.clear()
+    bench.go_on(35.0)
+    assert registry.did == []
+    assert "it answered 503" in bench.loop.report()["notes"][0]
+    check.ready = True
+    bench.new_life()
+    bench.go_on(1.0)
+    assert (registry.did, bench.loop.report()["notes"]) == ([kept], [])
+    bench.stop()
+    bench.go_on(35.0)
+    assert kept not in registry.did[1:]
+
+
+def test_what_cannot_be_kept_is_tried_on_and_told_of(make: Make) -> None:
+    """Status shows the error until the registry has taken it."""
+    check, registry = Check(), ListRegistry()
+    registry.keeps = check.ready = True
+    bench = make(registries=[registry], ready=[check])
+    bench.go_on(2.0)
+    registry.down = True
+    bench.go_on(20.0)
+    assert "cannot keep" in bench.loop.report()["registries"][0]["error"]
+    registry.down = False
+    registry.did.clear()
+    bench.go_on(6.0)
+    assert registry.did == ["keep None"]
+    assert bench.loop.report()["registries"][0]["error"] is None
+
+
 def test_a_registry_that_says_done_and_did_nothing_is_asked_again(make: Make) -> None:
     """200 is not proof: while its word contradicts its acknowledgement, withdraw is repeated."""
     bench = make()
