@@ -1,14 +1,9 @@
-"""Real Redis, in which background work counts what it has finished, and just enough of a client."""
+"""Just enough of a client of Redis, in which work counts what it has finished."""
 
 import socket
 from collections.abc import Mapping
-from contextlib import suppress
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-
-from tests.servers import find
-from tests.servers.child import Child, free_ports
 
 COUNTER, DONE = "shop:counter", "shop:done"
 LIMIT = 5.0  # seconds for one command
@@ -17,8 +12,8 @@ LIMIT = 5.0  # seconds for one command
 class Commands:
     """A connection that sends commands and reads replies (RESP 2, redis.io/docs)."""
 
-    def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=LIMIT)
+    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
+        self._socket = socket.create_connection((host, port), timeout=LIMIT)
         self._stream = self._socket.makefile("rb")
 
     def call(self, *words: str) -> Any:
@@ -75,19 +70,3 @@ class Commands:
             case b"*":
                 return [self._reply() for _ in range(int(rest))]
         raise OSError(f"Redis said {line!r}")
-
-
-class Redis(Child):
-    """One running Redis, that keeps nothing on disk."""
-
-    def __init__(self, folder: Path) -> None:
-        self.port = free_ports(1)[0]
-        settings = {"port": str(self.port), "bind": "127.0.0.1", "save": "", "dir": str(folder)}
-        command = [part for name, value in settings.items() for part in (f"--{name}", value)]
-        super().__init__([*find("redis"), *command], folder / "redis.log")
-        self.wait_ready(self._answers)
-
-    def _answers(self) -> bool:
-        with suppress(OSError), Commands(self.port) as connection:
-            return bool(connection.call("PING") == b"PONG")
-        return False
