@@ -40,11 +40,25 @@ class OldEtcdWorld(EtcdWorld):
     version = "3.4"
 
 
+class OwnLeaseWorld(EtcdWorld):
+    """The same, but the key comes back on a lease of the agent's."""
+
+    def table(self) -> str:
+        ready = f'[[instance.ready]]\nurl = "http://127.0.0.1:{self._port}/-/work"\n'
+        return super().table() + 'lease = "agent"\nlease_ttl = 3600\n' + ready
+
+    def others_untouched(self) -> bool:
+        own = f"{self._prefix}/1"
+        beside = {key: value for key, value in self._before.items() if key != own}
+        now = self._etcd.keyspace()
+        return {key: value for key, value in now.items() if key != own} == beside
+
+
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("kind", [EtcdWorld, OldEtcdWorld])
+@pytest.mark.parametrize("kind", [EtcdWorld, OldEtcdWorld, OwnLeaseWorld])
 def test_dies_anywhere(
     tmp_path: Path, kind: type[EtcdWorld], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed at any side effect, the key comes back on its lease, and no other has changed."""
+    """Killed at any side effect, the key comes back on a lease, and no other has changed."""
     monkeypatch.setenv("CRASH_SECRET", "crash-test-secret")
     dies_anywhere(tmp_path, kind)
