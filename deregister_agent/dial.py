@@ -7,6 +7,7 @@ handshake, send and receive gets what is left of it.
 """
 
 import errno
+import http.client
 import os
 import queue
 import socket
@@ -17,10 +18,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 SYSTEM_CAS = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
@@ -78,6 +79,22 @@ class _TLSSocket(_Socket, ssl.SSLSocket):
         super().do_handshake(*args)
 
 
+class _Final(http.client.HTTPResponse):
+    """
+    The final answer: interim ones are passed over (RFC 9110, section 15.2).
+
+    http.client passes over 100 only. It takes 103 for the answer, and the true answer
+    would then be that to the next request on the connection.
+    """
+
+    def _read_status(self) -> tuple[str, int, str]:
+        while True:
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if not HTTPStatus.SWITCHING_PROTOCOLS < status < HTTPStatus.OK:
+                return version, status, reason
+            http.client.parse_headers(self.fp)
+
+
 class _Opened:
     """
     A connection that says so when it was never opened.
@@ -87,6 +104,7 @@ class _Opened:
     """
 
     sock: socket.socket | None
+    response_class: Any = _Final
 
     def getresponse(self) -> Any:
         if self.sock is None:
@@ -94,7 +112,7 @@ class _Opened:
         return super().getresponse()  # type: ignore[misc]  # of the class it is mixed into
 
 
-class _Connection(_Opened, HTTPConnection):
+class Connection(_Opened, HTTPConnection):
     """A connection through such sockets, to *path* where there is one."""
 
     def __init__(self, *args: Any, path: str | None = None, **others: Any) -> None:
@@ -108,7 +126,7 @@ class _Connection(_Opened, HTTPConnection):
         return _dial(self.host.strip("[]"), self.port or self.default_port)
 
 
-class _TLSConnection(_Opened, HTTPSConnection):
+class TLSConnection(_Opened, HTTPSConnection):
     """The same over TLS. The certificates are read anew each time, as they are renewed on disk."""
 
     def __init__(self, *args: Any, tls: Callable[[], ssl.SSLContext], **others: Any) -> None:
@@ -116,24 +134,13 @@ class _TLSConnection(_Opened, HTTPSConnection):
         self._tls = tls
 
     def connect(self) -> None:
+        """Connect and shake hands, with the certificates that are on disk now."""
         self.ssl_context = self._tls()
         super().connect()
 
     def _new_conn(self) -> socket.socket:
         _call.get().fresh = True
         return _dial(self.host.strip("[]"), self.port or self.default_port)
-
-
-class Pool(HTTPConnectionPool):
-    """Plain connections to one server; *path* is that of a Unix socket."""
-
-    ConnectionCls = _Connection
-
-
-class TLSPool(HTTPSConnectionPool):
-    """TLS connections to one server; *tls* makes their settings."""
-
-    ConnectionCls = _TLSConnection
 
 
 def trust(ca: Path | None, certificate: Path | None, key: Path | None) -> ssl.SSLContext:
@@ -191,9 +198,10 @@ def _reach(family: int, address: Any, share: int = 1) -> socket.socket:
 
 def _resolve(host: str, port: int) -> list[tuple[int, Any]]:
     """Return the addresses of *host*. The resolver knows no deadline, so a thread asks it."""
+    host = host.replace("%25", "%")  # before the zone of an IPv6 address (RFC 6874)
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-    except socket.gaierror:
+    except (socket.gaierror, UnicodeError):
         answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         threading.Thread(target=_ask, args=(host, port, answers), daemon=True).start()
         try:

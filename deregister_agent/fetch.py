@@ -13,50 +13,27 @@ import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
 
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool
 from urllib3.exceptions import HTTPError
 
-from deregister_agent.dial import Call, Pool, TLSPool, trust
+from deregister_agent.answer import Answer, FetchError, check_head
+from deregister_agent.dial import Call
 from deregister_agent.errors import AgentError
+from deregister_agent.pools import open_pool
 from deregister_agent.stream import PIECE, Stream
 
 REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
 """Methods that may be sent twice (RFC 9110, section 9.2.2)."""
-POOLED = 16  # idle connections kept for one server
+__all__ = ["Answer", "FetchError", "Fetcher"]
 
-
-class FetchError(AgentError):
-    """There was no answer, or not one that can be read. A fragment of a sentence: why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What the server said, whatever the status."""
-
-    status: int
-    headers: Mapping[str, str]  # names in any case
-    body: bytes
-
-    @property
-    def text(self) -> str:
-        """The body, read as UTF-8; what is not UTF-8 shows as a replacement character."""
-        return self.body.decode(errors="replace")
-
-    def json(self) -> Any:
-        """Return the body, read as JSON. Raises FetchError if it is something else."""
-        try:
-            return json.loads(self.body)
-        except (ValueError, RecursionError) as e:
-            kind = self.headers.get("Content-Type", "no content type")
-            start = self.text[:60] + ("..." if len(self.text) > 60 else "")  # noqa: PLR2004 - enough to recognise it
-            raise FetchError(f"the answer is not JSON but {kind}: {start!r}") from e
+FRAMING = frozenset({"content-length", "transfer-encoding"})
+"""Headers that say where a request ends: one that is wrong would begin another request."""
 
 
 class _Adapter(HTTPAdapter):
@@ -75,7 +52,7 @@ class _Adapter(HTTPAdapter):
 
 class Fetcher:
     """
-    Calls one server. Any thread may use it.
+    Calls one server. Any thread may use it, and all who call that server share connections.
 
     *base* is ``http://``, ``https://`` or ``http+unix://%2Frun%2Fx.sock``, with a path or
     without. *timeout* is the limit of a whole call in seconds. *headers* is asked at each
@@ -96,7 +73,7 @@ class Fetcher:
         self._timeout = timeout
         self._headers = headers
         self._body_limit = body_limit
-        self._where, self._base, pool = _open(base, lambda: trust(ca, certificate, key))
+        self._where, self._base, pool = open_pool(base, (ca, certificate, key))
         self._adapter = _Adapter(pool)
 
     def call(
@@ -161,6 +138,7 @@ class Fetcher:
         with self._explained(call, limit):
             response = self._adapter.send(request, stream=True, timeout=call.remaining())
         try:
+            check_head(response)
             yield Stream(response, call, self._explained, self._body_limit)
         finally:
             response.close()
@@ -184,11 +162,19 @@ class Fetcher:
         self, method: str, target: str, headers: Mapping[str, str], body: bytes | None
     ) -> requests.PreparedRequest:
         for name, value in headers.items():
+            if name.lower() in FRAMING:
+                raise FetchError(f"header {name} cannot be set: it follows from the body")
             # requests would refuse it as well, with the value, perhaps a secret, in its message.
             if not _sendable(value):
                 raise FetchError(f"header {name} has a character in it that cannot be sent")
-        request = requests.Request(method, self._base, headers=dict(headers), data=body).prepare()
-        request.url = self._base + target  # prepare() would resolve ".." and quote anew
+        if not target.isprintable():  # urlsplit() would silently leave it out
+            raise FetchError(f"the path {target!r} has a character in it that cannot be sent")
+        url = self._base + target
+        try:
+            request = requests.Request(method, self._base, dict(headers), data=body).prepare()
+        except (requests.RequestException, ValueError) as e:
+            raise FetchError(f"a request that cannot be sent: {e}") from e
+        request.url = url  # prepare() would resolve ".." and quote anew
         return request
 
     def _exchange(self, request: requests.PreparedRequest, call: Call) -> Answer:
@@ -201,9 +187,7 @@ class Fetcher:
         return Answer(response.status_code, response.headers, body)
 
     def _read(self, response: requests.Response) -> bytes:
-        encoding = response.headers.get("Content-Encoding", "identity")
-        if encoding != "identity":
-            raise FetchError(f"the answer is encoded as {encoding}, which was not asked for")
+        check_head(response)
         body = bytearray()
         while piece := response.raw.read(PIECE, decode_content=False):
             body += piece
@@ -231,32 +215,6 @@ class Fetcher:
             case _:
                 why = f"{type(root).__name__}: {root}"
         return f"{self._where}: {why}"
-
-
-def _open(base: str, tls: Callable[[], ssl.SSLContext]) -> tuple[str, str, HTTPConnectionPool]:
-    """Return what to call the server, the base for URLs, and the pool of connections to it."""
-    try:
-        parts = urlsplit(base)
-        host, port = parts.hostname, parts.port
-    except ValueError as e:
-        raise FetchError(f"{base!r} is no URL: {e}") from e
-    if "@" in parts.netloc:
-        raise FetchError("the URL must not hold a user name or a password")
-    path = parts.path.rstrip("/")
-    if parts.scheme == "http+unix" and parts.netloc:
-        socket_path = unquote(parts.netloc)
-        pool: HTTPConnectionPool = Pool("localhost", maxsize=POOLED, path=socket_path)
-        return socket_path, "http://localhost" + path, pool
-    if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment:
-        raise FetchError(
-            f"{base!r} is no URL of a server: write http://HOST:PORT, https://HOST:PORT "
-            "or http+unix://%2Fpath%2Fto%2Fsocket"
-        )
-    if parts.scheme == "https":
-        pool = TLSPool(host, port, maxsize=POOLED, tls=tls)
-    else:
-        pool = Pool(host, port, maxsize=POOLED)
-    return parts.netloc, f"{parts.scheme}://{parts.netloc}{path}", pool
 
 
 def _with_params(target: str, params: Sequence[tuple[str, str]]) -> str:

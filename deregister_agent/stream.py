@@ -1,7 +1,7 @@
 """An answer that comes line by line, each with a deadline of its own."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import requests
@@ -25,7 +25,7 @@ class Stream:
         self, response: requests.Response, call: Call, explain: Explain, line_limit: int
     ) -> None:
         self.status = response.status_code
-        self._pieces: Iterator[bytes] = response.raw.stream(PIECE, decode_content=False)
+        self._raw = response.raw
         self._call, self._explain, self._line_limit = call, explain, line_limit
         self._rest = bytearray()
         self._searched = 0  # this much of the rest is known to have no end of a line
@@ -42,8 +42,8 @@ class Stream:
                 self._searched = len(self._rest)
                 if self._searched > self._line_limit:
                     raise OSError(0, f"a line of its answer has over {self._line_limit} bytes")
-                piece = next(self._pieces, None)
-                if piece is None:
+                piece = self._raw.read1(PIECE, decode_content=False)  # what there is, at once
+                if not piece:
                     return self._take(len(self._rest)) or None
                 self._rest += piece
             return self._take(end)

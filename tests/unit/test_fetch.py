@@ -204,12 +204,52 @@ def test_a_unix_socket(serve: Serve, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "base", ["consul:8500", "ftp://x", "http://", "http://[::1", "http://x:99999"]
+    "base",
+    ["consul:8500", "ftp://x", "http://", "http://[::1", "http://x:99999", "http://a b:80"],
 )
 def test_a_url_that_is_none(base: str) -> None:
     """What is no URL of a server is refused when it is given, not when it is used."""
     with pytest.raises(FetchError, match="is no URL"):
         Fetcher(base, timeout=LIMIT)
+
+
+def test_a_host_name_that_is_none() -> None:
+    """A name that no resolver would take is an error like any other."""
+    with pytest.raises(FetchError, match=r"'a\.\.b' is no host name"):
+        Fetcher("http://a..b:80", timeout=LIMIT).call("GET", "/")
+
+
+def test_over_ipv6() -> None:
+    """A server is called by its IPv6 address, and a zone is understood as RFC 6874 writes it."""
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as listener:
+        server = Server(listener, answering(OK), None)
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        assert Fetcher(f"http://[::1]:{server.port}", timeout=30).call("GET", "/").text == "hello"
+        server.end()
+        thread.join()
+    with pytest.raises(FetchError, match=r"^\[fe80::1%25lo\]:9: (?!.*not known)"):
+        Fetcher("http://[fe80::1%25lo]:9", timeout=LIMIT).call("GET", "/")
+
+
+@pytest.mark.parametrize(
+    ("target", "headers", "why"),
+    [
+        ("/a\r\nX-Admin: yes", {}, "has a character in it that cannot be sent"),
+        ("/", {"X-A": "b\r\nX-Admin: yes"}, "^header X-A has a character in it"),
+        ("/", {"X-A: b\r\nX-Admin": "yes"}, "a request that cannot be sent"),
+        ("/", {"Content-Length": "100"}, "^header Content-Length cannot be set"),
+        ("/", {"transfer-encoding": "chunked"}, "^header transfer-encoding cannot be set"),
+    ],
+)
+def test_a_request_is_one_request(
+    serve: Serve, target: str, headers: dict[str, str], why: str
+) -> None:
+    """Nothing that is put into a request can end it, or add to it, and begin another one."""
+    server = serve(answering(OK))
+    with pytest.raises(FetchError, match=why):
+        fetcher(server).call("GET", target, headers=headers)
+    assert server.connections == 0
 
 
 def test_secrets_stay_secret(serve: Serve) -> None:
@@ -226,36 +266,3 @@ def test_secrets_stay_secret(serve: Serve) -> None:
 
     with pytest.raises(FetchError, match="the secret in /nowhere is empty"):
         fetcher(server, headers=unreadable).call("GET", "/")
-
-
-def test_a_stream_gives_each_line_when_it_comes(serve: Serve) -> None:
-    """Lines are there before the answer ends, wherever chunks begin; after the last is None."""
-    more = threading.Event()
-
-    def talk(connection: socket.socket, over: threading.Event) -> None:
-        connection.recv(65536)
-        connection.sendall(CHUNKED + b"8\r\none\ntwo\n\r\n2\r\nth\r\n")
-        more.wait(30)
-        connection.sendall(b"4\r\nree\n\r\n0\r\n\r\n")
-
-    with fetcher(serve(talk)).stream("POST", "/", payload={}) as stream:
-        assert (stream.status, stream.line(30), stream.line(30)) == (200, b"one", b"two")
-        more.set()
-        assert stream.line(30) == b"three"
-        assert stream.line(30) is None
-
-
-@pytest.mark.parametrize(
-    ("talk", "why"),
-    [
-        pytest.param(hanging, "no answer within 0.5 s", id="hang"),
-        pytest.param(trickling(LONG, 60), "no answer within 0.4 s", id="trickling"),
-        pytest.param(answering(CHUNKED + b"5\r\nhello"), "breaks off", id="truncated"),
-        pytest.param(answering(LONG), "a line of its answer has over 500 bytes", id="long"),
-    ],
-)
-def test_a_stream_that_is_none(serve: Serve, talk: Talk, why: str) -> None:
-    """A stream that hangs, trickles or breaks off within a line ends in time, with the reason."""
-    one = fetcher(serve(talk), body_limit=500)
-    with pytest.raises(FetchError, match=why), one.stream("POST", "/", payload={}) as stream:
-        stream.line(0.4)
