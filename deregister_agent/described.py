@@ -19,6 +19,7 @@ Statuses = Annotated[tuple[Annotated[int, Field(ge=100, le=599)], ...], Field(mi
 Values = Annotated[tuple[Value, ...], Field(min_length=1)]
 
 _PLACE = re.compile(r"\{([a-z_]+)\}")
+_UNCACHED = {"Cache-Control": "no-cache"}
 _SHOWN = 80  # characters of an answer that are enough to recognise it
 
 
@@ -95,7 +96,7 @@ def send(fetcher: Fetcher, request: Request, values: Mapping[str, str], limit: f
         _filled(request.path, encoded),
         payload=None if request.payload is None else _filled_in(request.payload, values),
         body=body,
-        headers={name: _filled(text, values) for name, text in request.headers.items()},
+        headers=_UNCACHED | {n: _filled(text, values) for n, text in request.headers.items()},
         timeout=limit,
     )
 
@@ -111,6 +112,7 @@ def check(request: Request, answer: Answer) -> None:
 
 def read(look: Look, answer: Answer, values: Mapping[str, str]) -> Found:
     """Return what *answer* says of the instance. Raises AgentError unless it says it plainly."""
+    _refuse_old(answer)
     if answer.status in look.absent:
         return Found(None)
     if look.by == "status":
@@ -122,6 +124,15 @@ def read(look: Look, answer: Answer, values: Mapping[str, str]) -> Found:
     if look.entries is None:
         return _entry(look, document)
     return _among(look, pointed(document, look.entries), values)
+
+
+def _refuse_old(answer: Answer) -> None:
+    """Raise AgentError if a cache on the way has answered (RFC 9111, section 5.1)."""
+    age = answer.headers.get("Age", "0").strip()
+    if age.strip("0"):
+        raise AgentError(
+            f"its answer is {age} s old, from a cache on the way: let url lead past the cache"
+        )
 
 
 def _among(look: Look, entries: Any, values: Mapping[str, str]) -> Found:

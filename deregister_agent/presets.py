@@ -17,6 +17,7 @@ Name = Literal[
     "envoy",
     "eureka",
     "nacos",
+    "nacos3",
     "nginx_plus",
     "spring_bindings",
     "spring_serviceregistry",
@@ -38,11 +39,35 @@ _ENTRY = "serviceName={service}&groupName={group}&namespaceId={namespace}&cluste
 # An update replaces weight and metadata, and a wrong ephemeral makes a second instance that
 # nobody can delete (alibaba/nacos issue 2003): so what is there is sent back.
 _UPDATE = (
-    f"/v1/ns/instance?{_ENTRY}&ip={{address}}&port={{port}}"
-    "&ephemeral={ephemeral}&weight={weight}&metadata={metadata}"
+    f"?{_ENTRY}&ip={{address}}&port={{port}}"
+    "&ephemeral={ephemeral}&weight={weight}&metadata={metadata}&enabled="
 )
+_NACOS_KEPT = {"ephemeral": "/ephemeral", "weight": "/weight", "metadata": "/metadata"}
+_NACOS_USUAL = {"group": "DEFAULT_GROUP", "namespace": "public", "cluster": "DEFAULT"}
 _STATE = r'(?i)"state"\s*:\s*"({})"'
-_STATUS = r'^\s*"?{0}"?\s*$|"status"\s*:\s*"{0}"'
+# Eureka: an app that is DOWN, or that calls itself OUT_OF_SERVICE, comes back by itself; only
+# the override holds. DOWN and STARTING go before it, and are no listing either.
+_NO_OVERRIDE = r'"overridden[sS]tatus"\s*:\s*"(?!OUT_OF_SERVICE")'
+_OVERRIDE = r'"overridden[sS]tatus"\s*:\s*"OUT_OF_SERVICE"'
+
+
+def _nacos(instance: str, look: str, entries: str, done: str) -> "Preset":
+    """Return the preset for one version of Nacos: where its APIs are, and how it says "done"."""
+    return Preset(
+        withdraw=Request(method="PUT", path=f"{instance}{_UPDATE}false", answer=done),
+        restore=Request(method="PUT", path=f"{instance}{_UPDATE}true", answer=done),
+        look=Look(
+            path=f"{look}?{_ENTRY}&pageNo=1&pageSize=10000",
+            entries=entries,
+            where={"/ip": "{address}", "/port": "{port}"},
+            pointer="/enabled",
+            listed=(True,),
+            withdrawn=(False,),
+            keep=_NACOS_KEPT,
+        ),
+        variables=_NACOS_USUAL,
+    )
+
 
 PRESETS: Mapping[Name, Preset] = {
     # docs/reference/app.md: 200 once the hooks of every process have returned.
@@ -69,34 +94,25 @@ PRESETS: Mapping[Name, Preset] = {
         restore=Request(path="/healthcheck/ok"),
         look=Look(path="/server_info", pointer="/state", listed=("LIVE",), withdrawn=("DRAINING",)),
     ),
-    # Netflix/eureka wiki, "Eureka REST operations". Only the override is proof: DOWN and
-    # STARTING end by themselves.
+    # Netflix/eureka: wiki, "Eureka REST operations"; InstanceResource, which reads past the
+    # response cache; and EurekaJacksonCodec, which writes status and override side by side.
     "eureka": Preset(
         withdraw=Request(method="PUT", path="/apps/{app}/{id}/status?value=OUT_OF_SERVICE"),
         restore=Request(method="DELETE", path="/apps/{app}/{id}/status?value=UP"),
         look=Look(
             path="/apps/{app}/{id}",
             headers=_JSON,
-            pointer="/instance/status",
-            listed=("UP", "DOWN", "STARTING", "UNKNOWN"),
-            withdrawn=("OUT_OF_SERVICE",),
+            by="text",
+            listed=(r'"status"\s*:\s*"(?:UP|UNKNOWN)"\s*,\s*"overridden', _NO_OVERRIDE),
+            withdrawn=(rf'"status"\s*:\s*"\w+"\s*,\s*{_OVERRIDE}',),
             absent=(404,),
         ),
     ),
     # nacos.io, "Open API"; the list of the console, as the other one leaves out the disabled.
-    "nacos": Preset(
-        withdraw=Request(method="PUT", path=f"{_UPDATE}&enabled=false", answer="^ok"),
-        restore=Request(method="PUT", path=f"{_UPDATE}&enabled=true", answer="^ok"),
-        look=Look(
-            path=f"/v1/ns/catalog/instances?{_ENTRY}&pageNo=1&pageSize=10000",
-            entries="/list",
-            where={"/ip": "{address}", "/port": "{port}"},
-            pointer="/enabled",
-            listed=(True,),
-            withdrawn=(False,),
-            keep={"ephemeral": "/ephemeral", "weight": "/weight", "metadata": "/metadata"},
-        ),
-        variables={"group": "DEFAULT_GROUP", "namespace": "public", "cluster": "DEFAULT"},
+    "nacos": _nacos("/v1/ns/instance", "/v1/ns/catalog/instances", "/list", "^ok"),
+    # alibaba/nacos 3.1, InstanceControllerV3: version 3 has switched the API above off.
+    "nacos3": _nacos(
+        "/v3/admin/ns/instance", "/v3/admin/ns/instance/list", "/data", r'"data"\s*:\s*"ok"'
     ),
     # nginx.org, ngx_http_api_module: PATCH of a server in an upstream with a zone.
     "nginx_plus": Preset(
@@ -109,7 +125,7 @@ PRESETS: Mapping[Name, Preset] = {
         look=Look(
             path="/http/upstreams/{upstream}/servers",
             entries="",
-            where={"/server": "{address}:{port}"},
+            where={"/server": "{host}:{port}"},
             pointer="/down",
             listed=(False,),
             withdrawn=(True,),
@@ -132,17 +148,19 @@ PRESETS: Mapping[Name, Preset] = {
         ),
         variables={"stop": "STOPPED", "start": "STARTED"},
     ),
-    # Spring Cloud Commons, ServiceRegistryEndpoint: a text, or an object with Eureka.
+    # Spring Cloud Commons, ServiceRegistryEndpoint: a text, or with Eureka an object with status
+    # and override (EurekaServiceRegistry).
     "spring_serviceregistry": Preset(
         withdraw=Request(
             path="/serviceregistry", payload={"status": "OUT_OF_SERVICE"}, expect=(200, 204)
         ),
-        restore=Request(path="/serviceregistry", payload={"status": "UP"}, expect=(200, 204)),
+        restore=Request(path="/serviceregistry", payload={"status": "{start}"}, expect=(200, 204)),
         look=Look(
             path="/serviceregistry",
             by="text",
-            listed=(_STATUS.format("UP"),),
-            withdrawn=(_STATUS.format("OUT_OF_SERVICE"),),
+            listed=(r'^\s*"?UP"?\s*$', r'"status"\s*:\s*"UP"', _NO_OVERRIDE),
+            withdrawn=(r'^\s*"?OUT_OF_SERVICE"?\s*$', _OVERRIDE),
         ),
+        variables={"start": "UP"},
     ),
 }

@@ -33,7 +33,8 @@ class Options(BackendOptions):
     preset: Name | None = None
     """A system whose requests are known."""
     variables: dict[str, str] = Field(default_factory=dict)
-    """What the requests call ``{name}``, besides name, service, address and port."""
+    """What the requests call ``{name}``, besides name, service, address, host and port; host is
+    the address, in brackets if it is of IPv6."""
     withdraw: Request | None = None
     """The request that stops work; instead of the preset's, if there is one."""
     restore: Request | None = None
@@ -158,10 +159,12 @@ def _requests(options: Options) -> Preset:
 
 
 def _values(options: Options, instance: Instance, wanted: Preset) -> Mapping[str, str]:
+    address = instance.address
     own = {
         "name": instance.name,
         "service": instance.service,
-        "address": instance.address,
+        "address": address,
+        "host": f"[{address}]" if ":" in address else address,
         "port": str(instance.port),
     }
     return {**wanted.variables, **own, **options.variables}

@@ -15,7 +15,6 @@ from deregister_agent.registries.http import Http, Options, build
 from tests.servers.admin import (
     Asked,
     Dubbo,
-    Envoy,
     Eureka,
     Nacos,
     NginxPlus,
@@ -25,6 +24,7 @@ from tests.servers.admin import (
     as_json,
     serving,
 )
+from tests.servers.envoy import Envoy
 from tests.servers.talking import answering, talking
 
 ORDERS = Instance("orders-1", "orders", "127.0.0.1", 8001)
@@ -93,12 +93,24 @@ def test_dubbo_with_a_service_that_stays() -> None:
         assert one.lists()
 
 
-def test_envoy() -> None:
-    """Envoy fails its health check and says so."""
-    system = Envoy()
-    with registry(system, "envoy") as one:
-        goes_out_and_back(one)
-        system.state = "INITIALIZING"
+def test_envoy(tmp_path: Path) -> None:
+    """A real Envoy fails its health check, and answers it again."""
+    with Envoy(tmp_path) as envoy:
+        one = made({"preset": "envoy", "url": envoy.admin})
+        assert envoy.health() == 200
+        before = one.snapshot()
+        one.withdraw()
+        assert not one.lists()
+        assert envoy.health() == 503
+        one.restore(before)
+        assert one.lists()
+        assert envoy.health() == 200
+
+
+def test_envoy_that_has_yet_to_begin() -> None:
+    """What it says before it serves is neither."""
+    with serving(Echo(as_json({"version": "1.40", "state": "INITIALIZING"}))) as url:
+        one = made({"preset": "envoy", "url": url})
         with pytest.raises(RegistryError, match="neither listed nor withdrawn"):
             one.lists()
 
@@ -128,14 +140,16 @@ def test_a_hook_that_fails() -> None:
 
 @contextmanager
 def nacos(system: Nacos, **variables: str) -> Iterator[Http]:
-    with registry(system, "nacos", "/nacos", **variables) as one:
+    preset = "nacos3" if system.version == 3 else "nacos"
+    with registry(system, preset, "/nacos", **variables) as one:
         yield one
 
 
+@pytest.mark.parametrize("version", [2, 3])
 @pytest.mark.parametrize("ephemeral", [True, False])
-def test_nacos_keeps_everything_else(ephemeral: bool) -> None:
+def test_nacos_keeps_everything_else(ephemeral: bool, version: int) -> None:
     """Weight, metadata and kind of the instance stay; no second instance appears."""
-    system = Nacos()
+    system = Nacos(version=version)
     metadata = {"zone": "a&b=c", "version": "1 2"}
     system.register("127.0.0.1", 8001, weight=2.5, metadata=metadata, ephemeral=ephemeral)
     before = json.dumps(system.entries)
@@ -197,6 +211,33 @@ def test_eureka_survives_heartbeats() -> None:
             one.restore(one.snapshot())
         one.restore({"listed": True})
         assert one.lists()
+
+
+def test_an_app_that_takes_itself_out_of_eureka() -> None:
+    """OUT_OF_SERVICE by its own word may end at any time: only our override is a withdrawal."""
+    system = Eureka({"orders-1": "OUT_OF_SERVICE"})
+    with registry(system, "eureka", "/eureka", app="ORDERS", id="orders-1") as one:
+        assert one.lists()
+        one.withdraw()
+        for own in ("OUT_OF_SERVICE", "DOWN", "UP"):
+            system.status["orders-1"] = own
+            assert not one.lists()
+    assert system.overridden == {"orders-1": "OUT_OF_SERVICE"}
+
+
+def test_a_spring_app_that_takes_itself_out_of_eureka() -> None:
+    """The same through the app's own actuator."""
+    with serving(Echo(as_json({"overriddenStatus": "UNKNOWN", "status": "OUT_OF_SERVICE"}))) as url:
+        assert made({"preset": "spring_serviceregistry", "url": url}).lists()
+
+
+def test_nginx_plus_by_ipv6() -> None:
+    """The server's address is in brackets there."""
+    system = NginxPlus([{"id": 3, "server": "[fd00::7]:8001", "down": False}])
+    with serving(system) as url:
+        table = {"preset": "nginx_plus", "url": f"{url}/api/9", "variables": {"upstream": "orders"}}
+        options = Options.model_validate_json(json.dumps({"kind": "http"} | table))
+        goes_out_and_back(build(options, Instance("orders-1", "orders", "fd00::7", 8001)))
 
 
 def test_nginx_plus_that_may_only_be_read() -> None:
@@ -307,6 +348,20 @@ def test_mistakes() -> None:
     look = LOOK | {"entries": "/list", "by": "text", "listed": ["("]}
     with pytest.raises(ConfigError, match=r"(?s)look.where: missing.*no regular expression"):
         made({"url": "http://127.0.0.1:1", "preset": "app", "look": look})
+
+
+@pytest.mark.parametrize(("age", "listed"), [(b"0", False), (b"7", None)])
+def test_an_answer_from_a_cache(age: bytes, *, listed: bool | None) -> None:
+    """What it was some seconds ago says nothing about now."""
+    said = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nAge: " + age + b'\r\n\r\n"out"'
+    with talking(answering(said)) as server:
+        url = f"http://127.0.0.1:{server.port}"
+        one = made({"url": url, "withdraw": {}, "restore": {}, "look": LOOK})
+        if listed is None:
+            with pytest.raises(RegistryError, match="7 s old, from a cache"):
+                one.lists()
+        else:
+            assert one.lists() is listed
 
 
 def test_a_redirect_is_no_answer() -> None:

@@ -83,7 +83,7 @@ def serving(system: System) -> Iterator[str]:
 @dataclass
 class Nacos:
     """
-    Nacos 2.x: an update outlives the instance, replaces its metadata, and is taken for any entry.
+    Nacos 2 or 3: an update outlives the instance, replaces its metadata, and fits any entry.
 
     ``memory`` has what updates have set: an app that registers again on the same address
     gets that (60 s long in the real one).
@@ -92,6 +92,7 @@ class Nacos:
     entries: list[dict[str, Any]] = field(default_factory=list)
     memory: dict[tuple[str, str], bool] = field(default_factory=dict)
     service: str = "orders"
+    version: int = 2
 
     def register(self, ip: str, port: int, **more: Any) -> None:
         enabled = self.memory.get((ip, str(port)), True)
@@ -104,15 +105,28 @@ class Nacos:
     def answer(self, asked: Asked) -> Said:
         query = asked.query
         if query.get("serviceName") != self.service or query["groupName"] != "DEFAULT_GROUP":
-            return 500, "application/json", '{"message": "service not found!", "code": 500}'
+            status = 404 if self.version == 3 else 500
+            return as_json({"message": "service not found!", "code": status}, status)
+        return self.answer_1(asked) if self.version == 2 else self.answer_3(asked)
+
+    def answer_1(self, asked: Asked) -> Said:
         match asked.method, asked.parts:
             case "GET", ("nacos", "v1", "ns", "catalog", "instances"):
                 return as_json({"count": len(self.entries), "list": self.entries})
             case "GET", ("nacos", "v1", "ns", "instance", "list"):
                 return as_json({"hosts": [entry for entry in self.entries if entry["enabled"]]})
             case "PUT", ("nacos", "v1", "ns", "instance"):
-                self.update(query)
+                self.update(asked.query)
                 return 200, "text/plain", "ok"
+        return NOT_FOUND
+
+    def answer_3(self, asked: Asked) -> Said:
+        match asked.method, asked.parts:
+            case "GET", ("nacos", "v3", "admin", "ns", "instance", "list"):
+                return as_json({"code": 0, "message": "success", "data": self.entries})
+            case "PUT", ("nacos", "v3", "admin", "ns", "instance"):
+                self.update(asked.query)
+                return as_json({"code": 0, "message": "success", "data": "ok"})
         return NOT_FOUND
 
     def update(self, query: Mapping[str, str]) -> None:
@@ -136,7 +150,7 @@ class Nacos:
 
 @dataclass
 class Eureka:
-    """Eureka: an override survives heartbeats; who is unknown is 404."""
+    """Eureka: an override survives heartbeats, and yields to DOWN; who is unknown is 404."""
 
     status: dict[str, str] = field(default_factory=dict)
     overridden: dict[str, str] = field(default_factory=dict)
@@ -151,11 +165,16 @@ class Eureka:
                     self.status[name] = asked.query["value"]
                 elif method == "GET" and asked.headers.get("Accept") != "application/json":
                     return 200, "application/xml", "<instance><status>UP</status></instance>"
-                return as_json({"instance": {"status": self.now(name), "instanceId": name}})
+                override = self.overridden.get(name, "UNKNOWN")
+                shown = {"status": self.now(name), "overriddenStatus": override}
+                return as_json(
+                    {"instance": {"app": "ORDERS", **shown, "metadata": {"status": "UP"}}}
+                )
         return NOT_FOUND
 
     def now(self, name: str) -> str:
-        return self.overridden.get(name, self.status[name])
+        own = self.status[name]
+        return own if own in {"DOWN", "STARTING"} else self.overridden.get(name, own)
 
 
 @dataclass
@@ -194,13 +213,14 @@ class Spring:
                 state = {"state": "running" if self.listed else "stopped", "name": "input"}
                 return as_json([state] if self.form == "list" else state)
             case "POST", ("actuator", "serviceregistry"):
-                self.listed = asked.body["status"] == "UP"
+                self.listed = asked.body["status"] in {"UP", "CANCEL_OVERRIDE"}
                 return EMPTY
             case "GET", ("actuator", "serviceregistry"):
                 status = "UP" if self.listed else "OUT_OF_SERVICE"
                 if self.form == "list":
                     return 200, "text/plain", status
-                return as_json({"status": status, "overriddenStatus": "UNKNOWN"})
+                override = "UNKNOWN" if self.listed else "OUT_OF_SERVICE"
+                return as_json({"overriddenStatus": override, "status": status})
         return NOT_FOUND
 
 
@@ -235,19 +255,3 @@ class Dubbo:
                 shown = [self.form.format("Y" if one else "N") for one in self.published]
                 return 200, "text/plain", TABLE.format(*shown)
         return 404, "text/plain", "no such command"
-
-
-@dataclass
-class Envoy:
-    """Envoy's admin interface; changes are POST only."""
-
-    state: str = "LIVE"
-
-    def answer(self, asked: Asked) -> Said:
-        match asked.method, asked.parts:
-            case "POST", ("healthcheck", what):
-                self.state = "DRAINING" if what == "fail" else "LIVE"
-                return 200, "text/plain", "OK\n"
-            case "GET", ("server_info",):
-                return as_json({"version": "1.30", "state": self.state})
-        return 405, "text/plain", "Method Not Allowed"

@@ -48,9 +48,9 @@ def _world(
 
 
 @contextmanager
-def nacos(folder: Path) -> Iterator[World]:
+def nacos(folder: Path, version: int = 2) -> Iterator[World]:
     """Give three instances, with weight and metadata."""
-    system = Nacos()
+    system = Nacos(version=version)
     for n in range(3):
         system.register("127.0.0.1", 8000 + n, weight=3.5, metadata={"zone": "a&b"})
 
@@ -60,7 +60,8 @@ def nacos(folder: Path) -> Iterator[World]:
     def neighbours() -> int:
         return sum(entry["enabled"] for entry in system.entries[1:])
 
-    yield from _given(_world(system, {"preset": "nacos", "url": "/nacos"}, relist, neighbours))
+    options = {"preset": "nacos3" if version == 3 else "nacos", "url": "/nacos"}
+    yield from _given(_world(system, options, relist, neighbours))
 
 
 @contextmanager
@@ -136,4 +137,10 @@ def _given(made: Any) -> Iterator[World]:
         yield one
 
 
-WORLDS = {"nacos": nacos, "eureka": eureka, "nginx_plus": nginx_plus, "described": described}
+WORLDS = {
+    "nacos": nacos,
+    "nacos3": partial(nacos, version=3),
+    "eureka": eureka,
+    "nginx_plus": nginx_plus,
+    "described": described,
+}
