@@ -37,8 +37,9 @@ class Options(BackendOptions):
     """The program that lets work go on."""
     lists: Command
     """The program that tells whether it is listed: exit status 0 if it is."""
-    withdrawn_status: Annotated[int, Field(ge=1, le=125)] = 1
-    """The exit status of ``lists`` that means "not listed"; any other is not known."""
+    withdrawn_status: Annotated[int, Field(ge=1, le=125)] = 10
+    """The exit status of ``lists`` that means "not listed"; any other is not known. Not 1, with
+    which a ``grep`` ends also when nothing came down its pipe."""
     others: Command | None = None
     """A program that prints how many other instances would still get work."""
     folder: Path | None = None

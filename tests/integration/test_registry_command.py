@@ -27,10 +27,13 @@ def registry(**table: object) -> CommandRegistry:
 
 UNKNOWN = {
     "another status": ("raise SystemExit(2)", "exit status 2"),
-    "a crash": ("raise ValueError('no broker')", "complains on standard error.*no broker"),
-    "last words": ("raise SystemExit('no broker')", "complains on standard error.*no broker"),
+    "a crash": ("raise ValueError('no broker')", "exit status 1: ValueError: no broker"),
+    "last words": (
+        "import sys; print('no broker', file=sys.stderr); sys.exit(10)",
+        "complains on standard error.*no broker",
+    ),
     "a signal": ("import os; os.kill(os.getpid(), 9)", "killed by signal 9"),
-    "too much": ("print('0' * 99999); raise SystemExit(1)", "printed more than 4096 bytes"),
+    "too much": ("print('0' * 99999); raise SystemExit(10)", "printed more than 4096 bytes"),
 }
 
 
@@ -42,6 +45,13 @@ def test_unknown_is_not_withdrawn(case: str) -> None:
         registry(lists=python(program)).lists()
 
 
+def test_a_pipe_down_which_nothing_came() -> None:
+    """What asks has failed without a word, and what searches its answer says 1: not known."""
+    script = ["sh", "-c", "false | grep -q orders-1"]
+    with pytest.raises(RegistryError, match="exit status 1"):
+        registry(lists=script).lists()
+
+
 def test_a_program_that_is_not_there() -> None:
     """It is an error for each operation, and names the program."""
     one = registry(lists=["/no/such"], withdraw=["/no/such"], restore=["/no/such"])
@@ -50,18 +60,18 @@ def test_a_program_that_is_not_there() -> None:
             call()
 
 
-@pytest.mark.parametrize(("status", "listed"), [(0, True), (1, False)])
+@pytest.mark.parametrize(("status", "listed"), [(0, True), (10, False)])
 def test_exit_status(status: int, *, listed: bool) -> None:
-    """0 means listed, 1 means not."""
+    """0 means listed, 10 means not."""
     assert registry(lists=python(f"raise SystemExit({status})")).lists() is listed
 
 
 def test_a_status_of_ones_own() -> None:
-    """With another status for "not listed", 1 is not known."""
-    one = python("import sys; sys.exit(int(sys.argv[1]))", "1")
-    assert not registry(lists=[*one[:-1], "10"], withdrawn_status=10).lists()
-    with pytest.raises(RegistryError, match="exit status 1"):
-        registry(lists=one, withdrawn_status=10).lists()
+    """With another status for "not listed", 10 is not known."""
+    one = python("import sys; sys.exit(int(sys.argv[1]))", "10")
+    assert not registry(lists=[*one[:-1], "1"], withdrawn_status=1).lists()
+    with pytest.raises(RegistryError, match="exit status 10"):
+        registry(lists=one, withdrawn_status=1).lists()
     with pytest.raises(ValidationError, match="withdrawn_status"):
         registry(withdrawn_status=0)
 
@@ -138,7 +148,7 @@ def test_others_that_are_no_number(said: str) -> None:
 
 def test_restore_leaves_alone_what_was_out() -> None:
     """What was not listed before the drain is not listed by it; what is listed is left as it is."""
-    out = registry(lists=["false"], restore=["/no/such"])
+    out = registry(lists=["false"], withdrawn_status=1, restore=["/no/such"])
     assert out.snapshot() is None
     with pytest.raises(RegistryError, match="was not listed before the drain"):
         out.restore(None)
