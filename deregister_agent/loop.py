@@ -255,6 +255,8 @@ class InstanceLoop:
 
     def _keep(self, view: RegistryView) -> float:
         """Prolong what was restored. Runs on a thread of its own."""
+        if self.drain.phase not in {Phase.SERVING, Phase.RESTORING}:
+            return 0.0  # overtaken by stop-traffic, which withdraws once this has returned
         return view.registry.keep(self.journal.snapshot(self.instance.name, view.name))
 
     @property

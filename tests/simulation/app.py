@@ -26,6 +26,7 @@ class FakeApp:
         self.in_hand: dict[int, float] = {}  # work, and when it arrived
         self.last_busy = self.last_arrival = LONG_AGO
         self.ready_at = self.began = 0.0
+        self._was_ready = LONG_AGO
         self.idle_or_gone = Waiters(world.timeline)
         self._pids, self._work = count(100), count(1)
 
@@ -47,6 +48,7 @@ class FakeApp:
         if self.process is None:
             return
         self.world.say(f"app: process {self.process.pids[0][0]} ends ({why})")
+        self._was_ready = self.ready_until
         self.process = None
         self.in_hand.clear()
         self.idle_or_gone.wake()
@@ -72,6 +74,11 @@ class FakeApp:
     def ready(self) -> bool:
         """Whether it could serve."""
         return self.process is not None and self.world.now >= self.ready_at
+
+    @property
+    def ready_until(self) -> float:
+        """When it was ready last."""
+        return self.world.now if self.ready else self._was_ready
 
 
 class FakeProbe:

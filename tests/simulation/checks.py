@@ -25,6 +25,7 @@ DEADLINE_SLACK = 1.0
 EVERY = 0.5  # seconds between two looks at what must not go on for long
 STEADY = 2.5  # seconds without trouble after which bounds hold
 NOTICED = 8.0  # seconds within which a registration after "drained" must be noticed
+UNREADY_KNOWN = 5.0  # seconds after which the agent must know that the app is not ready
 SLOW = 2.2  # seconds that a drain in a calm world may take beyond what it has to
 
 
@@ -181,6 +182,14 @@ class Checks:
         self.world.say(f"agent restores to {registry.name} {snapshot}")
         if registry.removed is not None and snapshot != registry.removed:
             self.world.broken(f"restores {snapshot} to {registry.name}, not {registry.removed}")
+
+    def keeps(self, registry: FakeRegistry) -> None:
+        """Judge a keep() at the moment it takes effect."""
+        world = self.world
+        if world.phase not in {Phase.SERVING, Phase.RESTORING}:
+            world.broken(f"keeps it in {registry.name} while {world.phase}")
+        if world.now - world.app.ready_until > UNREADY_KNOWN:
+            world.broken(f"keeps it in {registry.name} though the app has long not been ready")
 
     def announced(self, event: Event) -> None:
         """Judge an announcement at the moment it reaches the platform."""

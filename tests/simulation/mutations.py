@@ -61,6 +61,26 @@ def stragglers_are_ignored() -> Mutation:
     return patch.object(views, "_ask", ask)
 
 
+def leases_are_kept_for_the_dead() -> Mutation:
+    """Keep what was restored alive whether the app is ready or not."""
+    true = sighting.is_ready
+
+    def ready(one: loop.InstanceLoop) -> bool:
+        return one.drain.phase is Phase.SERVING or true(one)
+
+    return patch.object(loop, "is_ready", ready)
+
+
+def leases_run_out() -> Mutation:
+    """Do not keep what was restored."""
+    return patch.object(RegistryView, "_to_keep", property(lambda _: False))
+
+
+def snapshots_are_forgotten() -> Mutation:
+    """Do not know, while serving, what to put back where a lease has ended."""
+    return patch.object(loop.InstanceLoop, "_keeping", property(lambda _: frozenset()))
+
+
 def overtaken_letters_are_sent() -> Mutation:
     """Announce without asking whether it still holds."""
     return patch.object(Journal, "still_holds", lambda *_: True)
@@ -162,6 +182,9 @@ MUTATIONS: tuple[Callable[[], Mutation], ...] = (
     acknowledged_is_withdrawn,
     acknowledgements_are_never_doubted,
     stragglers_are_ignored,
+    leases_are_kept_for_the_dead,
+    leases_run_out,
+    snapshots_are_forgotten,
     overtaken_letters_are_sent,
     nothing_is_overtaken,
     one_try_is_enough,

@@ -19,6 +19,7 @@ class RegistryPlan:
     app_registers: bool  # the app registers itself here when it starts
     stragglers: float  # seconds for which old routes go on after it let go
     counts: bool  # it can count the others
+    lease: float  # seconds for which it lists what it was told to restore; 0: for good
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,7 @@ def plan(seed: int) -> Plan:
     chance = Random(f"plan {seed}")
     calm = chance.random() < 0.15
     nasty = 0.0 if calm else chance.choice((0.0, 0.0, 0.02, 0.08, 0.2))
+    readiness = chance.random() < 0.6
     return Plan(
         policy=Policy(
             deadline=chance.uniform(2.0, 9.0),
@@ -91,7 +93,9 @@ def plan(seed: int) -> Plan:
             restore_deadline=chance.choice((3.0, 30.0)),
             min_others=chance.choice((0, 1, 1, 2)),
         ),
-        registries=[_registry(chance) for _ in range(chance.choice((1, 1, 2, 3)))],
+        registries=[
+            _registry(chance, leases=readiness) for _ in range(chance.choice((1, 1, 2, 3)))
+        ],
         counts_work=chance.random() < 0.6,
         holds=chance.random() < 0.5,
         error_rate=nasty,
@@ -103,7 +107,7 @@ def plan(seed: int) -> Plan:
         late_messages=0.03 if calm else chance.choice((0.03, 0.03, 0.3)),
         registers_every=chance.choice((None, None, None, 1.0)) if not calm else None,
         supervised=chance.random() < 0.6,
-        readiness=chance.random() < 0.6,
+        readiness=readiness,
         platform_kills=chance.random() < 0.8,
         stop_at=chance.uniform(0.05, 1.0),
         force=chance.random() < 0.2,
@@ -113,13 +117,14 @@ def plan(seed: int) -> Plan:
     )
 
 
-def _registry(chance: Random) -> RegistryPlan:
+def _registry(chance: Random, *, leases: bool) -> RegistryPlan:
     return RegistryPlan(
         lag=chance.choice((0.0, 0.0, 0.05, 0.6)),
         watches=chance.random() < 0.6,
         app_registers=chance.random() < 0.5,
         stragglers=chance.choice((0.0, 0.0, 0.0, 1.0)),
         counts=chance.random() < 0.7,
+        lease=3.0 if leases and chance.random() < 0.3 else 0.0,
     )
 
 

@@ -1,6 +1,7 @@
 """A registry, as it behaves on a bad day. The truth is in here."""
 
 from collections.abc import Sequence
+from math import inf
 from typing import TYPE_CHECKING
 
 from deregister_agent.errors import RegistryError
@@ -24,6 +25,8 @@ class FakeRegistry(Registry):
 
     def __init__(self, world: "World", name: str, how: RegistryPlan) -> None:
         self.world, self.name, self.how = world, name, how
+        self.keeps = how.lease > 0
+        self.runs_out = inf  # when the agent's lease ends; inf while nothing hangs on it
         self.told: Snapshot | None = None  # the registration that it was told of last
         self.listed = False
         self.changed = 0.0  # when listed changed
@@ -57,6 +60,7 @@ class FakeRegistry(Registry):
         self.told, self._by_agent = registration, by_agent
         if not by_agent:
             self.removed = None  # somebody else has the last word
+            self.runs_out = inf
         if self.how.lag:
             self.world.timeline.after(self.how.lag, self._follow)
         else:
@@ -76,6 +80,16 @@ class FakeRegistry(Registry):
         self.world.say(f"{self.name} {'lists' if listed else 'does not list'} it")
         self._version += 1
         self._waiters.wake()
+
+    def _prolong(self) -> None:
+        self.runs_out = self.world.now + self.how.lease
+        self.world.timeline.at(self.runs_out, self._run_out)
+
+    def _run_out(self) -> None:
+        if self.world.now >= self.runs_out and self.told is not None:
+            self.world.say(f"the lease in {self.name} has ended")
+            self.told = None
+            self._follow()
 
     # --- the port ---
 
@@ -134,6 +148,18 @@ class FakeRegistry(Registry):
                 self._when_heard(snapshot)
         self._fail_afterwards("restore it")
 
+    def keep(self, snapshot: Snapshot | None) -> float:
+        """Prolong the lease of what was restored; restore it if that has ended."""
+        if self._meets_write("prolong the lease of it") and self.runs_out < inf:
+            self.world.checks.keeps(self)
+            if self.world.now < self.runs_out:
+                self._prolong()
+            elif self.told is None and snapshot is not None:
+                self.world.checks.restores(self, snapshot)
+                self._when_heard(snapshot)
+        self._fail_afterwards("prolong the lease of it")
+        return self.how.lease / 3
+
     def _when_heard(self, registration: Snapshot | None) -> None:
         """Take a write; one that was on its way when its agent died arrives later."""
         if self.world.host.life is self.world.dying:
@@ -142,6 +168,8 @@ class FakeRegistry(Registry):
             self.world.timeline.after(delay, lambda: self._late(registration, phase))
         else:
             self.put(registration, by_agent=True)
+            if registration is not None and self.keeps:
+                self._prolong()
 
     def _late(self, registration: Snapshot | None, phase: str) -> None:
         # Nothing tells a registry that a write is older than the agent's next word: where
