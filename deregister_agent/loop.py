@@ -272,7 +272,7 @@ class InstanceLoop:
             enough = began + self.policy.quiet
             self.process.read_at(enough)
             for probe in self.probes:
-                probe.read_at(enough)
+                probe.read_at(enough + probe.window.late)
         for view in self._looking():
             view.look(now)
 

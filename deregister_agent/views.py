@@ -16,6 +16,7 @@ AT_REST = 30.0  # seconds between two looks at an instance that is serving
 WATCH_FOR = 5.0  # seconds a registry is watched before it is asked again anyway
 POLL = 0.5  # seconds between two looks at a registry that cannot be watched
 READ = 0.03  # seconds between two readings of a probe while draining
+READS_OF_LATE = 20  # readings, while draining, in the time by which a probe's news may be late
 READ_AT_EASE = 1.0  # seconds between two readings in the other phases of a drain
 HELD = 4.0  # seconds a probe may hold its answer while work is in flight
 
@@ -249,7 +250,8 @@ class ProbeView:
             self._again.later(done.answered)
             return
         self.window.saw(self.reading, done.asked, done.answered)
-        every = {Phase.SERVING: AT_REST, Phase.DRAINING: READ}
+        often = max(READ, self.reading.late / READS_OF_LATE)
+        every = {Phase.SERVING: AT_REST, Phase.DRAINING: often}
         self._again.after(every.get(self._rounds.phase(), READ_AT_EASE), done.asked)
         if self.reading.mark:
             self._heard(self.reading.mark)

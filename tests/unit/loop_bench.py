@@ -113,15 +113,16 @@ class Page:
     name = "page"
 
     def __init__(self) -> None:
-        self.in_flight, self.down = 0, False
+        self.in_flight, self.down, self.late, self.reads = 0, False, 0.0, 0
         self.while_reading: Callable[[], None] = lambda: None
 
     def read(self, wait: float) -> Reading:
         if self.down:
             raise ProbeError(self.name, "read", "connection refused")
         in_flight = self.in_flight
+        self.reads += 1
         self.while_reading()
-        return Reading({"requests": in_flight})
+        return Reading({"requests": in_flight}, late=self.late)
 
 
 class Finder:

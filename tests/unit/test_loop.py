@@ -84,6 +84,17 @@ def test_a_probe_that_does_not_answer_is_not_idle(make: Make) -> None:
     bench.until(Phase.EXPIRED)
 
 
+def test_late_news_are_asked_for_seldom_and_in_time(make: Make) -> None:
+    """A probe whose news may be 10 s old costs that, and is not asked for them all the time."""
+    bench = make(Policy(quiet=1.0, deadline=60.0, min_others=0))
+    bench.page.late = 10.0
+    bench.stop()
+    bench.until(Phase.DRAINING)
+    reads = bench.page.reads
+    assert bench.until(Phase.DRAINED) == pytest.approx(11.0, abs=0.05)
+    assert 15 < bench.page.reads - reads < 30
+
+
 def test_a_reading_begun_before_the_phase_does_not_count(make: Make) -> None:
     """With no quiet time, one idle reading is enough; but not one from before routes ended."""
     bench = make(Policy(quiet=0.0, settle=1.0, min_others=0))
