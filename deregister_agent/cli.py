@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import click
+from click.core import ParameterSource
 
 from deregister_agent import client
 from deregister_agent.errors import AgentError, ConfigError, JournalError, Refused
@@ -29,10 +30,12 @@ class Settings:
     config: Path
     url: str | None
     token_file: Path | None
+    named: bool  # whether somebody has named the configuration
 
     def client(self) -> client.AgentClient:
-        """Return a client of the agent that is meant."""
-        return client.AgentClient(client.address(self.config, self.url, self.token_file))
+        """Return a client of the agent that is meant. Raises AgentError if that is not plain."""
+        where = client.address(self.config, self.url, self.token_file, must_exist=self.named)
+        return client.AgentClient(where)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -67,7 +70,8 @@ def program(context: click.Context, config: Path, url: str | None, token_file: P
     Exit codes: 0 drained (or done), 2 usage or configuration, 3 expired: NOT drained,
     4 refused by the guard, 5 not asked or cancelled, 75 try later, 130 interrupted.
     """
-    context.obj = Settings(config, url, token_file)
+    named = context.get_parameter_source("config") is not ParameterSource.DEFAULT
+    context.obj = Settings(config, url, token_file, named)
 
 
 def main() -> NoReturn:
@@ -113,12 +117,20 @@ def _failed(error: AgentError, *, as_json: bool) -> ExitCode:
     return code
 
 
+def _not_empty(context: click.Context, parameter: click.Parameter, name: str | None) -> str | None:
+    """Refuse an empty NAME: a script whose variable is not set means no instance, not the only."""
+    del context, parameter
+    if name == "":
+        raise click.BadParameter("is empty; leave it out only where there is one instance")
+    return name
+
+
 WAIT = click.option("--wait", is_flag=True, help="Stay until it has ended, and show how it goes.")
 STANDALONE = click.option(
     "--standalone", is_flag=True, help="Do it in this process, as no agent is running; waits."
 )
 REASON = click.option("--reason", default="", help="Why: it stands in the history.")
-NAME = click.argument("name", required=False)
+NAME = click.argument("name", required=False, callback=_not_empty)
 
 
 @command("drain")

@@ -99,10 +99,10 @@ class AgentClient:
         return body
 
     def _stranger(self, status: int) -> AgentError:
-        return AgentError(
-            f"what answers at {self._address.url} is not this agent: "
-            f"HTTP {status} without a JSON object; see --url"
-        )
+        said = f"HTTP {status} without a JSON object; see --url"
+        if status >= 500:  # noqa: PLR2004 - 5xx: a proxy, while the agent is being restarted
+            return Unreachable(f"no answer from the agent at {self._address.url}: {said}")
+        return AgentError(f"what answers at {self._address.url} is not this agent: {said}")
 
     def _token(self) -> dict[str, str]:
         source = self._address.token_file
@@ -114,6 +114,8 @@ class AgentClient:
             if self._address.must_read:
                 raise AgentError(f"cannot read the token file {source}: {e}") from e
             return {}  # the agent may do without, on a Unix socket; if not, it says 401
+        if not token.isprintable() or " " in token:  # it must not be shown, as http.client would
+            raise AgentError(f"the token file {source} holds more than a token; see --token-file")
         return {"Authorization": f"Bearer {token}"} if token else {}
 
 
@@ -131,13 +133,20 @@ def path_of(name: str, *more: str) -> str:
     return "/".join(["/v1/instances", quote(name, safe=""), *more])
 
 
-def address(config: Path, url: str | None, token_file: Path | None) -> Address:
+def address(
+    config: Path, url: str | None, token_file: Path | None, *, must_exist: bool = False
+) -> Address:
     """
     Tell where the agent is: as asked, else as the configuration says, else the default.
+
+    Raises AgentError where the configuration is needed, *must_exist* and does not: the
+    agent where it usually is may be another one.
 
     The configuration is only parsed, not validated, and need not be readable: an
     operator who may talk to the agent need not be one who may read its secrets.
     """
+    if must_exist and url is None and _is_absent(config):
+        raise AgentError(f"there is no configuration {config}; see --config, or give --url")
     server = _server_table(config)
     named = token_file or _path(server.get("token_file"))
     return Address(
@@ -145,6 +154,16 @@ def address(config: Path, url: str | None, token_file: Path | None) -> Address:
         token_file=named or DEFAULT_TOKEN_FILE,
         must_read=token_file is not None,
     )
+
+
+def _is_absent(path: Path) -> bool:
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:  # it may be there, for others
+        return False
+    return False
 
 
 def _server_table(config: Path) -> Mapping[str, Any]:

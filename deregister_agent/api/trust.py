@@ -112,6 +112,11 @@ def read_token(path: Path) -> str:
         )
     if not token:
         raise AgentError(f"the token file {path} is empty: delete it and a new one is made")
+    if not token.isprintable() or " " in token:
+        raise AgentError(
+            f"the token file {path} holds more than a token: "
+            "see server.token_file, or delete it and a new one is made"
+        )
     return token
 
 

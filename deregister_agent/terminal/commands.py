@@ -39,7 +39,7 @@ def drain(
 ) -> ExitCode:
     """Ask for a drain in the words of stop-traffic; with *wait*, stay until it has ended."""
     name = name or only_instance(agent)
-    begun = accepted(agent.post(path_of(name, "stop-traffic"), asked)).body
+    begun = accepted(agent.post(path_of(name, "stop-traffic"), asked))
     if not wait:
         return _begun(begun, f"deregister-agent drain {name} --wait", as_json=as_json)
     undo = f"the drain of {name} goes on; to undo it: deregister-agent restore {name}"
@@ -52,7 +52,7 @@ def restore(
     """Ask to put an instance back; with *wait*, stay until every registry lists it."""
     name = name or only_instance(agent)
     asked = {"reason": reason} if reason else {}
-    begun = accepted(agent.post(path_of(name, "start-traffic"), asked)).body
+    begun = accepted(agent.post(path_of(name, "start-traffic"), asked))
     if not wait:
         return _begun(begun, f"deregister-agent restore {name} --wait", as_json=as_json)
     undo = f"restoring {name} goes on; to take it out again: deregister-agent drain {name}"
@@ -61,7 +61,8 @@ def restore(
 
 def status(agent: AgentClient, name: str | None, *, as_json: bool) -> ExitCode:
     """Print how one instance stands, or all of them."""
-    found = accepted(agent.get(path_of(name) if name else "/v1/instances")).body
+    path, key = (path_of(name), "phase") if name else ("/v1/instances", "instances")
+    found = accepted(agent.get(path), key)
     if as_json:
         print_json(found)
         return ExitCode.DONE
@@ -74,7 +75,7 @@ def status(agent: AgentClient, name: str | None, *, as_json: bool) -> ExitCode:
 def history(agent: AgentClient, name: str | None, limit: int, *, as_json: bool) -> ExitCode:
     """Print the drains of an instance, newest first."""
     name = name or only_instance(agent)
-    found = accepted(agent.get(path_of(name, "drains"), limit=limit)).body
+    found = accepted(agent.get(path_of(name, "drains"), limit=limit), "drains")
     if as_json:
         print_json(found)
     elif not found["drains"]:

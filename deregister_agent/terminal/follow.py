@@ -46,6 +46,7 @@ class Word:
     report: dict[str, Any]
 
 
+_DOUBT = "the agent cannot see whether it is still drained"
 _ODD = "what answers is not this agent, or not of this version; see --url"
 
 Ask = Callable[[float], Word]
@@ -58,7 +59,8 @@ def follow(ask: Ask, view: View, patience: float) -> Word:
 
     An agent that does not answer, as when it is being restarted, is asked again
     until the deadline it last told, or *patience* seconds where it told none,
-    are over; Unreachable is raised then.
+    are over; Unreachable is raised then. So is one that cannot see whether the
+    "drained" of before its restart still holds.
     """
     end = time.monotonic() + patience + SLACK
     while True:
@@ -73,8 +75,11 @@ def follow(ask: Ask, view: View, patience: float) -> Word:
         view.show(word.report)
         if word.code is not None:
             return word
-        left = word.report.get("remaining")
-        end = time.monotonic() + (patience if left is None else left) + SLACK
+        if word.report.get("phase") != "drained":
+            left = word.report.get("remaining")
+            end = time.monotonic() + (patience if left is None else left) + SLACK
+        elif time.monotonic() >= end:  # said before the agent was restarted: it does not know yet
+            raise Unreachable("; ".join(word.report.get("blocking") or [_DOUBT]))
 
 
 def drained(client: AgentClient, name: str) -> Ask:
@@ -97,12 +102,12 @@ def _asking(
                 return Word(ExitCode.DONE, answer.body)
             case 200:  # a proxy, or another service, that says 200 to everything
                 raise Failed(ExitCode.USAGE, f"200 without the phase that it stands for: {_ODD}")
-            case 504:
+            case 504 if "phase" in answer.body:
                 return Word(ExitCode.EXPIRED, answer.body)
             case 503 if "phase" in answer.body:
                 return Word(None, answer.body)
             case 409:
-                report = accepted(client.get(path_of(name))).body
+                report = accepted(client.get(path_of(name)))
                 return Word(code_of(report), report)
             case _:
                 raise refusal(answer)
@@ -125,11 +130,13 @@ def code_of(report: dict[str, Any]) -> ExitCode:
     return ExitCode.REFUSED if outcome == "refused" else ExitCode.NOT_ASKED
 
 
-def accepted(answer: Answer) -> Answer:
-    """Return *answer* if the agent did what it was asked. Raises Failed or Unreachable."""
-    if answer.status < 300:  # noqa: PLR2004 - 2xx
-        return answer
-    raise refusal(answer)
+def accepted(answer: Answer, key: str = "phase") -> dict[str, Any]:
+    """Return what the agent said, *key* in it, if it did as asked. Raises Failed, Unreachable."""
+    if answer.status >= 300:  # noqa: PLR2004 - not 2xx
+        raise refusal(answer)
+    if key not in answer.body:
+        raise Failed(ExitCode.USAGE, f"{answer.status} without {key!r}: {_ODD}")
+    return answer.body
 
 
 def refusal(answer: Answer) -> AgentError:
@@ -149,7 +156,7 @@ def refusal(answer: Answer) -> AgentError:
 
 def only_instance(client: AgentClient) -> str:
     """Return the name of the agent's one instance. Raises Failed, naming them, if it has more."""
-    listed = accepted(client.get("/v1/instances")).body["instances"]
+    listed = accepted(client.get("/v1/instances"), "instances")["instances"]
     names = [report["instance"]["name"] for report in listed]
     if len(names) != 1:
         raise Failed(ExitCode.USAGE, f"which instance? say one of {', '.join(names)}")

@@ -182,6 +182,55 @@ def test_200_alone_is_not_taken_for_the_answer(action: str) -> None:
     assert "safe to kill" not in done.stdout
 
 
+@pytest.mark.parametrize("command", ["status", "drain", "history"])
+def test_an_object_of_another_kind_is_no_answer(command: str) -> None:
+    """A service that says 200 and {} to everything is told from an agent, in a sentence."""
+    with serving(NothingToSay(orders())) as url:
+        done = run("--url", url, command, "orders-1")
+        every = run("--url", url, command)
+    assert (done.returncode, every.returncode) == (2, 2)
+    assert "what answers is not this agent" in done.stderr
+    assert "what answers is not this agent" in every.stderr
+
+
+class NothingToSay(FakeAgent):
+    """Every answer is an empty object."""
+
+    def answer(self, method: str, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        return 200, {}
+
+
+def test_a_gateway_in_trouble_is_no_word_on_the_drain() -> None:
+    """A 504 of a proxy is not "expired": the agent is asked again, and then says how it ended."""
+    with serving(BehindGateway(orders("draining", "drained"))) as url:
+        done = run("--url", url, "drain", "--wait")
+    assert done.returncode == 0
+    assert "upstream took too long; will try again" in done.stdout
+
+
+class BehindGateway(FakeAgent):
+    """The first question about the drain does not come through."""
+
+    lost = False
+
+    def answer(self, method: str, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        if path.endswith("traffic-drained") and not self.lost:
+            self.lost = True
+            return 504, {"title": "Gateway Timeout", "detail": "upstream took too long"}
+        return super().answer(method, path, body)
+
+
+def test_a_token_file_that_holds_something_else_is_not_shown(tmp_path: Path) -> None:
+    """A file with more lines than one is refused in a sentence that has nothing of it."""
+    token = tmp_path / "token"
+    token.write_text("-----BEGIN PRIVATE KEY-----\ns3cret\n")
+    with serving(FakeAgent(orders())) as url:
+        done = run("--url", url, "--token-file", str(token), "status")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.endswith("holds more than a token; see --token-file\n")
+    assert "s3cret" not in done.stderr
+
+
 class YesToAll(FakeAgent):
     """Every answer is 200."""
 
@@ -195,6 +244,8 @@ class YesToAll(FakeAgent):
         (["drain", "orders-7"], "no instance 'orders-7'"),
         (["drain"], "which instance? say one of orders-1, orders-2"),
         (["history"], "which instance? say one of orders-1, orders-2"),
+        (["drain", ""], "is empty; leave it out only where there is one instance"),
+        (["drain", "", "--standalone"], "is empty; leave it out only where there is one instance"),
         (["drain", "orders-1", "--deadline", "0"], "0.0 is not in the range"),
         (["nonsense"], "No such command 'nonsense'"),
         (["--url", "ftp://x", "status"], "must look like http://127.0.0.1:8650 or unix:"),

@@ -119,6 +119,10 @@ def test_token_file(tmp_path: Path) -> None:
     path.write_text("\n")
     with pytest.raises(AgentError, match="is empty"):
         ensure_token(path)
+    path.write_text("-----BEGIN\ns3cret\n")
+    with pytest.raises(AgentError, match="holds more than a token") as caught:
+        ensure_token(path)
+    assert "s3cret" not in str(caught.value)
     with pytest.raises(AgentError, match=r"server\.token_file"):
         ensure_token(tmp_path / "none" / "token")
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from deregister_agent.client import DEFAULT_TOKEN_FILE, DEFAULT_URL, Answer, Unreachable, address
+from deregister_agent.errors import AgentError
 from deregister_agent.model import Drain, Outcome, Phase
 from deregister_agent.serve import ServerOptions
 from deregister_agent.terminal import follow as following
@@ -70,6 +71,15 @@ def test_a_configuration_that_cannot_be_read_means_defaults(
     assert (found.url, found.token_file) == (DEFAULT_URL, DEFAULT_TOKEN_FILE)
 
 
+def test_a_configuration_that_was_named_must_be_there(tmp_path: Path) -> None:
+    """Else a typing mistake would talk to whatever agent is at the usual place."""
+    absent = tmp_path / "typo.toml"
+    with pytest.raises(AgentError, match=f"there is no configuration {absent}"):
+        address(absent, None, None, must_exist=True)
+    assert address(absent, "http://other:1", None, must_exist=True).url == "http://other:1"
+    assert address(tmp_path, None, None, must_exist=True).url == DEFAULT_URL  # there, unreadable
+
+
 def test_the_defaults_are_those_of_the_server() -> None:
     """Client and server agree on where the agent listens and where its token lies."""
     options = ServerOptions()
@@ -100,6 +110,16 @@ def test_an_agent_that_stays_away_is_given_up(
     with pytest.raises(Unreachable):
         follow(agent, Silent(), patience=0.05)
     assert agent.asked > answers + 1
+
+
+def test_a_drained_that_is_in_doubt_is_not_waited_for_without_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An agent that was restarted and sees no registry cannot tell: 75, with what is in the way."""
+    monkeypatch.setattr(following, "SLACK", 0.1)
+    doubt = Word(None, report("drained", remaining=None, blocking=["consul does not answer"]))
+    with pytest.raises(Unreachable, match="consul does not answer"):
+        follow(lambda _: doubt, Silent(), patience=0.05)
 
 
 def test_a_drain_that_ends_is_returned_with_its_code() -> None:
