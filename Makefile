@@ -40,6 +40,7 @@ compose-test: $(VENV)/test  ## the stack in containers: up, a rolling deploy und
 
 bench: servers  ## the figures, each against its goal
 	$(BIN)/python -m bench.latency
+	$(BIN)/python -m bench.probe_lag
 	$(BIN)/python -m bench.footprint
 	$(BIN)/python -m bench.app_cost
 	$(BIN)/python -m bench.socket_table

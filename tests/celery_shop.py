@@ -23,9 +23,11 @@ app.conf.update(worker_prefetch_multiplier=1, broker_connection_retry_on_startup
 
 @app.task(name="shop.pack")  # type: ignore[untyped-decorator]
 def pack(until: str) -> None:
-    """Work until that file is there."""
+    """Work until that file is there, and then write down when that was."""
     while not Path(until).exists():
         time.sleep(0.01)
+    Path(f"{until}.new").write_text(repr(time.monotonic()))
+    Path(f"{until}.new").rename(f"{until}.ended")
 
 
 class Worker(Child):

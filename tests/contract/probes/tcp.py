@@ -20,11 +20,14 @@ CLIENT = """
 import socket, sys
 held = []
 for line in sys.stdin:
-    port, count = map(int, line.split())
+    port, count, sent = line.split(" ")
+    port, count = int(port), int(count)
     while len(held) > count:
         held.pop().close()
     while len(held) < count:
         held.append(socket.create_connection(("127.0.0.1", port)))
+    for one in held:
+        one.sendall(sent.strip().encode())
     print(flush=True)
 """
 
@@ -43,11 +46,11 @@ class Client:
         )
         stack.callback(self._child.kill)
 
-    def hold(self, port: int, count: int) -> None:
-        """Open or close connections to *port* until there are *count*."""
+    def hold(self, port: int, count: int, sent: str = "") -> None:
+        """Open or close connections to *port* until there are *count*; send a word on each."""
         assert self._child.stdin
         assert self._child.stdout
-        self._child.stdin.write(f"{port} {count}\n")
+        self._child.stdin.write(f"{port} {count} {sent}\n")
         self._child.stdin.flush()
         self._child.stdout.readline()
 
