@@ -6,12 +6,11 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,8 @@ from deregister_agent.errors import RegistryError
 from deregister_agent.model import Instance
 from deregister_agent.nginx import change, control, record
 from deregister_agent.nginx.address import Address
-from deregister_agent.nginx.conf import Conf, Layout
+from deregister_agent.nginx.conf import Layout
 from deregister_agent.nginx.reading import read
-from deregister_agent.nginx.site import Site, Wish
 from deregister_agent.registries.nginx import NginxUpstream, Options, build, warnings
 from tests.integration.nginx_stage import App, Gate, World, accepted, make_world
 from tests.servers.child import free_ports, wait_until
@@ -494,55 +492,6 @@ def test_a_crash_at_every_step(world: World, monkeypatch: pytest.MonkeyPatch) ->
             if mortal.steps < number:
                 break
     assert deaths >= 12, deaths
-
-
-def toggle(main: Path, port: int, times: int) -> None:
-    """Mark one server down and up again, as an agent in a process of its own does."""
-    site = Site(
-        Layout(main), "http", "app", Address(f"127.0.0.1:{port}"), None, may_be_absent=False,
-        running=Nothing(), test=("true",), record=main.parent / "record.json", gather=0.0,
-        timeout=30.0,
-    )  # fmt: skip
-    for number in range(times):
-        down = number % 2 == 0
-        with site.locked(time.monotonic() + 30):
-            assert change._edit(site, Wish(down=down))
-            record.save(site.record, record.Record())
-        assert [s.down for s in site.servers(site.read())] == [down]
-
-
-class Nothing:
-    """No Nginx at all: only the files count."""
-
-    def active(self, until: float) -> frozenset[str]:
-        return frozenset()
-
-    def alive(self) -> frozenset[str]:
-        return frozenset()
-
-    def loaded_after(self, ids: frozenset[str], changed: float, *, strictly: bool) -> bool:
-        return False
-
-    def check(self, conf: Conf, edited: Iterable[Path]) -> None:
-        pass
-
-    def reload(self, until: float) -> frozenset[str]:
-        return frozenset()
-
-
-def test_two_agents_never_lose_each_others_edit(tmp_path: Path) -> None:
-    """Two processes edit one file a thousand times: each finds its own word as it left it."""
-    main = tmp_path / "nginx.conf"
-    main.write_text("http { upstream app { server 127.0.0.1:1; server 127.0.0.1:2; } }\n")
-    before = main.read_bytes()
-    spawn = get_context("spawn")
-    agents = [spawn.Process(target=toggle, args=(main, port, 500)) for port in (1, 2)]
-    for agent in agents:
-        agent.start()
-    for agent in agents:
-        agent.join(100)
-    assert [agent.exitcode for agent in agents] == [0, 0]
-    assert main.read_bytes() == before
 
 
 @pytest.mark.parametrize("version", VERSIONS)
