@@ -1,6 +1,7 @@
 """Connections are shared by all who call one server, and nobody gets another's answer by it."""
 
 import gc
+import io
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -249,4 +250,5 @@ def test_what_nobody_asked_for_is_no_answer(serve: Serve, tmp_path: Path) -> Non
     one = over_tls(server, tmp_path)
     assert len(one.call("GET", "/").body) == 8000
     assert one.call("GET", "/").text != "stale"
-    assert server.connections == 2
+    # Python 3.14 reads more at a time: then all that follows has gone with the first answer.
+    assert server.connections == (2 if io.DEFAULT_BUFFER_SIZE == len(first) else 1)
