@@ -5,9 +5,9 @@ import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
+from deregister_agent.acting import act, action, keeping
 from deregister_agent.blocking import blocking
 from deregister_agent.calls import Calls, Submit
 from deregister_agent.clock import Clock
@@ -84,7 +84,7 @@ class InstanceLoop:
         self.journal, self.clock, self._submit = around.journal, around.clock, around.submit
         self._told, self._new_id, self._wake = around.told, around.new_id, wake
         self._notifiers = parts.notifiers
-        self._guard = Guard(parts.instance, parts.registries, parts.policy.min_others)
+        self.guard = Guard(parts.instance, parts.registries, parts.policy.min_others)
         self._calls = Calls(around.submit, around.clock, wake)
         self.drain = around.journal.current(parts.instance.name)
         rounds = Rounds(self._calls, around.chance, lambda: self.drain.phase)
@@ -105,7 +105,7 @@ class InstanceLoop:
     def stop_traffic(self, request: StopRequest) -> None:
         """Write the wish down and begin; nothing new if a drain is under way. Raises Refused."""
         if after_stop(self.drain.phase) is not self.drain.phase and not request.force:
-            self._guard.ask(self._submit, self.clock)
+            self.guard.ask(self._submit, self.clock)
         with self.changed:
             phase = after_stop(self.drain.phase)
             if phase is self.drain.phase:
@@ -172,7 +172,7 @@ class InstanceLoop:
             self._calls.collect()
             try:
                 self._meet_process()
-                self._act()
+                act(self)
                 self._look()
                 now = self.clock.now()
                 seen = sighting(self)
@@ -191,79 +191,6 @@ class InstanceLoop:
                 return RETRY
             return self._rest()
 
-    def _act(self) -> None:
-        """Ask for the phase's action wherever it has yet to be done."""
-        ask, now = self._action(), self.clock.now()
-        if ask is not None:
-            for view in self.registries:
-                view.act(partial(ask, view), now)
-        if is_ready(self):
-            for view in self.registries:
-                view.keep(partial(self._keep, view), now)
-
-    def _action(self) -> Callable[[RegistryView], None] | None:
-        """Return what is asked of the registries now; None while nothing is."""
-        match self.drain.phase:
-            case Phase.WITHDRAWING:
-                return self._take_out
-            case Phase.EXPIRED if self._may_hold_out():
-                return self._take_out
-            case Phase.RESTORING if is_ready(self):
-                return self._put_back
-            case _:
-                return None
-
-    def _may_hold_out(self) -> bool:
-        """
-        Tell whether an expired drain may still withdraw: only from the process it was about.
-
-        After "expired" was announced the platform may have replaced it, and then
-        whoever registers is the next version: so the process must have been seen
-        there, if it ever was, after the registries said that they list it.
-        """
-        words = [word for view in self.registries if (word := view.says(0.0)) and word.listed]
-        if self.process.asked < max([self.since, *(word.asked for word in words)]):
-            self.process.begin()
-            return False
-        presence = self.process.presence
-        if presence is None or self.process.exited:
-            return False
-        return presence.running is not None or self.process.app is None  # None: never seen
-
-    def _take_out(self, view: RegistryView) -> None:
-        """Keep what restoring needs, then withdraw. Runs on a thread of its own."""
-        registry, name = view.registry, self.instance.name
-        if self.drain.guarded:
-            self._guard.check(registry)
-        if not self._taking_out:
-            return
-        if self.journal.snapshot(name, view.name) is None or _surely_lists(registry):
-            snapshot = registry.snapshot()
-            if snapshot is not None:
-                self.journal.keep_snapshot(name, view.name, snapshot)
-        if self._taking_out:
-            registry.withdraw()
-
-    @property
-    def _taking_out(self) -> bool:
-        """Whether that has not been overtaken while the registry was slow to answer."""
-        return self.drain.phase in {Phase.WITHDRAWING, Phase.EXPIRED}
-
-    def _put_back(self, view: RegistryView) -> None:
-        """Restore from what was kept. Runs on a thread of its own."""
-        view.registry.restore(self.journal.snapshot(self.instance.name, view.name))
-
-    def _keep(self, view: RegistryView) -> float:
-        """Prolong what was restored. Runs on a thread of its own."""
-        if self.drain.phase not in {Phase.SERVING, Phase.RESTORING}:
-            return 0.0  # overtaken by stop-traffic, which withdraws once this has returned
-        return view.registry.keep(self.journal.snapshot(self.instance.name, view.name))
-
-    @property
-    def _keeping(self) -> frozenset[str]:
-        """The registries that have to be told again and again that the app is ready."""
-        return frozenset(view.name for view in self.registries if view.registry.keeps)
-
     def _look(self) -> None:
         """Begin every reading that is due. Reads only."""
         now = self.clock.now()
@@ -279,7 +206,7 @@ class InstanceLoop:
     def _looking(self) -> Sequence[RegistryView | ProbeView | ReadyView | ProcessView]:
         """Return what is looked at in this phase: readiness only where something hangs on it."""
         waited_for = self.drain.phase in {Phase.GONE, Phase.RESTORING}
-        kept_for = self.drain.phase is Phase.SERVING and self._keeping
+        kept_for = self.drain.phase is Phase.SERVING and keeping(self)
         ready = self.ready if waited_for or kept_for else ()
         return (*self.registries, *self.probes, *ready, self.process)
 
@@ -343,7 +270,7 @@ class InstanceLoop:
             notifiers=self._notifiers,
             overtaken=overtaken(before, after) if new_phase else frozenset(),
             ends_drain=new_phase and self.drain.outcome is None and drain.outcome is not None,
-            snapshots_of=self._keeping if new_phase and after is Phase.SERVING else None,
+            snapshots_of=keeping(self) if new_phase and after is Phase.SERVING else None,
         )
         event = self.journal.write(entry)
         self.drain = drain
@@ -371,7 +298,7 @@ class InstanceLoop:
         """Return how long nothing is due."""
         now, drain = self.clock.now(), self.drain
         dues = [due for view in self._looking() for due in view.dues()] + [now + AT_REST]
-        if self._action() is not None:
+        if action(self) is not None:
             dues += [due for view in self.registries for due in view.act_dues()]
         if is_ready(self):
             dues += [due for view in self.registries for due in view.keep_dues()]
@@ -390,11 +317,3 @@ def _only(kind: str) -> tuple[Announcement, ...]:
 
 def _said(detail: Mapping[str, object]) -> str:
     return " ".join(f"{key}={value}" for key, value in detail.items() if value and key != "from")
-
-
-def _surely_lists(registry: Registry) -> bool:
-    """Tell whether it lists the instance; a registry that cannot say must not hold up withdraw."""
-    try:
-        return registry.lists()
-    except AgentError:
-        return False

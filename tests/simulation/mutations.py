@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
-from deregister_agent import drain, loop, quiet, sighting, views
+from deregister_agent import acting, drain, loop, quiet, sighting, views
 from deregister_agent.calls import Done
 from deregister_agent.guard import Guard
 from deregister_agent.journal import Journal
@@ -68,7 +68,7 @@ def leases_are_kept_for_the_dead() -> Mutation:
     def ready(one: loop.InstanceLoop) -> bool:
         return one.drain.phase is Phase.SERVING or true(one)
 
-    return patch.object(loop, "is_ready", ready)
+    return patch.object(acting, "is_ready", ready)
 
 
 def leases_run_out() -> Mutation:
@@ -78,7 +78,7 @@ def leases_run_out() -> Mutation:
 
 def snapshots_are_forgotten() -> Mutation:
     """Do not know, while serving, what to put back where a lease has ended."""
-    return patch.object(loop.InstanceLoop, "_keeping", property(lambda _: frozenset()))
+    return patch.object(loop, "keeping", lambda _: frozenset())
 
 
 def overtaken_letters_are_sent() -> Mutation:

@@ -19,7 +19,18 @@ PORTS: tuple[BackendPort, ...] = ("registries", "probes", "notifiers")
 SPINE = ["errors", "model", "drain", "ports", "journal", "loop", "agent", "http_api", "cli"]
 """A module of the spine imports only modules of the spine that stand before it."""
 
-LOOP = {"agent", "loop", "journal", "views", "sighting", "outbox", "report", "wiring", "serve"}
+LOOP = {
+    "agent",
+    "acting",
+    "loop",
+    "journal",
+    "views",
+    "sighting",
+    "outbox",
+    "report",
+    "wiring",
+    "serve",
+}
 """What no backend may know: how it is used."""
 
 
