@@ -1,12 +1,12 @@
 """One instance as the agent of another host shows it; see docs/reference/http-api.md."""
 
 from collections.abc import Mapping
-from ipaddress import ip_address
 from typing import Annotated, Any, Self, TypeVar
 from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from deregister_agent import spelling
 from deregister_agent.errors import AgentError
 from deregister_agent.fetch import Answer, Fetcher
 from deregister_agent.model import Phase
@@ -37,10 +37,8 @@ class Place(_Part):
 
     def is_same(self, other: "Place") -> bool:
         """Tell whether *other* is this place, however its address is spelled."""
-        return (_one_spelling(self.address), self.port) == (
-            _one_spelling(other.address),
-            other.port,
-        )
+        here, there = spelling.host(self.address), spelling.host(other.address)
+        return (here, self.port) == (there, other.port)
 
     def __str__(self) -> str:
         return f"{self.address}:{self.port}"
@@ -115,13 +113,6 @@ class FarInstance:
         """Ask for *action*, which is stop-traffic or start-traffic."""
         target = f"{self._path}/{action}"
         return _status(self._fetcher.call("POST", target, payload=wish, timeout=limit), ACCEPTED)
-
-
-def _one_spelling(address: str) -> str:
-    try:
-        return str(ip_address(address))
-    except ValueError:
-        return address.lower()
 
 
 def _status(answer: Answer, expected: int) -> Status:

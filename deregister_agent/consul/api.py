@@ -18,11 +18,6 @@ from deregister_agent.errors import AgentError
 from deregister_agent.fetch import Answer, Fetcher
 
 RIGHTS = "its token needs agent:read, node:read, service:read and service:write"
-WRITABLE = (
-    *("ID", "Tags", "Meta", "Address", "Port", "Ports", "SocketPath", "TaggedAddresses"),
-    *("Weights", "EnableTagOverride", "Kind", "Proxy", "Connect", "Locality"),
-)
-"""What of a service as read can be written back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +70,7 @@ class Talk:
 
     def __init__(self, fetcher: Fetcher, place: Place, timeout: float) -> None:
         self._fetcher = fetcher
-        self._place = place
+        self.place = place
         self._deadline = time.monotonic() + timeout
 
     def left(self) -> float:
@@ -89,7 +84,7 @@ class Talk:
         With the index of an earlier answer, return once it has moved or after *wait* seconds.
         """
         blocking = (("index", index), ("wait", f"{max(1, wait * 1000):.0f}ms")) if index else ()
-        target = f"/v1/health/service/{quote(self._place.service, safe='')}?consistent"
+        target = f"/v1/health/service/{quote(self.place.service, safe='')}?consistent"
         answer = self._call("GET", target, *self._catalog, *blocking)
         # An index below 1 would make the next call return at once, again and again.
         return [Entry.read(raw) for raw in answer.json()], str(
@@ -98,8 +93,8 @@ class Talk:
 
     def node(self) -> str | None:
         """Return the name of the agent's node; None if the token may not know."""
-        if self._place.node:
-            return self._place.node
+        if self.place.node:
+            return self.place.node
         answer = self._call("GET", "/v1/agent/self", ok=(200, 403))
         return str(answer.json()["Config"]["NodeName"]) if answer.status == 200 else None  # noqa: PLR2004
 
@@ -107,12 +102,12 @@ class Talk:
         """Raise AgentError unless the token may read the service, and the node it is on."""
         if node is None:
             raise AgentError(f"it cannot learn the name of its node: {RIGHTS}; or set node")
-        wanted = {"service": self._place.service, "node": node}
+        wanted = {"service": self.place.service, "node": node}
         asked = [{"Resource": k, "Access": "read", "Segment": v} for k, v in wanted.items()]
         answer = self._call(
             "POST", "/v1/internal/acl/authorize", *self._catalog, payload=asked, ok=(200, 401)
         )
-        if answer.status == 401:  # noqa: PLR2004 - ACL support disabled
+        if answer.status == 401 and "disabled" in answer.text:  # noqa: PLR2004 - ACLs are off
             return
         if refused := [right["Resource"] for right in answer.json() if right["Allow"] is not True]:
             raise AgentError(
@@ -126,10 +121,10 @@ class Talk:
         if answer.status == 404:  # noqa: PLR2004
             return None
         service: dict[str, Any] = answer.json()
-        if service["Service"] != self._place.service:
+        if service["Service"] != self.place.service:
             raise AgentError(
                 f"it is registered as an instance of {service['Service']!r}, not of "
-                f"{self._place.service!r}: correct service or service_id"
+                f"{self.place.service!r}: correct service or service_id"
             )
         return service
 
@@ -137,7 +132,17 @@ class Talk:
         """Return the checks of the service that this agent has, by ID, and their notes."""
         answer = self._call("GET", "/v1/agent/checks", self._namespace)
         checks = answer.json().items()
-        return {id_: c["Notes"] for id_, c in checks if c["ServiceID"] == self._place.id}
+        return {id_: c["Notes"] for id_, c in checks if c["ServiceID"] == self.place.id}
+
+    def sidecars(self) -> list[str]:
+        """Return the IDs of the proxies of the service that this agent has."""
+        services = self._call("GET", "/v1/agent/services", self._namespace).json()
+        return sorted(
+            id_
+            for id_, one in services.items()
+            if one.get("Kind") == "connect-proxy"
+            and one["Proxy"].get("DestinationServiceID") == self.place.id
+        )
 
     def deregister(self) -> None:
         """Take the service out of the agent. That the agent does not know it is no error."""
@@ -159,15 +164,15 @@ class Talk:
             raise _unwanted(answer)
 
     def _agent(self, what: str) -> str:
-        return f"/v1/agent/{what}/{quote(self._place.id, safe='')}"
+        return f"/v1/agent/{what}/{quote(self.place.id, safe='')}"
 
     @property
     def _namespace(self) -> tuple[str, str]:
-        return ("ns", self._place.namespace)
+        return ("ns", self.place.namespace)
 
     @property
     def _catalog(self) -> tuple[tuple[str, str], ...]:
-        return (self._namespace, ("dc", self._place.datacenter))
+        return (self._namespace, ("dc", self.place.datacenter))
 
     def _call(
         self,

@@ -10,10 +10,11 @@ import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
+from deregister_agent import spelling
 from deregister_agent.errors import AgentError
 from deregister_agent.etcd.api import Entry, Keys
 
@@ -35,12 +36,7 @@ class Address:
     @classmethod
     def of(cls, host: str, port: int | None) -> "Address":
         """Return it with the host in its one form: IPv4 also where it is written as IPv6."""
-        try:
-            ip = ip_address(host)
-        except ValueError:
-            return cls(host.casefold().rstrip("."), port)
-        mapped = ip.ipv4_mapped if isinstance(ip, IPv6Address) else None
-        return cls((mapped or ip).compressed, port)
+        return cls(spelling.host(host), port)
 
     @classmethod
     def parse(cls, text: str) -> "Address | None":

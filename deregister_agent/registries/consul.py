@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from deregister_agent.consul.api import WRITABLE, Entry, Place, Talk, read_definition
+from deregister_agent import spelling
+from deregister_agent.consul.api import Entry, Place, Talk, read_definition
+from deregister_agent.consul.kept import lost, taken
 from deregister_agent.errors import AgentError, ConfigError, RegistryError
 from deregister_agent.fetch import Fetcher, FetchError
 from deregister_agent.model import Instance, Snapshot
@@ -97,18 +99,9 @@ class Consul(Registry):
             return sum(entry != ours and not entry.critical for entry in entries)
 
     def snapshot(self) -> Snapshot | None:
-        """Keep the service as the agent has it, the names of its checks and its maintenance."""
+        """Keep the service as the agent has it, its maintenance, and the names of the rest."""
         with self._doing("take a snapshot of") as talk:
-            service = talk.held()
-            if service is None:
-                return None
-            checks = talk.checks()
-            kept = {key: service[key] for key in WRITABLE if service.get(key)}
-            return {
-                "service": {"Name": service["Service"], **kept},
-                "maintenance": checks.pop(self._place.maintenance, None),
-                "checks": sorted(checks),
-            }
+            return taken(talk)
 
     def withdraw(self) -> None:
         """Deregister it or put it into maintenance, and wait until the catalog has it so."""
@@ -137,15 +130,14 @@ class Consul(Registry):
             return talk.entries(cursor or "", timeout * 0.8)[1]
 
     def notes(self, snapshot: Snapshot | None) -> Sequence[str]:
-        """Say which checks a restore will not bring back."""
-        options, checks = self._options, (snapshot or {}).get("checks")
+        """Say which checks and sidecars a restore will not bring back."""
+        options, missing = self._options, lost(snapshot or {})
         registers = options.mode == "deregister" and options.restore_by == "agent"
-        if not (registers and options.definition is None and isinstance(checks, list) and checks):
+        if not (registers and options.definition is None and missing):
             return ()
-        lost = ", ".join(map(str, checks))
         note = (
-            f"{self.name}: restoring {self._place.id} does not bring back its checks ({lost}), "
-            "as Consul does not give them out: set definition to a file that has them"
+            f"{self.name}: restoring {self._place.id} does not bring back {missing}: "
+            "set definition to a file that has them"
         )
         return (note,)
 
@@ -196,9 +188,9 @@ class Consul(Registry):
 
     def _refuse_twin(self, entries: Sequence[Entry], node: str | None) -> None:
         """Raise AgentError if another entry sends work to this very address all the same."""
-        here = self._instance
+        here = (spelling.host(self._instance.address), self._instance.port)
         for entry in entries:
-            same = (entry.address, entry.port) == (here.address, here.port)
+            same = (spelling.host(entry.address), entry.port) == here
             if same and (node in (None, entry.node) or not entry.on_loopback):
                 raise AgentError(
                     f"{entry.address}:{entry.port} is also registered as {entry.id!r} on node "

@@ -20,6 +20,7 @@ from deregister_agent.files import locked, replace_durably
 from deregister_agent.model import Instance, Snapshot
 from deregister_agent.options import BackendOptions, Timeout
 from deregister_agent.ports import Registry
+from deregister_agent.spelling import host_and_port
 
 _SYNTAX: Mapping[str, Syntax] = {".json": "json", ".yml": "yaml", ".yaml": "yaml"}
 _WATCH_POLL = 0.05
@@ -59,7 +60,11 @@ class FileRegistry(Registry):
     def lists(self) -> bool:
         """Read the file, now. One that is missing or cannot be parsed is unknown: RegistryError."""
         with self._doing("look for"):
-            return self._read().holds(self._target)
+            file = self._read()
+            if file.holds(self._target):
+                return True
+            self._refuse_other_spelling(file)
+            return False
 
     def snapshot(self) -> Snapshot | None:
         """Return the labels of each group that has the target, and how it stands in it."""
@@ -119,6 +124,15 @@ class FileRegistry(Registry):
         while (now := self._version()) == cursor and (left := end - time.monotonic()) > 0:
             time.sleep(min(_WATCH_POLL, left))
         return now
+
+    def _refuse_other_spelling(self, file: TargetFile) -> None:
+        """Raise FormatError if the file has the instance, written in another way."""
+        here = host_and_port(self._target)
+        for target in (target for group in file.groups for target in group.targets):
+            if here is not None and host_and_port(target) == here:
+                raise FormatError(
+                    f"it has {target!r}, which is the same address: set target to that"
+                )
 
     def _put(
         self, file: TargetFile, labels: Mapping[str, str], number: int, place: Place

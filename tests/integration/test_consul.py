@@ -67,6 +67,18 @@ def test_checks_that_a_restore_loses_are_named(orders: Orders) -> None:
     assert not registry.notes(None)
 
 
+def test_a_sidecar_that_a_restore_loses_is_named(orders: Orders) -> None:
+    """Consul takes the sidecar out with its service, and a snapshot does not bring it back."""
+    orders.register(Connect={"sidecar_service": {}})
+    registry, sidecar = orders.registry(), f"{orders.id}-sidecar-proxy"
+    snapshot = registry.snapshot()
+    assert f"its sidecars ({sidecar})" in registry.notes(snapshot)[0]
+    registry.withdraw()
+    assert sidecar not in orders.agent.ok("GET", "/v1/agent/services")
+    registry.restore(snapshot)
+    assert sidecar not in orders.agent.ok("GET", "/v1/agent/services")
+
+
 def test_a_definition_gives_the_checks_back(orders: Orders, tmp_path: Path) -> None:
     """A file in Consul's own spelling restores the checks, also where there is no snapshot."""
     check = {"id": "alive", "name": "alive", "ttl": "1h", "status": "passing"}

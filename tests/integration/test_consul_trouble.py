@@ -131,6 +131,16 @@ class TestWhoIsWho:
         wait_until(lambda: not orders.agent.entries(orders.service), "the second is gone")
         assert not registry.lists()
 
+    def test_the_same_address_in_another_spelling(self, orders: Orders) -> None:
+        """An IPv6 address has many; each of them is where the work goes."""
+        orders.register(Address="FD00:0:0::7")
+        wrong = build(
+            Options(kind="consul", url=orders.agent.url),
+            Instance("another", orders.service, "fd00::7", orders.port),
+        )
+        with pytest.raises(RegistryError, match=f"also registered as '{orders.id}'"):
+            wrong.lists()
+
     def test_the_wrong_service_name(self, orders: Orders) -> None:
         """A name that the agent knows to be another's is an error, and nothing is withdrawn."""
         orders.register()

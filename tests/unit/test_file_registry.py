@@ -356,6 +356,15 @@ class TestWritersAndWatch:
         instance = Instance("a", "a", "::1", 80)
         assert build(Options(kind="file", path=path), instance).lists()
 
+    def test_the_same_address_in_another_spelling(self, tmp_path: Path) -> None:
+        """A target that means the instance is not "not listed": the error says how it is named."""
+        path = written(tmp_path, "- targets: ['[FD00:0::7]:80', 'a:80', 'http://[fd00::7]:80']\n")
+        ours = build(Options(kind="file", path=path), Instance("a", "a", "fd00::7", 80))
+        with pytest.raises(RegistryError, match=r"it has '\[FD00:0::7\]:80', .*set target to that"):
+            ours.lists()
+        other = build(Options(kind="file", path=path), Instance("a", "a", "fd00::7", 81))
+        assert not other.lists()
+
     def test_other_suffixes_are_refused(self, tmp_path: Path) -> None:
         """The suffix says the syntax; another one is a mistake of the configuration."""
         with pytest.raises(ValueError, match=r"\.json, \.yml, \.yaml"):
