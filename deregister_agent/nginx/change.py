@@ -21,6 +21,7 @@ from deregister_agent.nginx.control import run
 from deregister_agent.nginx.processes import POLL, ControlError
 from deregister_agent.nginx.reading import read
 from deregister_agent.nginx.record import Pending, Proof, Record
+from deregister_agent.nginx.remedies import said
 from deregister_agent.nginx.site import Site, Wish
 
 _LONGEST_GATHER = 1.0  # seconds: nobody waits longer for others
@@ -136,7 +137,7 @@ def _load(site: Site, wish: Wish, until: float) -> None:
     try:
         proof = _loaded(site, wish, known, until)
     except (AgentError, OSError) as e:
-        raise ControlError(_take_back(site, known, str(e))) from e
+        raise ControlError(_take_back(site, known, said(e))) from e
     if proof is not None:
         records.save(site.record, known.proved(proof, site.running.alive()))
 
@@ -169,7 +170,7 @@ def _take_back(site: Site, known: Record, why: str) -> str:
         for entry in reversed(known.pending):
             _undo(site.layout, entry)
     except (AgentError, OSError) as e:
-        return f"{why}; and the change could not be taken back: {e}"
+        return f"{why}; and the change could not be taken back: {said(e)}"
     why = f"{why} (the change was taken back)"
     with suppress(OSError):  # then the edits are undone, and the record still asks for that
         records.save(site.record, replace(known, pending=(), refused=why))

@@ -18,6 +18,7 @@ from deregister_agent.nginx.conf import Layout, Server
 from deregister_agent.nginx.generation import ByGeneration
 from deregister_agent.nginx.processes import ControlError
 from deregister_agent.nginx.reading import preamble
+from deregister_agent.nginx.remedies import said
 from deregister_agent.nginx.running import ByProcesses
 from deregister_agent.nginx.site import Site, Wish
 from deregister_agent.nginx.stragglers import named, old_workers, unseen_for
@@ -99,9 +100,13 @@ class NginxUpstream(Registry):
         """Look at the files and at what the running workers have loaded of them."""
         with self._doing("tell whether it is listed"):
             site, until = self._site(), self._until()
+            conf = site.read()
+            if not _all_down(site.servers(conf)):
+                return True  # whatever others may be changing: no lock is needed to know
             with site.locked(until):
-                known, conf = records.load(site.record), site.read()
-                if not all(server.down for server in site.servers(conf)):
+                known = records.load(site.record)
+                conf = conf if conf.current() else site.read()
+                if not _all_down(site.servers(conf)):
                     return True
                 return not proven(site, conf, known, until, down=True)
 
@@ -206,7 +211,7 @@ class NginxUpstream(Registry):
         try:
             yield
         except (AgentError, OSError) as e:
-            raise RegistryError(self.name, f"{what} ({self._instance})", e) from e
+            raise RegistryError(self.name, f"{what} ({self._instance})", said(e)) from e
 
 
 _HEADER = "# Kept by deregister-agent.\n"
@@ -225,6 +230,10 @@ def warnings(options: Options, instance: Instance) -> Sequence[str]:
     with registry._doing("read the configuration"):  # noqa: SLF001 - of the same module
         site = registry._site()  # noqa: SLF001
         return advice(site)
+
+
+def _all_down(servers: Sequence[Server]) -> bool:
+    return all(server.down for server in servers)
 
 
 def _spelled(instance: Instance) -> str:
