@@ -1,164 +1,172 @@
 """The same deploy while something is broken: nothing is lost, and what cannot be proved expires."""
 
-import random
-import resource
-import threading
+import subprocess
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 
-from bench.alternatives import HELD, LIMIT, WAYS
+import pytest
+
+from bench import harms
+from bench.alternatives import HELD, LIMIT, WAYS, Way
 from bench.deploy import Result, Took, run
 from bench.deploy import replace as replace_one
+from bench.fronts import ByCluster
+from bench.harms import Report
 from bench.loads import Load
-from bench.proxies import ByNginx
-from bench.stack import NAMES, Stack
+from bench.stack import NAMES, Agent, Stack
+from bench.stepped import SteppedAgent
 from deregister_agent.client import Answer, Unreachable, path_of
 from deregister_agent.errors import AgentError
-from tests.servers.child import Child, wait_until
+from tests.servers.child import wait_until
+from tests.servers.netns import hosts
 
 START = 5.0  # seconds of load before the deploy
-OUTAGE = 6.0  # seconds for which something is away
 DEADLINE = 15.0  # seconds for a drain that is to expire
+ROOM = "4m"  # the size of a small disk, for tmpfs
 
-Notes = list[str]
-Disturb = Callable[[Stack, threading.Event, Notes], None]
-"""Do harm until the deploy is over, and note what was done; the thread of its own ends then."""
+Disturb = Callable[[Stack, Report], None]
+"""Do harm until the deploy is over, and report it; the thread of its own ends then."""
+Prepare = Callable[[Stack], AbstractContextManager[Stack]]
+"""Make ready what can be broken, and give the stack as it is with it."""
+Where = Callable[[Callable[[], Result]], Result]
+"""Run a deploy in the place that the fault needs."""
+
+
+def _here(work: Callable[[], Result]) -> Result:
+    return work()
+
+
+def _between_hosts(work: Callable[[], Result]) -> Result:
+    """Run it at the hub of a network of hosts, one for each member of etcd."""
+    with hosts(ByCluster.MEMBERS) as net:
+        result = net.at_hub(work)
+        return replace(result, way=replace(result.way, front="etcd"))
+
+
+@contextmanager
+def _on_a_small_disk(here: Stack) -> Iterator[Stack]:
+    """Give the agent a journal on a disk of its own, which can be filled."""
+    disk = here.folder / "small"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={ROOM}", "tmpfs", str(disk)]
+    done = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"no disk can be mounted here (root is needed): {done.stderr.strip()}")
+    here.agent.close()
+    text = (here.folder / "agent.toml").read_text()
+    agent = Agent(here.folder, text.replace(f"{here.folder}/journal.db", f"{disk}/journal.db"))
+    try:
+        agent.start()
+        yield replace(here, agent=agent)
+    finally:
+        agent.close()
+        subprocess.run(["umount", str(disk)], check=True, capture_output=True)
+
+
+@contextmanager
+def _with_a_clock_of_its_own(here: Stack) -> Iterator[Stack]:
+    here.agent.close()
+    agent = SteppedAgent(here.folder)
+    try:
+        agent.start()
+        yield replace(here, agent=agent)
+    finally:
+        agent.close()
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is broken, and behind which front."""
+    """What is broken, behind which front, and what that takes."""
 
     what: str
     way: str
     disturb: Disturb
     deadline: float = 120.0
-
-
-def _phase(here: Stack, name: str) -> str:
-    with suppress(AgentError):
-        return str(here.agent.client.get(path_of(name)).body["phase"])
-    return "unknown"
-
-
-def _once_draining(here: Stack, over: threading.Event, name: str = NAMES[0]) -> None:
-    """Wait until that instance has been withdrawn and still has work in hand."""
-    while not over.is_set() and _phase(here, name) not in ("settling", "draining"):
-        time.sleep(0.05)
-
-
-def _frozen_front(here: Stack, over: threading.Event, notes: Notes) -> None:
-    _once_draining(here, over)
-    here.front.server.stop()
-    over.wait(OUTAGE)
-    here.front.server.cont()
-    notes.append(f"frozen for {OUTAGE:g} s")
-
-
-def _killed_front(here: Stack, over: threading.Event, notes: Notes) -> None:
-    """Kill the registry's only server, which is its leader, and start it again on its data."""
-    _once_draining(here, over)
-    server = here.front.server
-    server.kill()
-    over.wait(OUTAGE)
-    arguments = server.process.args
-    if not isinstance(arguments, list):
-        raise TypeError("a server is started from a list")
-    Child.__init__(server, arguments, server.log, folder=server.log.parent)
-    notes.append(f"killed, back after {OUTAGE:g} s")
-
-
-def _killed_agent(here: Stack, over: threading.Event, notes: Notes) -> None:
-    chance, kills = random.Random(6), 0
-    while not over.wait(chance.uniform(0.3, 3.0)):
-        here.agent.kill()
-        here.agent.start()
-        kills += 1
-    notes.append(f"the agent was killed {kills} times")
-
-
-def _hanging_app(here: Stack, over: threading.Event, notes: Notes) -> None:
-    """Freeze the app until its drain has expired: nobody knows what it has in hand."""
-    _once_draining(here, over)
-    app = here.shops.process(NAMES[0])
-    app.stop()
-    while not over.is_set() and not any("expired" in note for note in notes):
-        time.sleep(0.1)
-    app.cont()
-    notes.append("the app hung")
-
-
-def _foreign_reloads(here: Stack, over: threading.Event, notes: Notes) -> None:
-    front, count = here.front, 0
-    if not isinstance(front, ByNginx):
-        raise TypeError("this fault needs Nginx")
-    while not over.wait(1.5):
-        front.reload()
-        count += 1
-    notes.append(f"{count} reloads by somebody else")
-
-
-def _full_disk(here: Stack, over: threading.Event, notes: Notes) -> None:
-    """Let every write of the agent to a file fail, as on a full disk (man 2 setrlimit, EFBIG)."""
-    _once_draining(here, over)
-    child = here.agent.child
-    if child is None:
-        raise TypeError("this fault needs the agent")
-    before = resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
-    over.wait(2 * OUTAGE)
-    refused = here.agent.client.post(path_of(NAMES[1], "stop-traffic"), {}).status
-    notes.append(f"while nothing could be written: {NAMES[0]} stayed {_phase(here, NAMES[0])}")
-    notes.append(f"stop-traffic for {NAMES[1]} answered {refused}")
-    resource.prlimit(child.pid, resource.RLIMIT_FSIZE, before)
+    prepare: Prepare = nullcontext
+    where: Where = _here
+    front: str = ""  # another one than that of the way
 
 
 FAULTS = {
-    "consul-frozen": Fault("Consul is frozen", "ours-consul", _frozen_front),
-    "consul-killed": Fault("Consul's leader is killed", "ours-consul", _killed_front),
-    "etcd-frozen": Fault("etcd is frozen", "ours-etcd", _frozen_front),
-    "agent-killed": Fault("the agent is killed at random", "ours-consul", _killed_agent),
-    "agent-killed-nginx": Fault("the agent is killed at random", "ours-nginx", _killed_agent),
-    "app-hangs": Fault("the app hangs", "ours-consul", _hanging_app, DEADLINE),
-    "nginx-reloads": Fault("Nginx is reloaded by others", "ours-nginx", _foreign_reloads),
-    "disk-full": Fault("the journal's disk is full", "ours-consul", _full_disk),
+    "consul-frozen": Fault("Consul is frozen", "ours-consul", harms.freeze_front),
+    "consul-killed": Fault("Consul's leader is killed", "ours-consul", harms.kill_front),
+    "etcd-frozen": Fault("etcd is frozen", "ours-etcd", harms.freeze_front),
+    "etcd-cut-off": Fault(
+        "etcd's leader is cut off",
+        "ours-etcd",
+        harms.cut_off_leader,
+        where=_between_hosts,
+        front="etcd cluster",
+    ),
+    "agent-killed": Fault("the agent is killed at random", "ours-consul", harms.kill_agent),
+    "agent-killed-nginx": Fault("the agent is killed at random", "ours-nginx", harms.kill_agent),
+    "app-hangs": Fault("the app hangs", "ours-consul", harms.hang_app, DEADLINE),
+    "nginx-reloads": Fault("Nginx is reloaded by others", "ours-nginx", harms.reload_front),
+    "disk-full": Fault(
+        "the journal's disk is full",
+        "ours-consul",
+        harms.fill_disk,
+        prepare=_on_a_small_disk,
+    ),
+    "clock-steps": Fault(
+        "the clock steps by 10 minutes",
+        "ours-consul",
+        harms.step_clock,
+        prepare=_with_a_clock_of_its_own,
+    ),
 }
 
 
 def under(name: str) -> Callable[[int], Result]:
     """Return the experiment that does one deploy under the fault of that name."""
     fault = FAULTS[name]
-    notes: Notes = []
+    report = Report()
     found = next(way for way in WAYS if way.slug == fault.way)
-    patient = _Patient(notes)
-    way = replace(found, what=fault.what, leave=patient.leave, back=patient.back)
+    patient = _Patient(report)
+    front = fault.front or found.front
+    way = replace(found, what=fault.what, front=front, leave=patient.leave, back=patient.back)
 
     def act(here: Stack, load: Load) -> list[Took]:
         del load
-        over = threading.Event()
-        harm = threading.Thread(target=fault.disturb, args=(here, over, notes))
-        time.sleep(START)
-        harm.start()
-        try:
-            return [replace_one(here, way, one) for one in NAMES]
-        finally:
-            over.set()
-            harm.join()
+        with fault.prepare(here) as prepared:
+            return _disturbed(fault, way, prepared, report)
 
     def measure(rounds: int) -> Result:
         del rounds
-        notes.clear()
-        return replace(run(way, act, deadline=fault.deadline), notes=tuple(notes))
+        report.begin()
+        try:
+            result = fault.where(lambda: run(way, act, deadline=fault.deadline))
+        except pytest.skip.Exception as e:
+            report.note(f"NOT RUN: {e}")
+            result = _nothing(replace(way, front=found.front))
+        return replace(result, notes=tuple(report.notes))
 
     return measure
+
+
+def _disturbed(fault: Fault, way: Way, here: Stack, report: Report) -> list[Took]:
+    time.sleep(START)
+    with ThreadPoolExecutor(1) as pool:
+        harm = pool.submit(fault.disturb, here, report)
+        try:
+            return [replace_one(here, way, one) for one in NAMES]
+        finally:
+            report.over.set()
+            harm.result(LIMIT)
+
+
+def _nothing(way: Way) -> Result:
+    return Result(way, time.monotonic(), (), (), 0, 0, {}, (), 0, 0)
 
 
 class _Patient:
     """A pipeline that asks again while the agent is away, and drains again what has expired."""
 
-    def __init__(self, notes: Notes) -> None:
-        self._notes = notes
+    def __init__(self, report: Report) -> None:
+        self._report = report
 
     def leave(self, here: Stack, name: str) -> None:
         self._ask(here, name, "stop-traffic")
@@ -166,7 +174,7 @@ class _Patient:
         while (answer := self._answer(here, name, "traffic-drained", end)).status != 200:
             if answer.status == 504:
                 blocking = "; ".join(answer.body.get("blocking", ()))
-                self._notes.append(f"{name} expired: {blocking}")
+                self._report.note(f"{name} expired: {blocking}")
                 self._ask(here, name, "stop-traffic")
             elif answer.status != 503:
                 raise AgentError(f"{name}: {answer.status} {answer.detail}")

@@ -1,15 +1,19 @@
 """What sends the instances their work: Consul, etcd, Nginx or HAProxy, each a real server."""
 
 import json
+from base64 import b64decode
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Protocol
 
 from bench.proxies import ByHaproxy, ByNginx, Ports
+from deregister_agent.fetch import Fetcher, FetchError
 from tests.servers.child import Child, free_ports
 from tests.servers.consul import Consul, consul
-from tests.servers.etcd import Etcd, etcd
+from tests.servers.etcd import Etcd, Nodes, Place, cluster, etcd
+from tests.servers.netns import Hosts
 from tests.servers.nginx import nginx
 
 SERVICE = "shop"
@@ -115,6 +119,51 @@ class ByEtcd:
         return f"{self._PREFIX}{name}"
 
 
+_ALL = {"key": "AA==", "range_end": "AA=="}
+"""Every key there is."""
+
+
+class ByCluster(ByEtcd):
+    """The same on a cluster of three, each on a host of its own; the agent knows them all."""
+
+    MEMBERS = 3
+
+    def __init__(self, nodes: Nodes, net: Hosts, ports: Ports) -> None:
+        self._nodes, self._net = nodes, net
+        self._readers = [Fetcher(node.url, timeout=1.0) for node in nodes]
+        super().__init__(nodes.leader(), ports)
+
+    def targets(self) -> Sequence[str]:
+        """Return the addresses that the first member which answers knows."""
+        for reader in tuple(self._readers):
+            with suppress(FetchError):
+                answer = reader.call("POST", "/v3/kv/range", payload=_ALL)
+                if answer.status == HTTPStatus.OK:
+                    return [b64decode(one["value"]).decode() for one in answer.json()["kvs"]]
+            self._readers.append(self._readers.pop(0))  # asked last next time
+        raise LookupError("no member of the cluster answers")
+
+    def table(self, name: str) -> str:
+        """Return a registry that is asked through every member, the leader first."""
+        leader = self._nodes.leader()
+        others = [node.url for node in self._nodes if node is not leader]
+        endpoints = json.dumps([leader.url, *others])
+        return (
+            f'[[instance.registry]]\nkind = "etcd"\nendpoints = {endpoints}\n'
+            f'key = "{self._key(name)}"\nprefix = "{self._PREFIX}"\n'
+        )
+
+    @contextmanager
+    def without_leader(self) -> Iterator[None]:
+        """Cut the leader off from the other members, until the block ends."""
+        cut = self._nodes.index(self._nodes.leader())
+        self._net.cut_off(cut)
+        try:
+            yield
+        finally:
+            self._net.join(cut)
+
+
 @contextmanager
 def front(kind: str, ports: Ports, folder: Path) -> Iterator[Front]:
     """Run the front of that name, with all instances in it."""
@@ -125,6 +174,10 @@ def front(kind: str, ports: Ports, folder: Path) -> Iterator[Front]:
         case "etcd":
             with etcd("3.5") as server:
                 yield ByEtcd(server, ports)
+        case "etcd cluster":  # on hosts that are there already: see bench.faults
+            net = Hosts(ByCluster.MEMBERS)
+            with cluster("3.5", [_place(net, n) for n in range(ByCluster.MEMBERS)]) as nodes:
+                yield ByCluster(nodes, net, ports)
         case "Nginx":
             port = free_ports(1)[0]
             with nginx("nginx-1.26", folder, ByNginx.config(ports, port)) as server:
@@ -135,3 +188,7 @@ def front(kind: str, ports: Ports, folder: Path) -> Iterator[Front]:
                 yield proxy
         case _:
             raise LookupError(f"no such front: {kind}")
+
+
+def _place(net: Hosts, n: int) -> Place:
+    return Place(f"m{n}", net.address(n), (2379, 2380), net.before(n))

@@ -50,6 +50,7 @@ SERVERS = {
         Server("nginx-1.26-modules", "trixie", WITH_MODULES_26, _NGINX, "nginx/1.26.", "-v"),
         Server("redis", "bookworm", REDIS, "usr/bin/redis-server", "Redis server v="),
         Server("rabbitmq", "bookworm", RABBITMQ, BEAM, "BEAM", "-version"),
+        Server("faketime", "bookworm", ("faketime", "libfaketime"), "usr/bin/faketime", "Version"),
         Server("haproxy", "bookworm", HAPROXY, "usr/sbin/haproxy", "HAProxy version", "-v"),
     )
 }
