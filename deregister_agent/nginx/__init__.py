@@ -5,5 +5,5 @@ What this agent knows of Nginx itself.
 changes one word; ``processes`` and ``control`` watch workers, test and reload;
 ``generation`` asks over HTTP where processes cannot be seen; ``record`` keeps what has
 been proved; ``change`` carries an edit of one ``site`` through; ``stragglers`` names old
-workers; ``advice`` warns.
+workers; ``watching`` waits for news; ``advice`` warns, and ``remedies`` says what to do.
 """

@@ -7,7 +7,6 @@ edited, and the others find it loaded. What cannot be loaded is taken back for a
 """
 
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from deregister_agent.nginx.reading import read
 from deregister_agent.nginx.record import Pending, Proof, Record
 from deregister_agent.nginx.remedies import said
 from deregister_agent.nginx.site import Site, Wish
+from deregister_agent.nginx.watching import mark_of
 
 _LONGEST_GATHER = 1.0  # seconds: nobody waits longer for others
 
@@ -124,10 +124,10 @@ def _write(conf: Conf, after: dict[Path, bytes]) -> None:
 def _gather(site: Site, until: float) -> None:
     """Let changes that come together become one reload: wait until no more come in."""
     end = min(time.monotonic() + _LONGEST_GATHER, until)
-    last, since = _mark(site.record), time.monotonic()
+    last, since = mark_of(site.record), time.monotonic()
     while time.monotonic() < min(since + site.gather, end):
         time.sleep(min(POLL, site.gather))
-        if (mark := _mark(site.record)) != last:
+        if (mark := mark_of(site.record)) != last:
             last, since = mark, time.monotonic()
 
 
@@ -194,13 +194,6 @@ def _test(site: Site, until: float, when: str) -> None:
         run(site.test, until - time.monotonic())
     except ControlError as e:
         raise ControlError(f"{e} ({when})") from e
-
-
-def _mark(path: Path) -> Sequence[int]:
-    with suppress(OSError):
-        seen = path.stat()
-        return seen.st_ino, seen.st_mtime_ns
-    return ()
 
 
 def _boottime() -> float:

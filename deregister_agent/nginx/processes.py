@@ -7,9 +7,11 @@ host, but for the connections of a worker, which only its own user and root may 
 
 import ipaddress
 import os
+import select
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,6 +115,26 @@ class Master:
             if time.monotonic() >= until:
                 raise ControlError(f"a reload of nginx (master {self.pid}) is still under way")
             time.sleep(POLL)
+
+
+def wait_exit(workers: Sequence[Worker], timeout: float) -> None:
+    """
+    Block until one of these may have exited, for at most *timeout* seconds.
+
+    Where the kernel, or a sandbox, gives no pidfd (pidfd_open(2)), for all of that time.
+    """
+    exits = select.poll()
+    with ExitStack() as stack:
+        for worker in workers:
+            try:
+                descriptor = os.pidfd_open(worker.pid)
+            except ProcessLookupError:
+                return
+            except OSError:
+                continue
+            stack.callback(os.close, descriptor)
+            exits.register(descriptor, select.POLLIN)
+        exits.poll(timeout * 1000)
 
 
 def connections(worker: Worker, address: str, port: int) -> int | None:

@@ -22,6 +22,7 @@ from deregister_agent.nginx.remedies import said
 from deregister_agent.nginx.running import ByProcesses
 from deregister_agent.nginx.site import Site, Wish
 from deregister_agent.nginx.stragglers import named, old_workers, unseen_for
+from deregister_agent.nginx.watching import next_change
 from deregister_agent.options import BackendOptions, Seconds, Table, Timeout
 from deregister_agent.ports import Registry
 
@@ -164,6 +165,14 @@ class NginxUpstream(Registry):
             block = conf.upstreams[site.context, site.upstream]
             up = {s.address for s in block.servers if not (s.down or s.backup)}
             return sum(1 for address in up if not self._server.is_named(address))
+
+    def watch(self, cursor: str | None, timeout: float) -> str | None:
+        """Block until files or workers are others, an old worker's exit being told at once."""
+        with self._doing("watch it"):
+            site = self._site()
+            if not isinstance(site.running, ByProcesses):
+                return None
+            return next_change(site, site.running.pid_file, cursor, timeout)
 
     def _wish(self, servers: Sequence[Server], snapshot: Snapshot | None) -> Wish:
         """Work out which directives to bring up again."""

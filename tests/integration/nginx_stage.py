@@ -80,6 +80,11 @@ class World:
         self.threads.append(thread)
         wait_until(lambda: self.a.hits + self.b.hits > before, "the slow request is there")
 
+    def release(self) -> None:
+        """Let every held request be answered."""
+        self.a.release.set()
+        self.b.release.set()
+
     def upstream(self) -> str:
         """Return the upstream block as it was first written."""
         return f"upstream app {{ server 127.0.0.1:{self.a.port}; server 127.0.0.1:{self.b.port}; }}"

@@ -36,7 +36,9 @@ def owned(folder: Path) -> Iterator[World]:
 
 def _world(server: Nginx, ours: Path, others: Path, **options: Any) -> World:
     def relist() -> None:
-        ours.write_text(ours.read_text().replace(" down;", ";"))
+        new = ours.with_name("new")  # half a file would be an error, which is right
+        new.write_text(ours.read_text().replace(" down;", ";"))
+        new.replace(ours)
         before = set(server.workers())
         subprocess.run(server.command("-s", "reload"), check=True)
         wait_until(lambda: not before & set(server.workers()), "the old workers have gone")
@@ -49,7 +51,6 @@ def _world(server: Nginx, ours: Path, others: Path, **options: Any) -> World:
         relist=relist,
         neighbours=neighbours,
         absent=server.registry(9, absent="withdrawn"),
-        watches=False,
     )
 
 
