@@ -1,5 +1,6 @@
 """What a probe makes of one read after another: in turn, and without its own starts."""
 
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -67,3 +68,9 @@ def above(kind: str, count: int, baseline: int) -> int:
             "the app does not count what the baseline says it does; correct the baseline"
         )
     return count - baseline
+
+
+def is_named(name: object, wanted: str) -> bool:
+    """Tell whether *name* is *wanted*, in which only ``*`` stands for something else: any text."""
+    pattern = ".*".join(re.escape(part) for part in wanted.split("*"))
+    return isinstance(name, str) and re.fullmatch(pattern, name, re.DOTALL) is not None

@@ -2,39 +2,30 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from deregister_agent.errors import AgentError, ConfigError, ProbeError
-from deregister_agent.fetch import Answer, Fetcher, FetchError
+from deregister_agent.endpoint import Page, Served, Url, bearer, start_of
+from deregister_agent.errors import AgentError, ProbeError
+from deregister_agent.fetch import Answer
 from deregister_agent.json_pointer import Pointer, pointed
 from deregister_agent.model import Instance, Reading
-from deregister_agent.options import BackendOptions, Secret, Timeout
+from deregister_agent.options import Secret
 from deregister_agent.ports import IdleProbe
 from deregister_agent.reads import Doubt, Starts, Turn, above
 
 BODY_LIMIT = 262_144
-OK = 200
-
-
-def _url(value: str) -> str:
-    if "@" in urlsplit(value).netloc:
-        raise ValueError("must not hold a user name or a password: give the secret as token")
-    return value
-
 
 Kind = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 Pointers = Annotated[tuple[Pointer, ...], Field(min_length=1)]
 Count = Annotated[int, Field(ge=0)]
 
 
-class Options(BackendOptions):
+class Options(Served):
     """An app that tells in JSON what it has in hand."""
 
-    url: Annotated[str, AfterValidator(_url)]
+    url: Url
     """Where the app tells it: ``http://``, ``https://`` or ``http+unix://%2Frun%2Fapp.sock/path``."""
     in_flight: Annotated[Mapping[Kind, Pointer | Pointers], Field(min_length=1)]
     """For each kind of work (requests, tasks, messages) the JSON pointer of its count, or several
@@ -54,34 +45,23 @@ class Options(BackendOptions):
     probe gives it the seconds that it is willing to wait, and waits that much longer."""
     token: Secret | None = None
     """A bearer token, sent as ``Authorization``."""
-    timeout: Timeout = 2.0
-    """The limit of one read, in seconds."""
-    ca: Path | None = None
-    """The certificates to trust instead of the system's, for ``https``."""
-    certificate: Path | None = None
-    """The agent's own certificate, for an app that asks for one."""
-    key: Path | None = None
-    """The key of that certificate, if it is not in the same file."""
 
 
 class HttpJsonProbe(IdleProbe):
     """Reads one URL; whatever is not exactly as expected is not known, and never zero."""
 
-    def __init__(self, options: Options, fetcher: Fetcher) -> None:
+    def __init__(self, options: Options, page: Page) -> None:
         self.name = options.label
-        self._options, self._fetcher = options, fetcher
-        parts = urlsplit(options.url)
-        self._target = parts.path or "/"
-        self._params = parse_qsl(parts.query, keep_blank_values=True)
+        self._options, self._page = options, page
         self._starts = Starts(options.own_starts)
         self._turn = Turn()
 
     def read(self, wait: float) -> Reading:
         """Tell what the app says. Raises ProbeError unless it says it plainly."""
         options = self._options
-        params, limit = self._params, options.timeout
+        params, limit = list[tuple[str, str]](), options.timeout
         if options.wait_parameter is not None and wait > 0:
-            params, limit = [*params, (options.wait_parameter, f"{wait:g}")], limit + wait
+            params, limit = [(options.wait_parameter, f"{wait:g}")], limit + wait
         try:
             return self._asked(params, limit)
         except (AgentError, Doubt) as e:
@@ -90,8 +70,7 @@ class HttpJsonProbe(IdleProbe):
     def _asked(self, params: Sequence[tuple[str, str]], limit: float) -> Reading:
         """Ask the app, one read at a time: two at once would count each other as its work."""
         with self._turn.taken(limit) as left:
-            answer = self._fetcher.call("GET", self._target, params=params, timeout=left)
-            return self._reading(_document(answer))
+            return self._reading(_document(self._page.get(left, params=params)))
 
     def _reading(self, document: Any) -> Reading:
         options = self._options
@@ -108,19 +87,13 @@ class HttpJsonProbe(IdleProbe):
 
 def _document(answer: Answer) -> Any:
     """Return the JSON document of *answer*. Raises Doubt unless it is one, whole and plain."""
-    if answer.status != OK:
-        raise Doubt(f"the app answered with status {answer.status}, not 200: {_start(answer)}")
     kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if kind != "application/json" and not kind.endswith("+json"):
-        raise Doubt(f"the answer is not JSON but {kind or 'of no type'}: {_start(answer)}")
+        raise Doubt(f"the answer is not JSON but {kind or 'of no type'}: {start_of(answer)}")
     try:
         return json.loads(answer.body, parse_constant=_refuse, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as e:
-        raise Doubt(f"the answer is no valid JSON ({e}): {_start(answer)}") from e
-
-
-def _start(answer: Answer) -> str:
-    return repr(" ".join(answer.text[:80].split()))
+        raise Doubt(f"the answer is no valid JSON ({e}): {start_of(answer)}") from e
 
 
 def _refuse(constant: str) -> Any:
@@ -168,21 +141,5 @@ def build(options: Options, instance: Instance) -> HttpJsonProbe:
     mistakes = [f"baseline.{kind}: there is no such kind in in_flight" for kind in stray]
     if options.own_starts and options.started is None:
         mistakes.append("own_starts: says nothing without started")
-    token = options.token
-    headers = None if token is None else lambda: {"Authorization": f"Bearer {token.read()}"}
-    parts = urlsplit(options.url)
-    try:
-        fetcher = Fetcher(
-            urlunsplit((parts.scheme, parts.netloc, "", "", "")),
-            timeout=options.timeout,
-            headers=headers,
-            ca=options.ca,
-            certificate=options.certificate,
-            key=options.key,
-            body_limit=BODY_LIMIT,
-        )
-    except FetchError as e:
-        mistakes.append(f"url: {e}")
-    if mistakes:
-        raise ConfigError(f"probe {options.label}", mistakes)
-    return HttpJsonProbe(options, fetcher)
+    page = Page(options, bearer(options.token), mistakes, body_limit=BODY_LIMIT)
+    return HttpJsonProbe(options, page)

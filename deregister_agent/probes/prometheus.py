@@ -1,14 +1,13 @@
 """What the app has in hand, by the metrics that it serves for Prometheus."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Annotated
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from deregister_agent.errors import ConfigError, ProbeError
-from deregister_agent.fetch import Answer, Fetcher, FetchError
+from deregister_agent.endpoint import Page, Served, Url, bearer, start_of
+from deregister_agent.errors import ProbeError
+from deregister_agent.fetch import Answer, FetchError
 from deregister_agent.metric.terms import (
     OF_MANY,
     Alternatives,
@@ -22,29 +21,21 @@ from deregister_agent.metric.terms import (
 )
 from deregister_agent.metric.text import Metrics, NotMetrics, Sample, Selector, read
 from deregister_agent.model import Instance, Reading
-from deregister_agent.options import BackendOptions, Seconds, Secret, Timeout
+from deregister_agent.options import Seconds, Secret
 from deregister_agent.ports import IdleProbe
 from deregister_agent.reads import Doubt, Starts, Turn, above
 
-BODY_LIMIT = 8_388_608
-OK = 200
 OPENMETRICS = "application/openmetrics-text"
 ACCEPT = f"text/plain;version=0.0.4, {OPENMETRICS};version=1.0.0;q=0.5"
-
-
-def _url(value: str) -> str:
-    if "@" in urlsplit(value).netloc:
-        raise ValueError("must not hold a user name or a password: give the secret as token")
-    return value
 
 
 Count = Annotated[int, Field(ge=0)]
 
 
-class Options(BackendOptions):
+class Options(Served):
     """An app that serves metrics for Prometheus."""
 
-    url: Annotated[str, AfterValidator(_url)]
+    url: Url
     """Where: ``http://``, ``https://`` or ``http+unix://%2Frun%2Fapp.sock/metrics``."""
     in_flight: Mapping[Kind, Metric | Term | Terms] = {}
     """For each kind of work (requests, tasks, messages) its metric, or a list, whose sums are
@@ -68,27 +59,16 @@ class Options(BackendOptions):
     app must be seen idle for so much longer."""
     token: Secret | None = None
     """A bearer token, sent as ``Authorization``."""
-    timeout: Timeout = 2.0
-    """The limit of one read, in seconds."""
-    ca: Path | None = None
-    """The certificates to trust instead of the system's, for ``https``."""
-    certificate: Path | None = None
-    """The agent's own certificate, for an app that asks for one."""
-    key: Path | None = None
-    """The key of that certificate, if it is not in the same file."""
 
 
 class PrometheusProbe(IdleProbe):
     """Reads one page of metrics; whatever is not exactly as expected is not known."""
 
-    def __init__(self, options: Options, fetcher: Fetcher) -> None:
+    def __init__(self, options: Options, page: Page) -> None:
         self.name = options.label
-        self._options, self._fetcher = options, fetcher
+        self._options, self._page = options, page
         self._terms = added_up(options.presets, options.in_flight)
         self._counters = tuple(_counters(options))
-        parts = urlsplit(options.url)
-        self._target = parts.path or "/"
-        self._params = parse_qsl(parts.query, keep_blank_values=True)
         self._wanted = {Selector.of(text).name for text in self._mentioned()}
         self._starts, self._turn = Starts(options.own_starts), Turn()
 
@@ -111,9 +91,7 @@ class PrometheusProbe(IdleProbe):
             raise ProbeError(self.name, doing, e) from e
 
     def _metrics(self, limit: float) -> Metrics:
-        answer = self._fetcher.call(
-            "GET", self._target, params=self._params, headers={"Accept": ACCEPT}, timeout=limit
-        )
+        answer = self._page.get(limit, accept=ACCEPT, lag=self._options.lag)
         return _metrics(answer, self._wanted)
 
     def _reading(self, metrics: Metrics) -> Reading:
@@ -186,9 +164,7 @@ def _counters(options: Options) -> Iterator[str]:
 
 def _metrics(answer: Answer, wanted: set[str]) -> Metrics:
     """Return the metrics of *answer*. Raises Doubt unless they are that, and whole."""
-    start = repr(" ".join(answer.text[:80].split()))
-    if answer.status != OK:
-        raise Doubt(f"the app answered with status {answer.status}, not 200: {start}")
+    start = start_of(answer)
     kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if kind not in ("text/plain", OPENMETRICS):
         raise Doubt(f"the answer is no metrics but {kind or 'of no type'}: {start}")
@@ -221,21 +197,4 @@ def build(options: Options, instance: Instance) -> PrometheusProbe:
             mistakes.append(f"lag: needed with {preset}, which knows only what it last heard")
     if options.own_starts and not tuple(_counters(options)):
         mistakes.append("own_starts: says nothing without started")
-    token = options.token
-    headers = None if token is None else lambda: {"Authorization": f"Bearer {token.read()}"}
-    parts = urlsplit(options.url)
-    try:
-        fetcher = Fetcher(
-            urlunsplit((parts.scheme, parts.netloc, "", "", "")),
-            timeout=options.timeout,
-            headers=headers,
-            ca=options.ca,
-            certificate=options.certificate,
-            key=options.key,
-            body_limit=BODY_LIMIT,
-        )
-    except FetchError as e:
-        mistakes.append(f"url: {e}")
-    if mistakes:
-        raise ConfigError(f"probe {options.label}", mistakes)
-    return PrometheusProbe(options, fetcher)
+    return PrometheusProbe(options, Page(options, bearer(options.token), mistakes))

@@ -8,22 +8,19 @@ https://pulsar.apache.org/docs/administration-stats/
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 from pydantic import AfterValidator, Field
 
-from deregister_agent.errors import ConfigError, ProbeError
+from deregister_agent.endpoint import OK, Served, Url, bearer, reached
+from deregister_agent.errors import ProbeError
 from deregister_agent.fetch import Fetcher, FetchError
 from deregister_agent.model import Instance, Reading
-from deregister_agent.options import BackendOptions, Secret, Timeout
+from deregister_agent.options import Secret, Timeout
 from deregister_agent.ports import IdleProbe
-from deregister_agent.reads import Doubt
+from deregister_agent.reads import Doubt, is_named
 
-OK = 200
-BODY_LIMIT = 8_388_608
 COUNTED = frozenset({"Shared", "Key_Shared"})
 PARTS = 3  # of a topic's name
 
@@ -39,10 +36,10 @@ def _topic(value: str) -> str:
 Topic = Annotated[str, AfterValidator(_topic)]
 
 
-class Options(BackendOptions):
+class Options(Served):
     """The consumers of one app in one subscription."""
 
-    url: str = "http://127.0.0.1:8080"
+    url: Url = "http://127.0.0.1:8080"
     """The admin API of a broker: ``http://`` or ``https://``."""
     topics: Annotated[tuple[Topic, ...], Field(min_length=1)]
     """The topics: ``persistent://TENANT/NAMESPACE/TOPIC``. Others are never acknowledged."""
@@ -61,12 +58,6 @@ class Options(BackendOptions):
     """A bearer token, sent as ``Authorization``."""
     timeout: Timeout = 5.0
     """The limit of the question about one topic, in seconds."""
-    ca: Path | None = None
-    """The certificates to trust instead of the system's, for ``https``."""
-    certificate: Path | None = None
-    """The agent's own certificate, for a broker that asks for one."""
-    key: Path | None = None
-    """The key of that certificate, if it is not in the same file."""
 
 
 class PulsarProbe(IdleProbe):
@@ -102,7 +93,7 @@ class PulsarProbe(IdleProbe):
                 raise Doubt(f"{topic} tells of {len(parts)} of its {every_one} partitions")
         wanted = self._options.consumer
         every = [consumer for part in parts for consumer in self._consumers(part, topic)]
-        own = [c for c in every if fnmatchcase(str(c.get("consumerName")), wanted)]
+        own = [c for c in every if is_named(c.get("consumerName"), wanted)]
         if not own and self._options.absent == "unknown":
             names = ", ".join(sorted({str(c.get("consumerName")) for c in every})[:5]) or "none"
             raise Doubt(
@@ -160,18 +151,4 @@ def _in_hand(consumer: Mapping[str, Any]) -> int:
 def build(options: Options, instance: Instance) -> PulsarProbe:
     """Return the probe. Raises ConfigError if the URL is none."""
     del instance
-    token = options.token
-    headers = None if token is None else lambda: {"Authorization": f"Bearer {token.read()}"}
-    try:
-        fetcher = Fetcher(
-            options.url,
-            timeout=options.timeout,
-            headers=headers,
-            ca=options.ca,
-            certificate=options.certificate,
-            key=options.key,
-            body_limit=BODY_LIMIT,
-        )
-    except FetchError as e:
-        raise ConfigError(f"probe {options.label}", [f"url: {e}"]) from e
-    return PulsarProbe(options, fetcher)
+    return PulsarProbe(options, reached(options, bearer(options.token)))

@@ -10,28 +10,28 @@ https://www.rabbitmq.com/docs/management#statistics-interval
 import base64
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from fnmatch import fnmatchcase
-from pathlib import Path
+from ipaddress import IPv6Address, ip_address
 from typing import Any, Literal
 from urllib.parse import quote
 
-from deregister_agent.errors import ConfigError, ProbeError
+from deregister_agent.endpoint import OK, Served, Url, reached
+from deregister_agent.errors import ProbeError
 from deregister_agent.fetch import Fetcher, FetchError
 from deregister_agent.model import Instance, Reading
-from deregister_agent.options import BackendOptions, Seconds, Secret, Timeout
+from deregister_agent.options import Seconds, Secret, Timeout
 from deregister_agent.ports import IdleProbe
-from deregister_agent.reads import Doubt, Turn
+from deregister_agent.reads import Doubt, Turn, is_named
 
-OK = 200
-BODY_LIMIT = 8_388_608
 SEES_ALL = frozenset({"administrator", "monitoring"})
+COUNTED = "AMQP 0-"  # 0-9-1 and older: their messages belong to channels
+AGAIN = 1.0  # seconds after which it is asked again whether the statistics are whole
 Entry = Mapping[str, Any]
 
 
-class Options(BackendOptions):
+class Options(Served):
     """The connections of one app to RabbitMQ."""
 
-    url: str = "http://127.0.0.1:15672"
+    url: Url = "http://127.0.0.1:15672"
     """The management API: ``http://`` or ``https://``."""
     user: str
     """A user with the tag ``monitoring``."""
@@ -54,12 +54,6 @@ class Options(BackendOptions):
     """How late the statistics may be, in seconds: the sum of both intervals, and one more."""
     timeout: Timeout = 5.0
     """The limit of one read, in seconds."""
-    ca: Path | None = None
-    """The certificates to trust instead of the system's, for ``https``."""
-    certificate: Path | None = None
-    """The agent's own certificate, for a server that asks for one."""
-    key: Path | None = None
-    """The key of that certificate, if it is not in the same file."""
 
 
 class RabbitMQProbe(IdleProbe):
@@ -67,8 +61,8 @@ class RabbitMQProbe(IdleProbe):
 
     def __init__(self, options: Options, peer: str, fetcher: Fetcher) -> None:
         self.name = options.label
-        self._options, self._peer, self._fetcher = options, peer, fetcher
-        self._turn = Turn()
+        self._options, self._peer, self._fetcher = options, _plain(peer), fetcher
+        self._turn, self._whole_until = Turn(), 0.0
 
     def read(self, wait: float) -> Reading:
         """Tell what is in hand. Raises ProbeError where RabbitMQ does not tell it plainly."""
@@ -81,14 +75,15 @@ class RabbitMQProbe(IdleProbe):
             raise ProbeError(self.name, doing, e) from e
 
     def _reading(self, end: float) -> Reading:
-        _must_see_all(self._get("/api/whoami", "name,tags", end))
+        self._must_be_whole(end)
         place = "" if self._options.vhost is None else f"/{quote(self._options.vhost, safe='')}"
         of_host = f"/api/vhosts{place}" if place else "/api"
-        names = self._connections(
-            self._list(f"{of_host}/connections", "name,peer_host,user_provided_name", end)
-        )
+        told = "name,peer_host,user_provided_name,protocol"
+        connections = self._list(f"{of_host}/connections", told, end)
+        names = self._connections(connections)
         counted = "name,connection_details,messages_unacknowledged,acks_uncommitted"
         channels = self._list(f"{of_host}/channels", counted, end)
+        _must_have_channels([c for c in connections if names.get(c["name"])], channels)
         consumers = self._list(f"/api/consumers{place}", "channel_details,ack_required", end)
         in_flight = {"messages": sum(_in_hand(c) for c in self._mine(channels, names))}
         own = list(self._mine(consumers, names))
@@ -101,6 +96,19 @@ class RabbitMQProbe(IdleProbe):
             raise Doubt("it has no connection")
         return Reading(in_flight, late=self._options.lag)
 
+    def _must_be_whole(self, end: float) -> None:
+        """Raise Doubt if there may be connections and messages that are not shown; now and then."""
+        now = time.monotonic()
+        if now < self._whole_until:
+            return
+        _must_see_all(self._get("/api/whoami", "name,tags", end))
+        if _object(self._get("/api/overview", "disable_stats", end)).get("disable_stats"):
+            raise Doubt("RabbitMQ's statistics are switched off, so no channel tells what it has")
+        for node in self._list("/api/nodes", "name,running", end):
+            if node.get("running") is not True:
+                raise Doubt(f"node {node.get('name')} is not running: its connections do not show")
+        self._whole_until = now + min(AGAIN, self._options.lag / 2)
+
     def _connections(self, entries: Sequence[Entry]) -> Mapping[str, bool]:
         """Return the connections of the app's address, and of each whether it is the app's."""
         wanted = self._options.connection
@@ -109,7 +117,7 @@ class RabbitMQProbe(IdleProbe):
             name = _text(entry, "name")
             if _peer(entry, name) != self._peer:
                 continue
-            own = wanted is None or fnmatchcase(str(entry.get("user_provided_name", "")), wanted)
+            own = wanted is None or is_named(entry.get("user_provided_name", ""), wanted)
             if not own and "peer_host" not in entry:
                 raise Doubt(f"connection {name} has just begun, and does not tell its name yet")
             found[name] = own
@@ -149,13 +157,31 @@ class RabbitMQProbe(IdleProbe):
         return self._peer if named is None else f"{named} at {self._peer}"
 
 
+def _object(found: Any) -> Entry:
+    if not isinstance(found, dict):
+        raise Doubt("what it says of itself is no object")
+    return found
+
+
 def _must_see_all(user: Any) -> None:
     """Raise Doubt unless the user is shown every connection, and not only its own."""
-    tags = user.get("tags", "") if isinstance(user, dict) else ""
+    tags = _object(user).get("tags", "")
     if isinstance(tags, str):
         tags = tags.split(",")
     if not isinstance(tags, list) or not SEES_ALL.intersection(str(tag) for tag in tags):
         raise Doubt("the user has not the tag monitoring, so it is not shown all connections")
+
+
+def _must_have_channels(own: Sequence[Entry], channels: Sequence[Entry]) -> None:
+    """Raise Doubt where a connection keeps its messages elsewhere: newer MQTT and AMQP 1.0."""
+    shown = {str(channel.get("name")).rpartition(" (")[0] for channel in channels}
+    for one in own:
+        protocol = str(one.get("protocol", COUNTED))
+        if not protocol.startswith(COUNTED) and one["name"] not in shown:
+            raise Doubt(
+                f"connection {one['name']} speaks {protocol} and has no channel, so RabbitMQ does "
+                "not tell which messages it has in hand: close it before, or let the app count them"
+            )
 
 
 def _text(entry: Entry, key: str) -> str:
@@ -168,7 +194,19 @@ def _text(entry: Entry, key: str) -> str:
 def _peer(entry: Entry, connection: str) -> str:
     """Return the address a connection comes from; its name begins with it."""
     host = entry.get("peer_host")
-    return host if isinstance(host, str) else connection.partition(" -> ")[0].rpartition(":")[0]
+    if not isinstance(host, str):
+        host = connection.partition(" -> ")[0].rpartition(":")[0]
+    return _plain(host)
+
+
+def _plain(host: str) -> str:
+    """Return an address in the one way of writing it; a host name stays as it is."""
+    try:
+        address = ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return host
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return str(mapped or address)
 
 
 def _in_hand(channel: Entry) -> int:
@@ -183,22 +221,22 @@ def _in_hand(channel: Entry) -> int:
 
 
 def build(options: Options, instance: Instance) -> RabbitMQProbe:
-    """Return the probe. Raises ConfigError if the URL is none."""
+    """Return the probe. Raises ConfigError if the URL is none, or the address is not known."""
 
     def signed_in() -> Mapping[str, str]:
         pair = f"{options.user}:{options.password.read()}".encode()
         return {"Authorization": f"Basic {base64.b64encode(pair).decode()}"}
 
+    peer = options.peer or instance.address
+    mistakes = []
+    if not options.peer and not _is_address(peer):
+        mistakes.append(f"peer: needed, since RabbitMQ sees addresses and {peer!r} is a host name")
+    return RabbitMQProbe(options, peer, reached(options, signed_in, mistakes))
+
+
+def _is_address(host: str) -> bool:
     try:
-        fetcher = Fetcher(
-            options.url,
-            timeout=options.timeout,
-            headers=signed_in,
-            ca=options.ca,
-            certificate=options.certificate,
-            key=options.key,
-            body_limit=BODY_LIMIT,
-        )
-    except FetchError as e:
-        raise ConfigError(f"probe {options.label}", [f"url: {e}"]) from e
-    return RabbitMQProbe(options, options.peer or instance.address, fetcher)
+        ip_address(host)
+    except ValueError:
+        return False
+    return True

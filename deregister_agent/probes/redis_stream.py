@@ -2,7 +2,6 @@
 
 import ssl
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import unquote, urlsplit
@@ -14,7 +13,7 @@ from deregister_agent.errors import AgentError, ConfigError, ProbeError
 from deregister_agent.model import Instance, Reading
 from deregister_agent.options import BackendOptions, Secret, Timeout
 from deregister_agent.ports import IdleProbe
-from deregister_agent.reads import Doubt
+from deregister_agent.reads import Doubt, is_named
 from deregister_agent.resp import Line, Refusal, Reply
 
 DEFAULT_PORT = 6379
@@ -131,7 +130,7 @@ class RedisStreamProbe(IdleProbe):
         if not isinstance(reply, list):
             raise Doubt(f"XINFO CONSUMERS {stream} {self._options.group}: {_shown(reply)}")
         consumers = [_fields(each) for each in reply]
-        own = [c for c in consumers if fnmatchcase(str(c.get("name")), self._options.consumer)]
+        own = [c for c in consumers if is_named(c.get("name"), self._options.consumer)]
         if not own and self._options.absent == "unknown":
             names = ", ".join(sorted(str(c.get("name")) for c in consumers)[:5]) or "none"
             raise Doubt(

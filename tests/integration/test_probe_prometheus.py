@@ -4,6 +4,8 @@ import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary
@@ -15,7 +17,10 @@ from deregister_agent.metric import text as metric_text
 from deregister_agent.metric.text import NotMetrics, Selector
 from deregister_agent.model import Instance
 from deregister_agent.probes.prometheus import Options, PrometheusProbe, build
+from tests.held_work.apps import FASTAPI
+from tests.held_work.web import App
 from tests.pages import Pages, page, pages
+from tests.servers.child import wait_until
 
 
 def probe(url: str, **more: object) -> PrometheusProbe:
@@ -49,6 +54,7 @@ FAIL_CLOSED = {
     "after the end": (page("n 0\n# EOF\nn 1\n", OPENMETRICS), "line 3 comes after the end"),
     "huge": (page(HUGE), "larger than 8388608 bytes"),
     "no answer": (b"", "closed the connection"),
+    "cached": (page("n 0\n").replace(b"\r\n", b"\r\nAge: 0\r\n", 1), "comes out of a cache"),
     "latin-1": (page(b'n{a="\xe9"} 0\n'), "no valid metrics"),
     "nan": (page("n NaN\n"), "n is NaN, not a whole number"),
     "infinity": (page("n +Inf\n"), "n is +Inf, not a whole number"),
@@ -188,6 +194,12 @@ class TestSums:
             probe(server.url, labels={"hostname": "e@f"}, **many).read(0.0)
 
 
+def idle(probed: PrometheusProbe) -> bool:
+    with suppress(ProbeError):
+        return probed.read(0.0).idle
+    return False
+
+
 class TestPrometheusClient:
     def test_work_held_open(self) -> None:
         """Requests, tasks and calls of a real app are told exactly, up and down to nothing."""
@@ -236,6 +248,30 @@ class TestPrometheusClient:
             web.shutdown()
             web.server_close()
             thread.join()
+
+    def test_several_workers_that_count_for_themselves(self, tmp_path: Path) -> None:
+        """Reads do not stay with one worker: what another one has in hand shows again and again."""
+        with ExitStack() as stack:
+            command = ("uvicorn", "--port", "PORT", "--workers", "2")
+            app = App(tmp_path, FASTAPI, command, stack)
+            probed = probe(f"http://127.0.0.1:{app.port}/metrics", presets=["fastapi"])
+            wait_until(lambda: idle(probed), "it is up", limit=60)
+            app.begin("slow")
+
+            def says(count: str) -> bool:
+                return f'inprogress{{path="/slow"}} {count}' in app.get("/metrics").decode()
+
+            wait_until(lambda: says("1.0"), "one worker has it in hand", limit=60)
+            wait_until(lambda: says("0.0"), "and another has not", limit=60)
+            told = {probed.read(0.0).in_flight["requests"] for _ in range(150)}
+            assert told == {0, 1}
+
+    def test_a_cache_is_allowed_for_by_lag(self, server: Pages) -> None:
+        """An answer that is no older than the lag may come out of a cache."""
+        server.said = page("n 0\n").replace(b"\r\n", b"\r\nAge: 4\r\n", 1)
+        assert probe(server.url, in_flight={"r": "n"}, lag=5.0).read(0.0).late == 5.0
+        with pytest.raises(ProbeError, match="is 4 s old"):
+            probe(server.url, in_flight={"r": "n"}, lag=4.0).read(0.0)
 
 
 class TestOptions:

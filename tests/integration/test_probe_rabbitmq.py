@@ -15,13 +15,12 @@ from deregister_agent.probes.rabbitmq import Options, RabbitMQProbe, build
 from tests.pages import JSON, Pages, document, page, pages
 from tests.rabbit_consumer import Consumer
 from tests.servers.child import wait_until
-from tests.servers.rabbitmq import RabbitMQ
+from tests.servers.rabbitmq import RabbitMQ, own_host, shared
 
 
 @pytest.fixture(scope="module")
-def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
-    with RabbitMQ(tmp_path_factory.mktemp("rabbitmq")) as running:
-        yield running
+def rabbit() -> RabbitMQ:
+    return shared()
 
 
 @pytest.fixture(autouse=True)
@@ -117,6 +116,25 @@ class TestRabbitMQ:
             probe(rabbit.url, user="guest", **more).read(0.0)
         assert "s3cret" not in str(caught.value)
 
+    def test_statistics_that_are_lost(self, rabbit: RabbitMQ) -> None:
+        """When RabbitMQ forgets its statistics, what it does not tell is not taken for nothing."""
+        with own_host(rabbit) as host, Consumer(rabbit, host=host) as consumer:
+            asked = probe(rabbit.url, lag=rabbit.lag, vhost=host)
+            consumer.take(2)
+            wait_until(lambda: (told(asked) or {}).get("messages") == 2, "both are told")
+            rabbit.call("DELETE", "/api/reset")
+            seen = [told(asked)]
+            while seen[-1] is None or seen == seen[:1]:
+                seen.append(told(asked))
+            assert {(s or {}).get("messages", 2) for s in seen} == {2}
+
+    def test_names_are_taken_as_they_are(self, rabbit: RabbitMQ) -> None:
+        """Nothing but a star has a meaning in the name of a connection."""
+        with own_host(rabbit) as host, Consumer(rabbit, "web[1]?", host=host) as consumer:
+            asked = probe(rabbit.url, lag=0.0, vhost=host, connection="web[1]*")
+            consumer.take(1)
+            wait_until(lambda: (told(asked) or {}).get("messages") == 1, "it is told")
+
     def test_frozen_and_gone(self, tmp_path: Path) -> None:
         """A RabbitMQ that hangs, or is not there, is not idle."""
         with RabbitMQ(tmp_path) as rabbit:
@@ -151,6 +169,8 @@ CONSUMER = {
 }
 WHOLE: dict[str, object] = {
     "whoami": WHO,
+    "overview": {"disable_stats": False},
+    "nodes": [{"name": "rabbit@a", "running": True}],
     "connections": [CONNECTION],
     "channels": [CHANNEL],
     "consumers": [],
@@ -177,7 +197,16 @@ ODD: dict[str, tuple[str, object, str]] = {
     "odd list": ("consumers", [0], "is not a list of objects"),
     "no tags": ("whoami", {"name": "guest"}, "has not the tag monitoring"),
     "odd tags": ("whoami", {"tags": 3}, "has not the tag monitoring"),
-    "nobody": ("whoami", [], "has not the tag monitoring"),
+    "nobody": ("whoami", [], "is no object"),
+    "no statistics": ("overview", {"disable_stats": True}, "statistics are switched off"),
+    "odd overview": ("overview", [], "is no object"),
+    "a node away": ("nodes", [{"name": "rabbit@b", "running": False}], "rabbit@b is not running"),
+    "an odd node": ("nodes", [{"name": "rabbit@b"}], "rabbit@b is not running"),
+    "without channels": (
+        "connections",
+        [CONNECTION | {"name": f"{NAME}2", "protocol": "MQTT 5-0"}, CONNECTION],
+        "speaks MQTT 5-0 and has no channel",
+    ),
 }
 FAIL_CLOSED = {
     "html": (page("<html>0</html>", "text/html"), "not JSON but text/html"),
@@ -231,6 +260,31 @@ class TestFailsClosed:
         api.answers["channels"] = [CHANNEL | {"acks_uncommitted": 2}]
         api.answers["consumers"] = [CONSUMER]
         assert asked.read(0.0).in_flight == {"messages": 2, "consumers": 1}
+
+    @pytest.mark.parametrize(
+        ("host", "peer"),
+        [
+            ("[2001:db8::7]", "2001:db8::7"),
+            ("2001:db8::7", "2001:DB8:0::7"),
+            ("[::ffff:10.0.0.7]", "10.0.0.7"),
+        ],
+    )
+    def test_addresses(self, api: Pages, host: str, peer: str) -> None:
+        """An address is the same however it is written, also where only the name tells it."""
+        name = f"{host}:4 -> [2001:db8::1]:5672"
+        api.answers["connections"] = [{"name": name, "protocol": "AMQP 0-9-1"}]
+        api.answers["channels"] = [without(CHANNEL, "connection_details") | {"name": f"{name} (1)"}]
+        api.answers["channels"][0]["messages_unacknowledged"] = 3  # type: ignore[index]
+        assert probe(api.url, peer=peer).read(0.0).in_flight["messages"] == 3
+
+    def test_a_host_name_is_no_address(self) -> None:
+        """RabbitMQ shows addresses: an instance that has only a name needs the peer's."""
+        table = {"kind": "rabbitmq", "user": "guest", "password": {"env": "RABBIT"}}
+        with pytest.raises(ConfigError, match=r"peer: needed, since .* 'web\.internal'"):
+            build(
+                Options.model_validate_json(json.dumps(table)),
+                Instance("orders-1", "orders", "web.internal", 80),
+            )
 
     def test_slow(self, api: Pages) -> None:
         """An answer that comes byte by byte is given up at the timeout."""

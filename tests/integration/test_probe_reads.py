@@ -112,6 +112,7 @@ FAIL_CLOSED = {
     "no content": (answer(b"", status="204 No Content"), "status 204, not 200"),
     "moved": (answer(b'{"n": 0}', status="302 Found"), "status 302, not 200"),
     "failing": (answer(b'{"n": 0}', status="503 Service Unavailable"), "status 503"),
+    "cached": (answer(b'{"n": 0}', "application/json\r\nAge: 1"), "out of a cache, and is 1 s old"),
     "html": (answer(b"<html>0</html>", "text/html"), "not JSON but text/html: '<html>0"),
     "html as json": (answer(b"<html>0</html>"), "no valid JSON"),
     "wrong type": (answer(b'{"n": 0}', "text/plain"), "not JSON but text/plain"),
