@@ -8,25 +8,21 @@ killed. The agent's own environment, and what secrets it may hold, is not passed
 """
 
 import os
-import selectors
 import signal
 import subprocess
 import time
 import weakref
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from deregister_agent.errors import AgentError
 from deregister_agent.model import Instance
 from deregister_agent.options import Secret
+from deregister_agent.printed import PIPE, Printed
 
 PASSED_ON = ("PATH", "HOME", "LANG")
-PIPE = 65536  # a whole pipe (man 7 pipe)
-TAIL = 4096  # bytes of standard error that are kept
-LINE = 300  # characters of its last line that are shown
 AFTER_KILL = 5.0  # a killed process that is still there then hangs in the kernel
 
 
@@ -50,7 +46,8 @@ class Run:
     command: Sequence[str]
     environment: Mapping[str, str]
     folder: Path | None = None
-    limit: int = PIPE  # bytes that it may print on standard output
+    limit: int | None = PIPE  # bytes that it may print on standard output; None: thrown away
+    given: bytes = b""  # what it finds on standard input, if it reads that
 
 
 def environment(instance: Instance, more: Mapping[str, str | Secret]) -> dict[str, str]:
@@ -75,7 +72,7 @@ def output_of(run: Run, timeout: float) -> bytes:
     """
     end = time.monotonic() + timeout
     process = _started(run)
-    said = _Said(run.limit)
+    said = Printed(run.limit)
     try:
         ended = said.follow(process, end)
     except OSError as e:
@@ -129,7 +126,7 @@ class Partner:
 
 def _answer(process: subprocess.Popen[bytes], run: Run, end: float, timeout: float) -> bytes:
     assert process.stdin is not None
-    said = _Said(run.limit)
+    said = Printed(run.limit)
     with suppress(BrokenPipeError):  # its end is seen below, with its last words
         process.stdin.write(b"\n")
         process.stdin.flush()
@@ -148,82 +145,32 @@ def _end_all(running: list[subprocess.Popen[bytes]]) -> None:
         _end(running.pop())
 
 
-def _started(run: Run, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+def _started(run: Run, stdin: int | None = None) -> subprocess.Popen[bytes]:
     try:
-        return subprocess.Popen(  # noqa: S603 - the operator's own list of arguments
-            run.command,
-            stdin=stdin,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=run.environment,
-            cwd=run.folder,
-            start_new_session=True,
-        )
+        with _input(run.given) as given:
+            return subprocess.Popen(  # noqa: S603 - the operator's own list of arguments
+                run.command,
+                stdin=given if stdin is None else stdin,
+                stdout=subprocess.DEVNULL if run.limit is None else subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=run.environment,
+                cwd=run.folder,
+                start_new_session=True,
+            )
     except (OSError, ValueError, subprocess.SubprocessError) as e:
         raise ProgramError(f"it cannot be started: {e}") from e
 
 
-class _Said:
-    """What a program has printed: all of its output, and the end of its errors."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self.output = bytearray()
-        self.errors = b""
-
-    @property
-    def too_much(self) -> bool:
-        return len(self.output) > self._limit
-
-    def last_words(self) -> str:
-        """Return the last line of its errors, to be added to a sentence."""
-        lines = self.errors.decode(errors="replace").strip().splitlines()
-        return f": {lines[-1][-LINE:]}" if lines else ""
-
-    def follow(self, process: subprocess.Popen[bytes], end: float, *, line: bool = False) -> bool:
-        """Read until it exits, has ended a *line*, or *end* has come; False: only that."""
-        assert process.stdout is not None
-        assert process.stderr is not None
-        exit_seen = os.pidfd_open(process.pid)
-        takers = {process.stdout: self._take_output, process.stderr: self._take_errors}
-        try:
-            with selectors.DefaultSelector() as selector:
-                selector.register(exit_seen, selectors.EVENT_READ)
-                for pipe in takers:
-                    os.set_blocking(pipe.fileno(), False)
-                    selector.register(pipe, selectors.EVENT_READ)
-                while not self.too_much and (left := end - time.monotonic()) > 0:
-                    ready = {key.fileobj for key, _ in selector.select(left)}
-                    for pipe, take in takers.items():
-                        if pipe in ready and not take(pipe):
-                            selector.unregister(pipe)
-                    if line and self.output.endswith(b"\n"):
-                        return True
-                    if exit_seen in ready:
-                        self._take_rest(process.stdout, process.stderr)
-                        process.wait()
-                        return True
-        finally:
-            os.close(exit_seen)
-        return False
-
-    def _take_output(self, pipe: IO[bytes]) -> bool:
-        more = os.read(pipe.fileno(), PIPE)
-        self.output += more
-        return bool(more)
-
-    def _take_errors(self, pipe: IO[bytes]) -> bool:
-        more = os.read(pipe.fileno(), PIPE)
-        self.errors = (self.errors + more)[-TAIL:]
-        return bool(more)
-
-    def _take_rest(self, output: IO[bytes], errors: IO[bytes]) -> None:
-        """Take what the program has left in the pipes: it has exited, so no more of it comes."""
-        with suppress(BlockingIOError):
-            self._take_errors(errors)
-        with suppress(BlockingIOError):
-            while not self.too_much and self._take_output(output):
-                pass
+@contextmanager
+def _input(given: bytes) -> Iterator[int]:
+    """Give a descriptor to read that from: a file, so that who reads nothing blocks nobody."""
+    if not given:
+        yield subprocess.DEVNULL
+        return
+    with os.fdopen(os.memfd_create("given"), "r+b") as file:
+        file.write(given)
+        file.seek(0)
+        yield file.fileno()
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
