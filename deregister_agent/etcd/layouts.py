@@ -120,7 +120,7 @@ LAYOUTS: Mapping[str, Layout] = {
     "go-zero": Layout("{service}/"),
     "kratos": Layout("/microservices/{service}/", several=True),
     "go-micro": Layout("/micro/registry/{dashed}/"),
-    "kitex": Layout("kitex/registry-etcd/{service}/", match="key"),
+    "kitex": Layout("kitex/registry-etcd/{service}/", match="either"),
     "skydns": Layout("/skydns/{reversed}/", portless=True),
     "traefik": Layout(
         "traefik/http/services/{service}/loadbalancer/servers/", match="value", leaf="url"

@@ -115,6 +115,13 @@ def test_the_key_is_found_by_its_name_or_its_value() -> None:
     assert finder(match="value").find([other, entry("s/10.0.0.7:8080", "10.0.0.9:1")]) == []
 
 
+def test_a_kitex_key_that_says_one_thing_and_its_value_another() -> None:
+    """Consumers go by the value: a key with another address in its name is not somebody else's."""
+    kitex = Finder(Keys.under("s/"), OURS, LAYOUTS["kitex"])
+    with pytest.raises(AgentError, match=r"also has 10\.0\.0\.9:8888 in it"):
+        kitex.find([entry("s/10.0.0.9:8888", {"network": "tcp", "address": "10.0.0.7:8080"})])
+
+
 def test_a_record_without_a_port() -> None:
     """In DNS it stands for the whole host; elsewhere its port is somewhere we cannot read it."""
     record = entry("s/x", {"host": "10.0.0.7", "ttl": 60})
