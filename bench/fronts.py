@@ -3,14 +3,14 @@
 import json
 from base64 import b64decode
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Protocol
 
 from bench.proxies import ByHaproxy, ByNginx, Ports
 from deregister_agent.fetch import Fetcher, FetchError
-from tests.servers.child import Child, free_ports
+from tests.servers.child import Child, free_ports, wait_until
 from tests.servers.consul import Consul, consul
 from tests.servers.etcd import Etcd, Nodes, Place, cluster, etcd
 from tests.servers.netns import Hosts
@@ -82,6 +82,28 @@ class ByConsul:
         check = {"TCP": f"127.0.0.1:{port}", "Interval": "1s", "Status": "passing"}
         place = {"ID": name, "Name": SERVICE, "Address": "127.0.0.1", "Port": port}
         return {**place, "Check": {"Name": "listens", **check}}
+
+
+class ByConsulCluster(ByConsul):
+    """The same with three servers; the instances are registered with an agent that is none."""
+
+    def __init__(
+        self, servers: Sequence[Consul], agent: Consul, ports: Ports, folder: Path
+    ) -> None:
+        self._servers = servers
+        super().__init__(agent, ports, folder)
+
+    def leader(self) -> Consul:
+        """Wait until all three servers are well; return the one that leads."""
+        wait_until(self._is_well, "all servers of Consul are well", limit=60.0, pause=0.2)
+        port = int(self.server.ok("GET", "/v1/status/leader").rpartition(":")[2])
+        return next(each for each in self._servers if each.ports["server"] == port)
+
+    def _is_well(self) -> bool:
+        with suppress(FetchError):
+            answer = self.server.call("GET", "/v1/operator/autopilot/health")
+            return bool(answer.status == HTTPStatus.OK and answer.json()["Healthy"])
+        return False
 
 
 class ByEtcd:
@@ -171,6 +193,9 @@ def front(kind: str, ports: Ports, folder: Path) -> Iterator[Front]:
         case "Consul":
             with consul() as server:
                 yield ByConsul(server, ports, folder)
+        case "Consul cluster":
+            with _consul_cluster(folder) as servers, servers[0].client() as agent:
+                yield ByConsulCluster(servers, agent, ports, folder)
         case "etcd":
             with etcd("3.5") as server:
                 yield ByEtcd(server, ports)
@@ -192,3 +217,24 @@ def front(kind: str, ports: Ports, folder: Path) -> Iterator[Front]:
 
 def _place(net: Hosts, n: int) -> Place:
     return Place(f"m{n}", net.address(n), (2379, 2380), net.before(n))
+
+
+@contextmanager
+def _consul_cluster(folder: Path) -> Iterator[Sequence[Consul]]:
+    """Run three servers, until the block ends."""
+    with ExitStack() as stack:
+        servers: list[Consul] = []
+        for n in range(3):
+            known = [f"127.0.0.1:{each.ports['serf_lan']}" for each in servers]
+            one = Consul(
+                folder / f"consul-{n}",
+                server=True,
+                bootstrap_expect=3,
+                node_name=f"s{n}",
+                retry_join=known,
+                retry_interval="500ms",
+            )
+            servers.append(stack.enter_context(one))
+        for one in servers:
+            one.wait_ready(one.has_leader)
+        yield servers

@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from bench.fronts import ByCluster
+from bench.fronts import ByCluster, ByConsulCluster
 from bench.proxies import ByNginx
 from bench.stack import NAMES, Stack
 from bench.stepped import SteppedAgent
@@ -74,19 +74,22 @@ def freeze_front(here: Stack, report: Report) -> None:
     report.sum_up(f"frozen for {OUTAGE:g} s,")
 
 
-def kill_front(here: Stack, report: Report) -> None:
-    """Kill the registry's only server, which is its leader, and start it again on its data."""
+def kill_leader(here: Stack, report: Report) -> None:
+    """Kill the leader of Consul's servers, once in each drain, and start it again on its data."""
+    front = here.front
+    if not isinstance(front, ByConsulCluster):
+        raise TypeError("this fault needs a cluster of Consul")
     for name in NAMES:
+        leader = front.leader()
         if once_draining(here, report, name):
-            server = here.front.server
             report.harm(here)
-            server.kill()
+            leader.kill()
             report.over.wait(OUTAGE)
             report.note(f"{name} {phase(here, name)} at the end")
-            arguments = server.process.args
+            arguments = leader.process.args
             if not isinstance(arguments, list):
                 raise TypeError("a server is started from a list")
-            Child.__init__(server, arguments, server.log, folder=server.log.parent)
+            Child.__init__(leader, arguments, leader.log, folder=leader.log.parent)
     report.sum_up(f"killed, back after {OUTAGE:g} s,")
 
 
@@ -107,7 +110,7 @@ def cut_off_leader(here: Stack, report: Report) -> None:
 def kill_agent(here: Stack, report: Report) -> None:
     """Kill the agent now and then, and start it again at once."""
     chance = random.Random(6)
-    while not report.over.wait(chance.uniform(0.3, 3.0)):
+    while not report.over.wait(chance.uniform(0.3, 5.0)):
         report.harm(here)
         here.agent.kill()
         here.agent.start()

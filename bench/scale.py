@@ -1,4 +1,4 @@
-"""How a drain grows with the number of instances: in one agent, and in its load on Consul."""
+"""How a drain grows: with the instances of one agent, and with the agents of one registry."""
 
 import json
 import sys
@@ -8,20 +8,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from bench import fleet
 from bench.alternatives import wait_for
+from bench.fleet import NAMED, SETTLED, STAGGER, Server, rate, server_of
 from bench.proxies import accepts
 from bench.stack import ROOT, Agent
 from bench.table import Row
 from deregister_agent.client import path_of
 from deregister_agent.fetch import Fetcher
 from tests.servers.child import Child, free_ports, wait_until
-from tests.servers.consul import Consul, consul
-from tests.servers.etcd import Etcd, etcd
+from tests.servers.consul import Consul
+from tests.servers.etcd import Etcd
 
 SIZES = (25, 50, 100, 200)
 QUIET = 0.5
-SETTLED = 5.0  # seconds for the agent's first looks
-WATCHED = 10.0  # seconds for which a steady load is measured
 LIMIT = 120.0
 TICK = 100  # clock ticks a second in /proc/PID/stat (man 2 sysconf, _SC_CLK_TCK on Linux)
 
@@ -53,6 +53,7 @@ Tables = Callable[[Path, Sequence[int]], list[str]]
 """List the apps in a registry; return each instance's table."""
 Count = Callable[[], int]
 """Return how many requests a registry has had."""
+KINDS = ("consul", "etcd")
 
 
 def in_a_file(folder: Path, ports: Sequence[int]) -> list[str]:
@@ -147,7 +148,7 @@ def asked_of_consul(server: Consul) -> Count:
 
 def asked_of_etcd(server: Etcd) -> Count:
     """Return what counts the calls that etcd says have come."""
-    api = Fetcher(server.url, timeout=10.0)
+    api = Fetcher(server.url, timeout=60.0)
 
     def count() -> int:
         lines = api.call("GET", "/metrics").text.splitlines()
@@ -157,11 +158,9 @@ def asked_of_etcd(server: Etcd) -> Count:
     return count
 
 
-def rate(count: Count, seconds: float) -> float:
-    """Return how many more there are in a second, over so many seconds."""
-    before, began = count(), time.monotonic()
-    time.sleep(seconds)
-    return (count() - before) / (time.monotonic() - began)
+def asked(server: Consul | Etcd) -> Count:
+    """Return what counts the requests of a registry."""
+    return asked_of_etcd(server) if isinstance(server, Etcd) else asked_of_consul(server)
 
 
 def growth() -> Iterator[Row]:
@@ -173,26 +172,31 @@ def growth() -> Iterator[Row]:
             used = (cpu(agent) - before) / count * 1000
         yield Row(f"{count} at once in one agent, file: until all are drained", seconds, "s")
         yield Row(f"{count} at once in one agent, file: CPU of the agent, each", used, "ms")
-    for count in SIZES:
-        with consul() as server:
-            yield from _on("Consul", count, in_consul(server), asked_of_consul(server))
-    for count in SIZES:
-        with etcd("3.5") as node:
-            yield from _on("etcd", count, in_etcd(node), asked_of_etcd(node))
+    for kind in KINDS:
+        for count in SIZES:
+            with server_of(kind, asked) as server:
+                yield from in_one_agent(server, count)
+    for kind in KINDS:
+        for stagger in (STAGGER, 0.0):
+            for count in fleet.SIZES:
+                with server_of(kind, asked) as server:
+                    yield from fleet.measure(server, count, stagger)
 
 
-def _on(what: str, count: int, tables: Tables, asked: Count) -> list[Row]:
-    """Measure one registry's load: with nothing to do, during the drains, and after them."""
+def in_one_agent(server: Server, count: int) -> Iterator[Row]:
+    """Measure an agent's load on a registry: with nothing to do, during the drains, after them."""
+    there = server.server
+    tables = in_etcd(there) if isinstance(there, Etcd) else in_consul(there)
+    how = f"{count} at once in one agent, {NAMED[server.kind]}"
     with agent_of(count, tables) as agent:
         time.sleep(SETTLED)
-        idle = rate(asked, WATCHED) / count
-        before = asked()
+        idle = rate(server.asked) / count
+        before = server.asked()
         seconds = drain_all(agent, count)
-        each = (asked() - before) / count
-        held = rate(asked, WATCHED) / count
-    return [
-        Row(f"{count} at once, one {what}: until all are drained", seconds, "s"),
-        Row(f"{count} at once, one {what}: requests for each drain", each, ""),
-        Row(f"{count} drained, one {what}: requests a second, each", held, "/s"),
-        Row(f"{count} serving, one {what}: requests a second, each", idle, "/s"),
-    ]
+        each = (server.asked() - before) / count
+        held, opened = rate(server.asked) / count, server.open()
+    yield Row(f"{how}: until all are drained", seconds, "s")
+    yield Row(f"{how}: requests for each drain", each, "")
+    yield Row(f"{how}: connections in all, while drained", opened, "")
+    yield Row(f"{how}: requests a second of each, while drained", held, "/s")
+    yield Row(f"{how}: requests a second of each, while serving", idle, "/s")
