@@ -57,6 +57,16 @@ class Worker(Child):
             client.send_task("shop.pack", [str(until)], **how)
         return until
 
+    def limit(self, rate: str) -> None:
+        """Let the task begin only so often."""
+        with Celery("client", broker=self.environment["SHOP_BROKER"]) as client:
+            ask = client.control.rate_limit
+            wait_until(
+                lambda: ask("shop.pack", rate, destination=[self.name], reply=True, timeout=2.0),
+                "it has heard",
+                limit=60,
+            )
+
     def finish(self) -> None:
         """End every task that was sent, and wait until the worker has done them all."""
         for until in self._sent:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from deregister_agent.errors import AgentError, ProbeError
 from deregister_agent.model import Instance, Reading
@@ -26,8 +26,9 @@ Place = Literal["active", "reserved", "scheduled"]
 
 # A task goes from scheduled to reserved to active: asked in that order, none slips through
 # between two questions. The counters come first, so a task that comes later changes the next
-# ones. What the app prints when it is imported goes to standard error. It ends when nobody has
-# asked for a minute, and after ten, since the app's code may have been replaced.
+# ones. Celery takes the first reply to each question, so it is first asked how many workers
+# answer to the name. What the app prints when it is imported goes to standard error. It ends
+# when nobody has asked for a minute, and after ten, since the app's code may have been replaced.
 QUESTION = """
 import json, os, signal, sys, time
 out = os.fdopen(os.dup(1), "w")
@@ -36,22 +37,34 @@ sys.path.insert(0, os.getcwd())
 signal.alarm(60)
 from celery.app.utils import find_app
 name, worker, within = sys.argv[1:]
-inspect = find_app(name).control.inspect(destination=[worker], timeout=float(within))
+control = find_app(name).control
+inspect = control.inspect(destination=[worker], timeout=float(within))
 end = time.monotonic() + 600
+so_called = 0
 while time.monotonic() < end and sys.stdin.readline():
     signal.alarm(60)
-    told = {}
-    for what in ("stats", "scheduled", "reserved", "active"):
-        answer = getattr(inspect, what)()
+    so_called = so_called or len(control.broadcast(
+        "ping", destination=[worker], reply=True, limit=2, timeout=min(float(within), 0.3)) or ())
+    told = {"so_called": so_called}
+    for what in ("stats", "registered", "scheduled", "reserved", "active"):
+        answer = getattr(inspect, what)(*(("rate_limit",) if what == "registered" else ()))
         if answer is None:
             break
         if what == "stats":
             answer = {n: {"total": a.get("total"), "pid": a.get("pid")} for n, a in answer.items()}
+        elif what == "registered":
+            answer = {n: [t for t in a if "[rate_limit=" in t][:1] for n, a in answer.items()}
         else:
             answer = {n: len(a) if isinstance(a, list) else a for n, a in answer.items()}
         told[what] = answer
     print(json.dumps(told), file=out, flush=True)
 """
+
+
+def _with_active(value: tuple[Place, ...]) -> tuple[Place, ...]:
+    if "active" not in value:
+        raise ValueError("must have active in it: the tasks that are at work")
+    return value
 
 
 class Options(BackendOptions):
@@ -64,16 +77,20 @@ class Options(BackendOptions):
     python: Annotated[tuple[str, ...], Field(min_length=1)]
     """The Python that runs the app, with arguments if need be: the one of its virtual
     environment."""
-    counts: Annotated[tuple[Place, ...], Field(min_length=1)] = ("active", "reserved", "scheduled")
-    """Which tasks are in hand. Reserved ones were prefetched and have not begun; scheduled ones
-    wait for their time."""
+    counts: Annotated[tuple[Place, ...], AfterValidator(_with_active)] = (
+        "active",
+        "reserved",
+        "scheduled",
+    )
+    """Which tasks are in hand: active, and with it others. Reserved ones were prefetched and have
+    not begun; scheduled ones wait for their time."""
     folder: Path | None = None
     """The directory in which the app can be imported; the agent's own, unless it is given."""
     env: dict[str, str | Secret] = Field(default_factory=dict)
     """Environment variables that the app's settings need: a text, or a table that says where a
     secret is."""
     reply_timeout: Timeout = 1.0
-    """How long the worker may take for each of its four replies, in seconds."""
+    """How long the worker may take for each of its five replies, in seconds."""
     timeout: Timeout = 10.0
     """The limit of one read, in seconds, the start of Python and the import of the app
     included."""
@@ -112,6 +129,9 @@ class CeleryProbe(IdleProbe):
         total, pid = (stats.get("total"), stats.get("pid")) if isinstance(stats, dict) else (0, 0)
         if not isinstance(total, dict) or not pid:
             raise Doubt(f"its stats are {_shown(stats)}, without total and pid")
+        if told.get("so_called") not in (0, 1):
+            raise Doubt("several workers have that name, and each question is answered by another")
+        self._must_tell_all(self._answer(told, "registered"))
         places: tuple[Place, ...] = ("scheduled", "reserved", "active")
         counts = {place: _count(self._answer(told, place), place) for place in places}
         in_flight = {"tasks": counts["active"]} if "active" in self._options.counts else {}
@@ -120,6 +140,14 @@ class CeleryProbe(IdleProbe):
                 in_flight[place] = counts[place]
         started = self._starts.count(sum(_count(n, "total") for n in total.values()))
         return Reading(in_flight, started, str(pid))
+
+    def _must_tell_all(self, limited: Any) -> None:
+        """Raise Doubt if a task has a rate limit: one that waits for it is told by no question."""
+        if limited != [] and "reserved" in self._options.counts:
+            raise Doubt(
+                f"{_shown(limited)} has a rate limit, and Celery does not tell what waits for "
+                "it: leave reserved out of counts; they go back to the broker when the worker stops"
+            )
 
     def _answer(self, told: Mapping[str, Any], what: str) -> Any:
         answers = told.get(what)
