@@ -91,13 +91,23 @@ class PulsarProbe(IdleProbe):
             every_one = _object(stats, "metadata", topic).get("partitions")
             if not parts or len(parts) != every_one:
                 raise Doubt(f"{topic} tells of {len(parts)} of its {every_one} partitions")
+        return [consumer for part in parts for consumer in self._own_of(part, topic)]
+
+    def _own_of(self, part: Any, topic: str) -> Sequence[Mapping[str, Any]]:
+        """
+        Return the app's consumers of one partition, or of a topic without any.
+
+        A consumer attaches to every partition: where it is missing, it is about to connect
+        again, and what it has in hand of that one does not show.
+        """
         wanted = self._options.consumer
-        every = [consumer for part in parts for consumer in self._consumers(part, topic)]
+        every = list(self._consumers(part, topic))
         own = [c for c in every if is_named(c.get("consumerName"), wanted)]
         if not own and self._options.absent == "unknown":
             names = ", ".join(sorted({str(c.get("consumerName")) for c in every})[:5]) or "none"
+            where = f"a partition of {topic}" if self._options.partitioned else topic
             raise Doubt(
-                f"subscription {self._options.subscription} of {topic} has no consumer "
+                f"subscription {self._options.subscription} of {where} has no consumer "
                 f"{wanted}, but {names}"
             )
         return own

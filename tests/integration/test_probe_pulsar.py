@@ -71,6 +71,23 @@ class TestStats:
         with pytest.raises(ProbeError, match="tells of 2 of its 3 partitions"):
             asked.read(0.0)
 
+    def test_a_partition_without_the_consumer(self, broker: Pages) -> None:
+        """One that the consumer has lost does not tell what it has in hand of it."""
+        parts = {"p-0": stats(consumer("web-1", 0)), "p-1": stats(kind=None)}
+        broker.said = document({"metadata": {"partitions": 2}, "partitions": parts})
+        with pytest.raises(
+            ProbeError, match=r"of a partition of .* has no consumer web-1, but none"
+        ):
+            probe(broker.url, partitioned=True).read(0.0)
+        closed = probe(broker.url, partitioned=True, absent="zero", count_consumers=False)
+        assert closed.read(0.0).idle
+
+    def test_names_are_taken_as_they_are(self, broker: Pages) -> None:
+        """Nothing but a star has a meaning in the name of a consumer."""
+        broker.said = document(stats(consumer("web[1]?-a", 2), consumer("web1", 5)))
+        told = probe(broker.url, consumer="web[1]?*").read(0.0)
+        assert told.in_flight == {"messages": 2, "consumers": 1}
+
     def test_a_consumer_that_is_not_there(self, broker: Pages) -> None:
         """It is unknown, unless absent says otherwise; a subscription that is not there always."""
         gone = probe(broker.url, absent="zero")

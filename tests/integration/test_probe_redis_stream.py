@@ -93,6 +93,13 @@ class TestRedis:
         both = probe(stream.url, consumer="web-*", streams=["orders", "bills"])
         assert both.read(0.0) == Reading({"messages": 3})
 
+    def test_names_are_taken_as_they_are(self, stream: Redis) -> None:
+        """Nothing but a star has a meaning in the name of a consumer."""
+        deliver(stream, "web[1]?-a")
+        assert probe(stream.url, consumer="web[1]?*").read(0.0) == Reading({"messages": 1})
+        with pytest.raises(ProbeError, match="has no consumer web-\\?"):
+            probe(stream.url, consumer="web-?").read(0.0)
+
     def test_a_consumer_that_is_not_there(self, stream: Redis) -> None:
         """It is unknown, unless absent says otherwise; a group that is not there always is."""
         with pytest.raises(ProbeError, match="has no consumer web-9, but other, web-1, web-2"):
