@@ -13,7 +13,9 @@ from bench.stack import NAMES, Stack, stack
 
 LEAD = 13.0  # seconds of load before the first replacement: longer than the longest request
 TAIL = 3.0  # and after the last
+SPARE = 3.0  # seconds beyond what the last piece of work takes
 BACKGROUND = "background work"
+COUNTED = (LATER.name, "message")  # kinds whose work is done after the answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,14 +174,22 @@ def run(
             replaced = act(here, load)
         finally:
             load.stop()
-        return judge(here, way, began, replaced, load)
+        return judge(here, way, began, replaced, Over(load.sent, load.pool.retried))
 
 
-def judge(here: Stack, way: Way, began: float, replaced: list[Took], load: Load) -> Result:
+@dataclass(frozen=True, slots=True)
+class Over:
+    """A load that is over, wherever it ran: what it sent, and how many it sent once more."""
+
+    sent: Sequence[Sent]
+    retried: int  # on another connection, as the kept one had just been closed
+
+
+def judge(here: Stack, way: Way, began: float, replaced: list[Took], load: Over) -> Result:
     """Compare what clients were told, what Redis counted and what the ledgers say."""
     sent = load.sent
-    accepted = [one for one in sent if one.kind == LATER.name and not one.lost]
-    limit = max((one.seconds for one in accepted), default=0.0) + 1.0
+    accepted = [one for one in sent if one.kind in COUNTED and not one.lost]
+    limit = max((one.seconds for one in accepted), default=0.0) + SPARE
     counter, done = here.counted(len(accepted), limit)
     gone = [one for one in accepted if not done.get(one.work)]
     lost = [one for one in sent if one.lost]
@@ -194,7 +204,7 @@ def judge(here: Stack, way: Way, began: float, replaced: list[Took], load: Load)
         dict(causes),
         sorted(one.at for one in [*lost, *gone]),
         sum(times - 1 for times in done.values()),
-        load.pool.retried,
+        load.retried,
     )
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from bench.counter import Commands
 from bench.fronts import Front, front
 from bench.shop import Place
-from compose.described import instance, page, probe, ready, shop, table
+from compose.hosts import shop
+from compose.tables import instance, page, probe, ready, table
 from deregister_agent.client import Address, AgentClient
 from deregister_agent.errors import AgentError
 from tests.servers.child import Child, free_ports, wait_until

@@ -1,167 +1,147 @@
 """
-The load: orders through Nginx and straight to what Consul and etcd list, and messages.
+The load: requests of every kind, through Nginx and straight to what Consul and etcd list.
 
-``python load.py``. Open loop: a late answer does not slow the sender. No retries. Ends at
-SIGTERM: it sends no more, waits for the answers still due, and writes what became of all
-into ``/tmp/load.json``.
+``python -m compose.load FILE --gateway ... --consul ... --etcd ... --broker ...``. Messages go
+to the broker meanwhile. Ends at SIGTERM: it sends no more, waits for the answers still due,
+and writes what became of all into FILE.
 """
 
+import argparse
 import base64
-import http.client
-import itertools
 import json
 import logging
-import os
-import random
 import signal
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pika
-from prometheus_client import Counter, Gauge, start_http_server
+from prometheus_client import start_http_server
+from prometheus_client.core import REGISTRY, CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
-RATE = float(os.environ.get("RATE", "25"))
-SLOW_EVERY, SLOW = 8, 3.0  # one order in so many takes so many seconds
-LIMIT = 30.0  # seconds for one answer
+from bench.consumer import MESSAGE, QUEUE
+from bench.loads import PENDING, Load, Sent
+
+RATE = 25.0  # requests a second
+MESSAGES = 6.0  # messages a second: two consumers can take more
 SHOWN = 5.0  # seconds between two lines of the log
-DIRECT_EVERY = 5  # of five orders one goes by Consul, one by etcd, and three through Nginx
-
-_SENT = Counter("load_sent", "Orders and messages sent.", ["way"])
-_LOST = Counter("load_lost", "Those that were not answered as they should have been.", ["way"])
-_IN_FLIGHT = Gauge("load_in_flight", "Orders that wait for their answer.")
+NGINX = 9  # entries of Nginx in the list of targets, beside three of Consul and three of etcd
+ALL = "messages and requests"
 
 log = logging.getLogger("load")
 logging.getLogger("pika").setLevel(logging.WARNING)
 
 
-class Tally:
-    """What became of the orders and messages."""
+class Everywhere:
+    """Every way to the apps: of 15 requests 9 go through Nginx, 3 by Consul and 3 by etcd."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.accepted: list[str] = []
-        self.messages: list[str] = []
-        self.lost: list[dict[str, Any]] = []
-        self.sent = 0
+    def __init__(self, gateway: str, consul: str, etcd: str) -> None:
+        self._gateway, self._consul, self._etcd = gateway, consul, etcd
 
-    def send(self, way: str) -> None:
-        """Note that one order is on its way."""
-        _SENT.labels(way).inc()
-        _IN_FLIGHT.inc()
-        with self._lock:
-            self.sent += 1
+    def targets(self) -> Sequence[str]:
+        """Return where requests may go now."""
+        return [*[self._gateway] * NGINX, *self._by_consul(), *self._by_etcd()]
 
-    def answer(self, order: str) -> None:
-        """Note an order that was accepted."""
-        _IN_FLIGHT.dec()
-        with self._lock:
-            self.accepted.append(order)
+    def _by_consul(self) -> Sequence[str]:
+        entries = _asked(f"{self._consul}/v1/health/service/shop?passing")
+        return [f"{each['Service']['Address']}:{each['Service']['Port']}" for each in entries]
 
-    def lose(self, order: str, way: str, cause: str) -> None:
-        """Note an order that was not."""
-        log.warning("lost %s by %s: %s", order, way, cause)
-        _IN_FLIGHT.dec()
-        _LOST.labels(way).inc()
-        with self._lock:
-            self.lost.append({"order": order, "way": way, "cause": cause})
-
-    @property
-    def in_flight(self) -> int:
-        """How many orders wait for their answer."""
-        with self._lock:
-            return self.sent - len(self.accepted) - len(self.lost)
+    def _by_etcd(self) -> Sequence[str]:
+        key, end = (base64.b64encode(key).decode() for key in (b"shop/", b"shop0"))
+        answer = _asked(f"{self._etcd}/v3/kv/range", {"key": key, "range_end": end})
+        return [base64.b64decode(each["value"]).decode() for each in answer.get("kvs", [])]
 
 
-def gateway() -> Sequence[str]:
-    """Return Nginx."""
-    return [os.environ["GATEWAY"]]
+def _asked(url: str, question: object = None) -> Any:
+    body = None if question is None else json.dumps(question).encode()
+    with urllib.request.urlopen(url, body, 5) as answer:  # noqa: S310 - http, as described
+        return json.load(answer)
 
 
-def consul() -> Sequence[str]:
-    """Return what Consul lists as healthy, asked just now."""
-    url = f"{os.environ['CONSUL']}/v1/health/service/shop?passing"
-    with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - http, from the environment
-        entries = json.load(answer)
-    return [f"{each['Service']['Address']}:{each['Service']['Port']}" for each in entries]
+class Messages:
+    """Puts messages into the queue, each confirmed by the broker, until told to stop."""
+
+    def __init__(self, broker: str) -> None:
+        address, _, port = broker.rpartition(":")
+        self._where = pika.ConnectionParameters(address, int(port))
+        self.sent: list[Sent] = []
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Send no more."""
+        self._stopping.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        with pika.BlockingConnection(self._where) as connection, connection.channel() as channel:
+            channel.queue_declare(QUEUE, durable=True)
+            channel.confirm_delivery()
+            while not self._stopping.wait(1 / MESSAGES):
+                one = Sent(f"m{len(self.sent)}", "message", time.monotonic(), MESSAGE, "the queue")
+                self.sent.append(one)
+                channel.basic_publish("", QUEUE, one.work.encode(), mandatory=True)
+                one.lost, one.ended = "", time.monotonic()
 
 
-def etcd() -> Sequence[str]:
-    """Return what etcd lists, asked just now."""
-    prefix, end = (base64.b64encode(key).decode() for key in (b"shop/", b"shop0"))
-    question = json.dumps({"key": prefix, "range_end": end}).encode()
-    with urllib.request.urlopen(f"{os.environ['ETCD']}/v3/kv/range", question, 5) as answer:  # noqa: S310 - as above
-        entries = json.load(answer).get("kvs", [])
-    return [base64.b64decode(each["value"]).decode() for each in entries]
+class Seen(Collector):
+    """What Prometheus sees of the load."""
+
+    def __init__(self, load: Load, messages: Messages) -> None:
+        self._load, self._messages = load, messages
+
+    def collect(self) -> Iterator[Metric]:
+        """Return what was sent and lost by now, by kind, and what waits for its answer."""
+        every = [*self._load.sent, *self._messages.sent]
+        sent = Counter(one.kind for one in every)
+        lost = Counter(one.kind for one in every if one.lost not in ("", PENDING))
+        for name, counts in (("load_sent", sent), ("load_lost", lost)):
+            family = CounterMetricFamily(name, ALL, labels=["kind"])
+            for kind in sent:
+                family.add_metric([kind], counts[kind])
+            yield family
+        waiting = sum(one.lost == PENDING for one in every)
+        yield GaugeMetricFamily("load_in_flight", ALL, value=waiting)
 
 
-def way_of(number: int) -> Callable[[], Sequence[str]]:
-    """Return how the order of that number finds its instance."""
-    return {1: consul, 2: etcd}.get(number % DIRECT_EVERY, gateway)
-
-
-def order(tally: Tally, number: int) -> None:
-    """Send one order, and note what becomes of it."""
-    way, name = way_of(number), uuid4().hex
-    seconds = SLOW if number % SLOW_EVERY == 0 else 0.0
-    tally.send(way.__name__)
-    try:
-        target = random.choice(way())  # noqa: S311 - only a spread over targets
-        connection = http.client.HTTPConnection(target, timeout=LIMIT)
-        connection.request("GET", f"/order?id={name}&seconds={seconds}")
-        answer = connection.getresponse()
-        body = answer.read()
-        connection.close()
-    except (OSError, IndexError, http.client.HTTPException) as e:
-        tally.lose(name, way.__name__, f"{type(e).__name__}: {e}")
-        return
-    if answer.status != http.HTTPStatus.OK or not body.startswith(b"accepted"):
-        tally.lose(name, way.__name__, f"HTTP {answer.status} from {target}")
-        return
-    tally.answer(name)
-
-
-def publish(tally: Tally, stopping: threading.Event) -> None:
-    """Put messages into the queue, as many as two consumers can take, each confirmed."""
-    where = pika.ConnectionParameters(os.environ["BROKER_HOST"])
-    with pika.BlockingConnection(where) as connection, connection.channel() as channel:
-        channel.queue_declare("orders", durable=True)
-        channel.confirm_delivery()
-        while not stopping.wait(1 / 6):
-            name = uuid4().hex
-            channel.basic_publish("", "orders", name.encode(), mandatory=True)
-            _SENT.labels("broker").inc()
-            tally.messages.append(name)
+def run(load: Load, messages: Messages) -> None:
+    """Send until SIGTERM."""
+    stopping = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    load.start()
+    while not stopping.wait(SHOWN):
+        log.info("sent %s lost %s", len(load.sent) + len(messages.sent), len(load.lost))
+    messages.stop()
+    load.stop()
+    log.info("sent %s lost %s", len(load.sent) + len(messages.sent), len(load.lost))
 
 
 def main() -> None:
-    """Send until SIGTERM; then write one JSON object: what was accepted, and what was lost."""
+    """Send until SIGTERM; then write one JSON object: what was sent, and what became of it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("file", type=Path)
+    for name in ("gateway", "consul", "etcd", "broker", "metrics"):
+        parser.add_argument(f"--{name}", required=True)
+    given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    stopping, tally = threading.Event(), Tally()
-    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
-    start_http_server(9100)
-    publisher = threading.Thread(target=publish, args=(tally, stopping))
-    publisher.start()
-    began = shown = time.monotonic()
-    for number in itertools.count():
-        if stopping.wait(max(0.0, began + number / RATE - time.monotonic())):
-            break
-        threading.Thread(target=order, args=(tally, number), daemon=True).start()
-        if time.monotonic() - shown > SHOWN:
-            shown = time.monotonic()
-            log.info("sent %s in flight %s lost %s", tally.sent, tally.in_flight, len(tally.lost))
-    end = time.monotonic() + LIMIT
-    while tally.in_flight and time.monotonic() < end:
-        time.sleep(0.05)
-    publisher.join(LIMIT)
-    result = {"accepted": tally.accepted, "messages": tally.messages, "lost": tally.lost}
-    Path("/tmp/load.json").write_text(json.dumps({"sent": tally.sent, **result}))  # noqa: S108 - in a container
-    log.info("sent %s lost %s", tally.sent, len(tally.lost))
+    ways = Everywhere(given.gateway, given.consul, given.etcd)
+    load, messages = Load(ways.targets, rate=RATE), Messages(given.broker)
+    address, _, port = given.metrics.rpartition(":")
+    REGISTRY.register(Seen(load, messages))
+    start_http_server(int(port), address)
+    run(load, messages)
+    sent = [asdict(one) for one in (*load.sent, *messages.sent)]
+    given.file.write_text(json.dumps({"sent": sent, "retried": load.pool.retried}))
 
 
 if __name__ == "__main__":
-    main()
+    with suppress(KeyboardInterrupt):
+        main()

@@ -1,0 +1,140 @@
+"""The whole stack while it runs, whether in containers or as processes."""
+
+import json
+import re
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
+from urllib.parse import urlencode
+
+from bench.deploy import Over
+from bench.loads import Sent
+from bench.stack import Agent, Stack
+from compose.hosts import agent_of
+from compose.places import NAMES, PROMETHEUS, Place
+from compose.tables import SETTLE
+from deregister_agent.client import AgentClient, Answer
+from deregister_agent.errors import AgentError
+from tests.servers.child import Child, wait_until
+
+AGENTS = ("gateway-agent", *map(agent_of, NAMES))
+TROUBLE = re.compile(r"\b(ERROR|CRITICAL)\b|^Traceback ")
+WAITING = "deregister_agent_announcements_waiting"
+
+
+class Whole(ABC):
+    """What tests ask of the whole stack, beyond what a rolling deploy needs."""
+
+    place: Place
+    stack: Stack
+    scraped = 15.0  # seconds until Prometheus must show what is true now
+
+    @abstractmethod
+    def ask(self, urls: Sequence[str]) -> list[Any]:
+        """Return the JSON at each URL inside of the stack."""
+
+    @abstractmethod
+    def load_result(self) -> str:
+        """End the load, and return what it wrote."""
+
+    @abstractmethod
+    def log(self, service: str) -> str:
+        """Return all that a service has written."""
+
+    def end_load(self) -> Over:
+        """End the load once its last answer has come; return what it has sent."""
+        result = json.loads(self.load_result())
+        return Over([Sent(**one) for one in result["sent"]], result["retried"])
+
+    def query(self, *expressions: str) -> list[Sequence[Mapping[str, Any]]]:
+        """Ask Prometheus for the value of each now."""
+        api = f"{self.place.url('prometheus', PROMETHEUS)}/api/v1/query"
+        answers = self.ask([f"{api}?{urlencode({'query': each})}" for each in expressions])
+        return [answer["data"]["result"] for answer in answers]
+
+    def wait_serving(self) -> None:
+        """Return once every registry lists every instance."""
+        for name in NAMES:
+            wait_until(partial(self._serves, name), f"{name} is in traffic", limit=60)
+
+    def _serves(self, name: str) -> bool:
+        with suppress(AgentError):
+            body = self.stack.agent.client.get(f"/v1/instances/{name}").body
+            return body["phase"] == "serving" and all(r["listed"] for r in body["registries"])
+        return False
+
+    def trouble(self) -> list[str]:
+        """Return what is wrong with the agents: errors in their logs, announcements not taken."""
+        found = [
+            f"{agent} wrote: {line}"
+            for agent in AGENTS
+            for line in self.log(agent).splitlines()
+            if TROUBLE.search(line)
+        ]
+        end = time.monotonic() + self.scraped
+        while (waiting := self._waiting()) and time.monotonic() < end:
+            time.sleep(0.5)
+        return [*found, *waiting]
+
+    def _waiting(self) -> list[str]:
+        """Return which agents do not say that all announcements were taken."""
+        (series,) = self.query(WAITING)
+        counts = {each["metric"]["instance"]: each["value"][1] for each in series}
+        few = [f"{len(counts)} agents of {len(AGENTS)} show {WAITING}"]
+        told = [f"{agent}: {WAITING} is {n}" for agent, n in counts.items() if n != "0"]
+        return told + (few if len(counts) != len(AGENTS) else [])
+
+
+class ByInstance(AgentClient):
+    """Several agents as one: asks the one that the instance in the path belongs to."""
+
+    def __init__(self, clients: Mapping[str, AgentClient]) -> None:
+        self._clients = clients
+
+    def get(self, path: str, wait: float | None = None, **params: int) -> Answer:
+        """Ask."""
+        return self._clients[path.split("/")[3]].get(path, wait, **params)
+
+    def post(self, path: str, body: Mapping[str, object]) -> Answer:
+        """Ask for a change."""
+        return self._clients[path.split("/")[3]].post(path, body)
+
+
+class Agents(Agent):
+    """All agents of the stack, which start and end with it."""
+
+    def __init__(self, client: AgentClient) -> None:
+        self.client, self.child = client, None
+
+    def start(self) -> None:
+        """Do nothing: they run."""
+
+
+class AllFronts:
+    """The front of the whole stack: all of them. Only the agents steer it."""
+
+    name = "all"
+    settle = SETTLE
+
+    @property
+    def server(self) -> Child:
+        """Raise LookupError: there are several."""
+        raise LookupError("the whole stack has several fronts")
+
+    def targets(self) -> Sequence[str]:
+        """Return nothing: the load runs inside of the stack, and finds its targets there."""
+        return []
+
+    def out(self, name: str) -> None:
+        """Raise LookupError: here this is the agent's task."""
+        raise LookupError(f"only its agent takes {name} out of the whole stack")
+
+    def back(self, name: str) -> None:
+        """Do nothing: nobody has taken it out."""
+
+    def table(self, name: str) -> str:
+        """Raise LookupError: the agents are configured already."""
+        raise LookupError(f"the agent of {name} is configured already")
