@@ -16,9 +16,7 @@ OK = 200
 BODY_LIMIT = 8_388_608
 Headers = Callable[[], Mapping[str, str]]
 
-# On a kept connection one of several worker processes would answer each time, and the work of the
-# others would never show.
-_AS_IT_IS_NOW = {"Connection": "close", "Cache-Control": "no-cache"}
+_AS_IT_IS_NOW = {"Cache-Control": "no-cache"}
 
 
 def _url(value: str) -> str:
@@ -107,7 +105,7 @@ class Page:
         lag: float = 0.0,
     ) -> Answer:
         """
-        Return the page as it is now, or was at most *lag* seconds ago, by a new connection.
+        Return the page as it is now, or was at most *lag* seconds ago.
 
         Raises Doubt unless its status is 200, or if it comes out of a cache, and FetchError.
         """

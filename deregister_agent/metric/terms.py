@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from deregister_agent.metric.text import Selector
 from deregister_agent.options import Table
@@ -29,6 +29,13 @@ Preset = Literal[
 ]  # fmt: skip
 
 
+def each(given: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """Return what was given as one text, several, or none."""
+    if given is None:
+        return ()
+    return (given,) if isinstance(given, str) else given
+
+
 class Term(Table):
     """One number: the sum of a metric's samples, less the sum of another's."""
 
@@ -39,6 +46,15 @@ class Term(Table):
     """A metric to subtract: finished from started."""
     absent: Literal["unknown", "zero"] = "unknown"
     """What it means that there is no such sample; ``zero`` for one that appears on first use."""
+
+    @model_validator(mode="after")
+    def _of_the_same(self) -> Self:
+        narrow = any(Selector.of(text).matchers for text in each(self.metric))
+        if narrow and self.minus is not None and not Selector.of(self.minus).matchers:
+            raise ValueError(
+                "minus must have labels as metric has: it would subtract what others have finished"
+            )
+        return self
 
 
 Terms = Annotated[tuple[Metric | Term, ...], Field(min_length=1)]
@@ -71,13 +87,6 @@ PRESETS: Mapping[Preset, Mapping[str, tuple[Term, ...]]] = {
 }
 OF_MANY = frozenset({"celery-exporter", "flower"})
 """Exporters that tell of every worker there is, so labels must say which one is meant."""
-
-
-def each(given: str | tuple[str, ...] | None) -> tuple[str, ...]:
-    """Return what was given as one text, several, or none."""
-    if given is None:
-        return ()
-    return (given,) if isinstance(given, str) else given
 
 
 def added_up(

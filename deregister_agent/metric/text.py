@@ -25,6 +25,7 @@ _ITEM = re.compile(
 )
 _SELECTOR = re.compile(rf"(?P<name>{_NAME})(?:\{{(?P<labels>.*)\}})?")
 _ESCAPED = re.compile(r"\\(.)")
+_ODD_ESCAPE = re.compile(r'(?<!\\)(?:\\\\)*\\[^\\"n]')  # PromQL refuses most of them too
 _EXACT = 2**53  # up to here a float tells every whole number
 
 
@@ -66,6 +67,8 @@ class Selector:
         for item in _items(whole["labels"] or ""):
             if item["key"] is None or item["text"] is None:
                 raise ValueError(f'{text!r}: a label is written label="value"')
+            if odd := _ODD_ESCAPE.search(item["text"]):
+                raise ValueError(f"{text!r}: write two backslashes in {odd[0]}, to mean one")
             matchers.append(_matcher(item["key"], item["how"], _plain(item["text"])))
         return cls(whole["name"], tuple(matchers), text.strip())
 
