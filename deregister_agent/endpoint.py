@@ -28,19 +28,24 @@ def _url(value: str) -> str:
 Url = Annotated[str, AfterValidator(_url)]
 
 
-class Served(BackendOptions):
-    """The keys of a probe that asks a server by HTTP."""
+class Trusting(BackendOptions):
+    """The keys of a probe that may ask a server by TLS."""
 
-    url: Url
-    """Where: ``http://``, ``https://`` or ``http+unix://%2Frun%2Fapp.sock/path``."""
     timeout: Timeout = 2.0
     """The limit of one read, in seconds."""
     ca: Path | None = None
-    """The certificates to trust instead of the system's, for ``https``."""
+    """The certificates to trust instead of the system's, for TLS."""
     certificate: Path | None = None
     """The agent's own certificate, for a server that asks for one."""
     key: Path | None = None
     """The key of that certificate, if it is not in the same file."""
+
+
+class Served(Trusting):
+    """The keys of a probe that asks a server by HTTP."""
+
+    url: Url
+    """Where: ``http://``, ``https://`` or ``http+unix://%2Frun%2Fapp.sock/path``."""
 
 
 def bearer(token: Secret | None) -> Headers | None:

@@ -2,16 +2,16 @@
 
 import ssl
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, Field
 
 from deregister_agent.dial import trust
+from deregister_agent.endpoint import Trusting
 from deregister_agent.errors import AgentError, ConfigError, ProbeError
 from deregister_agent.model import Instance, Reading
-from deregister_agent.options import BackendOptions, Secret, Timeout
+from deregister_agent.options import Secret
 from deregister_agent.ports import IdleProbe
 from deregister_agent.reads import Doubt, is_named
 from deregister_agent.resp import Line, Refusal, Reply
@@ -36,7 +36,7 @@ def _url(value: str) -> str:
     raise ValueError("must be redis://HOST:PORT/DATABASE, rediss://... or unix:///path/to/socket")
 
 
-class Options(BackendOptions):
+class Options(Trusting):
     """A consumer of one group of one stream, or of several."""
 
     url: Annotated[str, AfterValidator(_url)]
@@ -55,14 +55,6 @@ class Options(BackendOptions):
     """The user to be, where Redis has several; the default user, unless it is given."""
     password: Secret | None = None
     """That user's password."""
-    timeout: Timeout = 2.0
-    """The limit of one read, in seconds."""
-    ca: Path | None = None
-    """The certificates to trust instead of the system's, for ``rediss``."""
-    certificate: Path | None = None
-    """The agent's own certificate, for a server that asks for one."""
-    key: Path | None = None
-    """The key of that certificate, if it is not in the same file."""
 
 
 class RedisStreamProbe(IdleProbe):
