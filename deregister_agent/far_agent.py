@@ -102,9 +102,14 @@ class FarInstance:
         self._fetcher = fetcher
         self._path = f"/v1/instances/{quote(name, safe='')}"
 
-    def status(self, limit: float) -> Status | None:
-        """Ask how it stands there; None: that agent says that it has no such instance."""
-        answer = self._fetcher.call("GET", self._path, timeout=limit)
+    def status(self, limit: float, *, look: float = 0.0) -> Status | None:
+        """
+        Ask how it stands there; None: that agent says that it has no such instance.
+
+        With *look*, it asks each registry first, for at most so many seconds.
+        """
+        params = (("look", f"{look:.3f}"),) if look else ()
+        answer = self._fetcher.call("GET", self._path, params=params, timeout=limit)
         if answer.status == NOT_FOUND and _detail(answer).startswith("no instance is called"):
             return None
         return _status(answer, OK)

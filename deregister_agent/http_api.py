@@ -143,9 +143,11 @@ class Api:
         return as_json(200, {"instances": reports})
 
     def instance(self, name: str) -> Response:
-        """Show one instance."""
-        asked.query(asked.NoQuery)
-        return as_json(200, self._loop(name).report())
+        """Show one instance, as it was found last, or as its registries say now."""
+        loop, look = self._loop(name), asked.query(asked.LookQuery).look
+        if late := self._waits.looked(loop, look) if look else []:
+            raise try_later(f"{', '.join(late)} did not answer within {look:g} s")
+        return as_json(200, loop.report())
 
     def drains(self, name: str) -> Response:
         """List what was done to one instance, newest first."""

@@ -97,6 +97,7 @@ class InstanceLoop:
         if self.drain.phase is Phase.SETTLING:
             self.drain = replace(self.drain, since=self.since)  # routes may be newer than that
         self._seen_out = False  # whether "drained" was decided or seen to hold in this process life
+        self._askers = 0  # how many wait in look_anew(); nobody else is woken by a mere look
         self.error: AgentError | None = None
         self.closed = False
 
@@ -153,6 +154,27 @@ class InstanceLoop:
             self.changed.wait_for(lambda: self.closed or final(self.drain), timeout)
             return self.drain
 
+    def look_anew(self, timeout: float) -> list[str]:
+        """
+        Ask every registry again, now, and wait for their words for at most *timeout* seconds.
+
+        Return the names of those that have not answered by then.
+        """
+        with self.changed:
+            now = self.clock.now()
+            for view in self.registries:
+                view.look_anew(now)
+            self._wake()
+            self._askers += 1
+            try:
+                self.changed.wait_for(lambda: self.closed or not self._unheard(now), timeout)
+            finally:
+                self._askers -= 1
+            return self._unheard(now)
+
+    def _unheard(self, since: float) -> list[str]:
+        return [view.name for view in self.registries if view.looked < since]
+
     def report(self) -> dict[str, Any]:
         """Return all that is known of the instance, in the form that the HTTP API shows."""
         with self.changed:
@@ -170,6 +192,8 @@ class InstanceLoop:
         """Act, look, decide, write down. Return in how many seconds to be called again."""
         with self.changed:
             self._calls.collect()
+            if self._askers:
+                self.changed.notify_all()
             try:
                 self._meet_process()
                 act(self)

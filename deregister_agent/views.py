@@ -69,7 +69,9 @@ class RegistryView:
         self.word: Word | None = None
         self.look_error: AgentError | None = None
         self.others: int | None = None
+        self.looked = 0.0  # when the last look that has ended was begun
         self.look_again = Backoff(0.02, 0.25, rounds.chance)
+        self._wanted = 0.0  # somebody waits for a look that is begun after this
         self.keep_error: AgentError | None = None
         self._act_again = Backoff(0.1, 5.0, rounds.chance)
         self._keep_again = Backoff(0.1, 5.0, rounds.chance)
@@ -154,7 +156,18 @@ class RegistryView:
     def _watching(self) -> bool:
         return self._watches and not self._rounds.serving
 
+    def look_anew(self, now: float) -> None:
+        """Look as soon as possible, and not before *now*: one under way may have seen less."""
+        self._wanted = now
+        self.look_again.now()
+
     def _looked(self, done: Done) -> None:
+        self.looked = done.asked
+        self._heard(done)
+        if done.asked < self._wanted:
+            self.look_again.now()
+
+    def _heard(self, done: Done) -> None:
         self.look_error = done.error
         if done.error is not None:
             self.word = None

@@ -71,6 +71,11 @@ class FakeLoop:
         self.requests: list[StopRequest] = []
         self.others: int | None = None
         self.stands = True  # whether "drained" may be said
+        self.late: list[str] = []  # the registries that do not answer
+
+    def look_anew(self, timeout: float) -> list[str]:
+        del timeout
+        return self.late
 
     def stop_traffic(self, request: StopRequest) -> None:
         self.requests.append(request)

@@ -15,6 +15,8 @@ ASKED_BY = "X-Asked-By"
 """The header in which a client may name itself: a deploy's number, a person."""
 LONGEST_WAIT = 300.0
 """The most seconds that ``wait`` may ask for."""
+LONGEST_LOOK = 30.0
+"""The most seconds that ``look`` may ask for."""
 PLAIN = r"^[^\x00-\x1f\x7f]*$"
 """One line: what is written to logs and the journal holds no control characters."""
 
@@ -55,6 +57,12 @@ class WaitQuery(NoQuery):
     """How long an answer may be held until it is final, in seconds."""
 
     wait: Annotated[float, Field(ge=0, le=LONGEST_WAIT, allow_inf_nan=False)] = 0.0
+
+
+class LookQuery(NoQuery):
+    """Whether the registries are asked first, and how long they may take, in seconds."""
+
+    look: Annotated[float, Field(ge=0, le=LONGEST_LOOK, allow_inf_nan=False)] = 0.0
 
 
 class HistoryQuery(NoQuery):

@@ -3,7 +3,13 @@
 from typing import Any
 
 from deregister_agent import __version__
-from deregister_agent.api.asked import ASKED_BY, LONGEST_WAIT, StartTraffic, StopTraffic
+from deregister_agent.api.asked import (
+    ASKED_BY,
+    LONGEST_LOOK,
+    LONGEST_WAIT,
+    StartTraffic,
+    StopTraffic,
+)
 from deregister_agent.api.openapi_schemas import SCHEMAS
 from deregister_agent.api.problem import MEDIA_TYPE
 from deregister_agent.api.trust import WITHOUT_TOKEN
@@ -81,6 +87,12 @@ _PARAMETERS: Json = {
         "description": "Hold the answer for up to so many seconds, until it is not 503.",
         "schema": {"type": "number", "minimum": 0, "maximum": LONGEST_WAIT, "default": 0},
     },
+    "look": {
+        "name": "look",
+        "in": "query",
+        "description": "Ask each registry first, for up to so many seconds; 503 if one is late.",
+        "schema": {"type": "number", "minimum": 0, "maximum": LONGEST_LOOK, "default": 0},
+    },
     "limit": {
         "name": "limit",
         "in": "query",
@@ -152,7 +164,9 @@ def _views() -> Json:
             "get": _operation("Every instance.", {"200": "StatusList"}, _READING),
         },
         one: {
-            "get": _operation("One instance.", {"200": "Status"}, of_one, parameters=["name"]),
+            "get": _operation(
+                "One instance.", {"200": "Status"}, (*of_one, "503"), parameters=["name", "look"]
+            ),
         },
         f"{one}/drains": {
             "get": _operation(

@@ -65,6 +65,14 @@ class Waits:
         finally:
             self.leave()
 
+    def looked(self, loop: InstanceLoop, timeout: float) -> list[str]:
+        """Have the registries asked again; return the names of those that did not answer."""
+        self.enter()
+        try:
+            return loop.look_anew(timeout)
+        finally:
+            self.leave()
+
     def stream(self, agent: Agent, after: int, gone: threading.Event) -> Iterator[bytes]:
         """Yield the events that come after the one with that id, as text/event-stream."""
         end = time.monotonic() + STREAM_FOR

@@ -25,9 +25,8 @@ POLL = 0.05
 """Seconds between two looks at that agent while something is expected of it."""
 WATCH_POLL = 0.1
 """Seconds between two looks while it is watched: its long poll does not tell of a return."""
-WORDS = 3
-"""How many words of a registry there it takes until the last was surely asked for after the first
-was read: the second may have been under way."""
+LOOK = 0.8
+"""The part of the limit of one call that the registries there may take to answer."""
 SHARE = 4
 """One call gets this part of the timeout, so that a hung gateway is found out soon."""
 
@@ -171,9 +170,10 @@ class FarAgent(Registry):
                     return now
                 time.sleep(WATCH_POLL)
 
-    def _status(self, end: float) -> Status | None:
+    def _status(self, end: float, *, anew: bool = False) -> Status | None:
         """Ask that agent; None only where an absent instance counts as withdrawn."""
-        status = self._far.status(self._limit(end))
+        limit = self._limit(end)
+        status = self._far.status(limit, look=limit * LOOK if anew else 0.0)
         if status is None:
             if self._options.absent == "refuse":
                 raise AgentError(
@@ -188,25 +188,15 @@ class FarAgent(Registry):
             )
         return status
 
-    def _asked_anew(self, status: Status, end: float) -> Status:
-        """
-        Return the status once each registry there has been asked after now.
-
-        Or once one of them lists the instance, which is believed at once.
-        """
-        words: dict[str, set[str | None]] = {each.name: set() for each in status.registries}
-        while status.phase in _OUT:
-            for each in status.registries:
-                if each.listed is None:
-                    raise AgentError(each.error or f"{each.name} there has not told")
-                words.setdefault(each.name, set()).add(each.asked)
-            late = [name for name, asked in words.items() if len(asked) < WORDS]
-            if not late or any(each.listed for each in status.registries):
-                break
-            if time.monotonic() + POLL >= end:
-                raise AgentError(f"that agent has not asked {', '.join(late)} again in time")
-            time.sleep(POLL)
-            status = self._status(end) or status
+    def _asked_anew(self, before: Status, end: float) -> Status:
+        """Return the status once each registry there has been asked after now."""
+        status = self._status(end, anew=True) or before
+        words = {each.name: each.asked for each in before.registries}
+        for each in status.registries if status.phase in _OUT else ():
+            if each.listed is None:
+                raise AgentError(each.error or f"{each.name} there has not told")
+            if each.asked == words.get(each.name):
+                raise AgentError(f"that agent has not asked {each.name} again")
         return status
 
     def _after(self, phase: Phase, status: Status, end: float) -> Status:

@@ -205,6 +205,18 @@ def meanwhile(loop: FakeLoop, phase: Phase) -> None:
     thread.join(0.2)
 
 
+def test_a_status_that_is_looked_for(world: World) -> None:
+    """With ``look`` the registries are asked first; one that is late is named, and so is a typo."""
+    assert world.get(f"{ONE}?look=3").status_code == 200
+    world.agent.instances["orders-1"].late = ["nginx", "consul"]
+    assert world.get(ONE).status_code == 200
+    late = world.get(f"{ONE}?look=3")
+    assert (late.status_code, late.headers["Retry-After"]) == (503, "1")
+    assert detail(late) == "nginx, consul did not answer within 3 s"
+    assert world.get(f"{ONE}?look=31").status_code == 400
+    assert world.get("/v1/instances?look=3").status_code == 400
+
+
 def test_status_and_body_are_of_one_moment(world: World) -> None:
     """A drain taken back between the decision and the report changes both or none."""
     loop = world.agent.instances["orders-1"]
@@ -425,7 +437,8 @@ def test_wrong_bodies_are_refused_by_name(world: World, body: bytes, sentence: s
         (f"{ONE}/drains?limit=0", "limit: "),
         (f"{ONE}/drains?limit=1001", "limit: "),
         (f"{ONE}/drains?limit=1.5", "limit: "),
-        (f"{ONE}?wait=5", "wait: no such parameter; known here: none at all"),
+        (f"{ONE}?wait=5", "wait: no such parameter; known here: look"),
+        ("/v1/instances?wait=5", "wait: no such parameter; known here: none at all"),
     ],
 )
 def test_wrong_queries_are_refused_by_name(world: World, path: str, sentence: str) -> None:

@@ -7,10 +7,8 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 from urllib.parse import quote
 
-from deregister_agent import views
 from deregister_agent.agent import Agent
 from deregister_agent.config import validated
 from deregister_agent.loop import InstanceLoop
@@ -26,7 +24,7 @@ LIMIT = 0.5
 
 @contextmanager
 def far_agent(folder: Path, ports: list[int]) -> Iterator[Agent]:
-    """Run an agent with one instance for each port, listed in one file; it looks again often."""
+    """Run an agent with one instance for each port, listed in one file."""
     targets = folder / "targets.json"
     targets.write_text(json.dumps([{"targets": [f"127.0.0.1:{port}" for port in ports]}]))
     data = {
@@ -44,20 +42,19 @@ def far_agent(folder: Path, ports: list[int]) -> Iterator[Agent]:
         ],
     }
     config = validated(data, "the far agent")
-    with patch.object(views, "WATCH_FOR", 0.1):
-        agent = build_agent(config)
-        server = prepare(agent, config.server)
-        agent.start()
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        try:
-            for loop in agent.instances.values():
-                wait_until(partial(_has_asked, loop), "it has asked")
-            yield agent
-        finally:
-            server.stop()
-            thread.join(30)
-            server.close()
+    agent = build_agent(config)
+    server = prepare(agent, config.server)
+    agent.start()
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        for loop in agent.instances.values():
+            wait_until(partial(_has_asked, loop), "it has asked")
+        yield agent
+    finally:
+        server.stop()
+        thread.join(30)
+        server.close()
 
 
 def _has_asked(loop: InstanceLoop) -> bool:
