@@ -8,7 +8,8 @@ from functools import partial
 from deregister_agent.calls import Backoff, Calls, Done, Submit
 from deregister_agent.clock import Clock
 from deregister_agent.errors import JournalError
-from deregister_agent.journal import Journal, Letter
+from deregister_agent.journal import Journal
+from deregister_agent.letters import Letter
 from deregister_agent.ports import Notifier
 
 log = logging.getLogger(__name__)

@@ -149,7 +149,7 @@ class World:
 
     def delivered_letters(self) -> list[str]:
         """Return the ids of all announcements that the journal says were delivered."""
-        rows = self.journal._db.execute("SELECT id FROM outbox WHERE delivered IS NOT NULL")
+        rows = self.journal._file._db.execute("SELECT id FROM outbox WHERE delivered IS NOT NULL")
         return [row[0] for row in rows]
 
     # --- people and pipelines ---

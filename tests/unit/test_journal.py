@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from deregister_agent.errors import JournalError
-from deregister_agent.journal import KEPT_DRAINS, SCHEMA_VERSION, Entry, Journal
+from deregister_agent.journal import KEPT_DRAINS, Entry, Journal
+from deregister_agent.journal_file import SCHEMA_VERSION
 from deregister_agent.model import Announcement, Drain, Outcome, Phase
 from tests.unit.loop_bench import OLD, WEB, HandClock
 
@@ -162,13 +163,13 @@ def test_a_folder_that_does_not_exist_is_refused(tmp_path: Path, clock: HandCloc
 def test_with_a_full_disk_nothing_half_is_written(journal: Journal) -> None:
     """A decision is written as a whole or not at all, and the journal works again after that."""
     journal.write(an_entry(a_drain()))
-    pages = journal._db.execute("PRAGMA page_count").fetchone()[0]
-    journal._db.execute(f"PRAGMA max_page_count = {pages}")
+    pages = journal._file._db.execute("PRAGMA page_count").fetchone()[0]
+    journal._file._db.execute(f"PRAGMA max_page_count = {pages}")
     large = replace(a_drain(2), reason="x" * 100_000)
     with pytest.raises(JournalError, match=r"cannot write the journal .* full"):
         journal.write(an_entry(large, Announcement.DRAINED))
     assert (journal.current(WEB.name).id, journal.letters()) == ("d1", [])
-    journal._db.execute("PRAGMA max_page_count = 1000000")
+    journal._file._db.execute("PRAGMA max_page_count = 1000000")
     journal.write(an_entry(large))
     assert journal.current(WEB.name) == large
 

@@ -143,7 +143,7 @@ def test_what_is_overtaken_on_its_way_is_neither_sent_nor_noted_as_sent(post: Po
     post.decide((), frozenset({Announcement.DRAINED}))
     post.go_on(60.0)
     assert (post.one.kinds, post.two.kinds) == ([], [])
-    delivered = post.journal._db.execute("SELECT id FROM outbox WHERE delivered IS NOT NULL")
+    delivered = post.journal._file._db.execute("SELECT id FROM outbox WHERE delivered IS NOT NULL")
     assert delivered.fetchall() == []
 
 
