@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.fronts import EVERY
 from bench.proxies import ByHaproxy
 from bench.stack import Stack
 from deregister_agent.client import AgentClient, path_of
@@ -61,7 +62,7 @@ def _zero_connections(every: float) -> Step:
         end = time.monotonic() + LIMIT
         while time.monotonic() < end:
             time.sleep(every)
-            if not _established(stack.shops.ports[name]):
+            if not sum(_established(ports[name]) for ports in stack.doors.values()):
                 break
         stack.shops.kill(name)
 
@@ -145,4 +146,5 @@ WAYS = (
     Way("ours-consul", "deregister-agent", "Consul", drained, started, ours=True),
     Way("ours-etcd", "deregister-agent", "etcd", drained, started, ours=True),
     Way("ours-nginx", "deregister-agent", "Nginx", drained, started, ours=True),
+    Way("ours-every", "deregister-agent", EVERY, drained, started, ours=True),
 )

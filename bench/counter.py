@@ -6,7 +6,15 @@ from types import TracebackType
 from typing import Any, Self
 
 COUNTER, DONE = "shop:counter", "shop:done"
+QUEUE, GROUP = "shop:queue", "shop"
+"""A stream of messages, and the group of consumers that shares them."""
 LIMIT = 5.0  # seconds for one command
+
+
+def encoded(*words: str) -> bytes:
+    """Return one command as Redis wants it."""
+    parts = [b"$%d\r\n%s\r\n" % (len(word.encode()), word.encode()) for word in words]
+    return b"*%d\r\n" % len(parts) + b"".join(parts)
 
 
 class Commands:
@@ -21,9 +29,15 @@ class Commands:
         self._send(words)
         return self._reply()
 
-    def finished(self, work: str) -> None:
-        """Count a piece of work as finished: one more, and once more under its name."""
-        commands = (("MULTI",), ("INCR", COUNTER), ("HINCRBY", DONE, work, "1"), ("EXEC",))
+    def finished(self, work: str, *also: str) -> None:
+        """
+        Count a piece of work as finished: one more, and once more under its name.
+
+        *also* is one more command; either all of this is done or none.
+        """
+        more = (also,) if also else ()
+        counts = (("INCR", COUNTER), ("HINCRBY", DONE, work, "1"))
+        commands = (("MULTI",), *counts, *more, ("EXEC",))
         for words in commands:
             self._send(words)
         for _ in commands:
@@ -54,8 +68,7 @@ class Commands:
         self.close()
 
     def _send(self, words: tuple[str, ...]) -> None:
-        parts = [b"$%d\r\n%s\r\n" % (len(word.encode()), word.encode()) for word in words]
-        self._socket.sendall(b"*%d\r\n" % len(parts) + b"".join(parts))
+        self._socket.sendall(encoded(*words))
 
     def _reply(self) -> Any:
         line = self._stream.readline()

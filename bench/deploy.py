@@ -8,14 +8,14 @@ from dataclasses import replace as replace_field
 from pathlib import Path
 
 from bench.alternatives import Way
-from bench.loads import LATER, Kind, Load, Sent, everything
+from bench.loads import COUNTED, Kind, Load, Sent
+from bench.mixes import at_every_door
 from bench.stack import NAMES, Stack, stack
+from bench.verdict import Mark, begun_twice, cause_of, finished, marks, slowest
 
 LEAD = 13.0  # seconds of load before the first replacement: longer than the longest request
 TAIL = 3.0  # and after the last
 SPARE = 3.0  # seconds beyond what the last piece of work takes
-BACKGROUND = "background work"
-COUNTED = (LATER.name, "message")  # kinds whose work is done after the answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,7 @@ class Took:
     idle: float
     clear: float
     in_hand: Sequence[tuple[float, int]]
+    marks: Sequence[Mark] = ()  # when the phases of its drain began
 
     @property
     def seconds(self) -> float:
@@ -111,6 +112,14 @@ class Result:
     done_twice: int
     retried: int
     notes: Sequence[str] = field(default=())
+    begun_twice: int = 0
+    slowest: float = 0.0  # seconds by which the latest answer came later than its work needed
+    late: float = 0.0  # seconds by which the sender was behind its plan, at worst
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing was lost, and nothing was begun or done twice."""
+        return not (self.lost_in_all or self.done_twice or self.begun_twice)
 
     @property
     def lost_in_all(self) -> int:
@@ -158,7 +167,7 @@ def replace(here: Stack, way: Way, name: str) -> Took:
 def run(
     way: Way,
     act: Act,
-    kinds: Callable[[int], Kind] = everything,
+    kinds: Callable[[int], Kind] = at_every_door,
     *,
     count: int | None = None,
     deadline: float = 120.0,
@@ -167,14 +176,14 @@ def run(
     with stack(way.front, waits=way.waits, deadline=deadline) as here:
         if way.ours:
             here.agent.start()
-        load = Load(here.front.targets, kinds, count=count)
+        load = Load(here.targets, kinds, count=count)
         began = time.monotonic()
         load.start()
         try:
             replaced = act(here, load)
         finally:
             load.stop()
-        return judge(here, way, began, replaced, Over(load.sent, load.pool.retried))
+        return judge(here, way, began, replaced, Over(load.sent, load.pool.retried, load.late))
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +192,7 @@ class Over:
 
     sent: Sequence[Sent]
     retried: int  # on another connection, as the kept one had just been closed
+    late: float = 0.0  # seconds by which the sender was behind its plan, at worst
 
 
 def judge(here: Stack, way: Way, began: float, replaced: list[Took], load: Over) -> Result:
@@ -190,25 +200,35 @@ def judge(here: Stack, way: Way, began: float, replaced: list[Took], load: Over)
     sent = load.sent
     accepted = [one for one in sent if one.kind in COUNTED and not one.lost]
     limit = max((one.seconds for one in accepted), default=0.0) + SPARE
-    counter, done = here.counted(len(accepted), limit)
+    counter, done = finished(here, accepted, limit)
     gone = [one for one in accepted if not done.get(one.work)]
     lost = [one for one in sent if one.lost]
-    causes = Counter(one.lost for one in lost) + Counter({BACKGROUND: len(gone)})
+    causes = Counter(one.lost for one in lost) + Counter(map(cause_of, gone))
+    phases = marks(here, NAMES) if way.ours else {}
+    ledgers = [path for name in NAMES for path in here.shops.ledgers[name]]
     return Result(
         way,
         began,
         sent,
-        [_with_proxy(one, sent) for one in replaced] if way.front == "Nginx" else replaced,
+        [_with_more(one, sent, phases.get(one.name, ())) for one in replaced],
         len(accepted),
         counter,
         dict(causes),
         sorted(one.at for one in [*lost, *gone]),
         sum(times - 1 for times in done.values()),
         load.retried,
+        begun_twice=begun_twice(ledgers, sent),
+        slowest=slowest(sent),
+        late=load.late,
     )
 
 
-def _with_proxy(one: Took, sent: Sequence[Sent]) -> Took:
-    """Note when the last request was over that the proxy had taken on before it was told."""
+def _with_more(one: Took, sent: Sequence[Sent], phases: Sequence[Mark]) -> Took:
+    """
+    Note when the phases of its drain began, and when a proxy was clear.
+
+    That is when the last request was over that it had taken on before it was told.
+    """
     open_then = [each.ended for each in sent if each.at <= one.began <= each.ended]
-    return replace_field(one, clear=max(open_then, default=one.began))
+    mine = [mark for mark in phases if one.began <= mark[0] <= one.ended]
+    return replace_field(one, clear=max(open_then, default=one.began), marks=mine)

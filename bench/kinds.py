@@ -9,9 +9,12 @@ from asyncio import IncompleteReadError, StreamReader, StreamWriter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from bench.channels import Channels
+from bench.counter import QUEUE, encoded
 from bench.shop import PIECES
 
 PIECE = 1000  # bytes of an upload sent at a time
+PING, PONG = 0x89, 0x8A  # RFC 6455, 5.5
 IDLE = 5.0  # seconds that a client keeps a connection it does not use
 
 Wire = tuple[StreamReader, StreamWriter]
@@ -30,6 +33,7 @@ class Order:
     target: str
     seconds: float
     pool: "Pool"
+    channels: Channels
 
     def path(self, page: str) -> str:
         """Return the request target."""
@@ -148,12 +152,35 @@ async def websocket(order: Order) -> None:
         for _ in range(PIECES):
             await asyncio.sleep(order.seconds / PIECES)
             writer.write(_frame(0x81, b"hello"))
-            if await reader.readexactly(7) != b"\x81\x05hello":
+            if await _heard(wire) != (0x81, b"hello"):
                 raise LostError("closed by the server")
         writer.write(_frame(0x88, b"\x03\xe8"))
-        await reader.readexactly(2)
+        if (await _heard(wire))[0] != 0x88:
+            raise LostError("closed by the server")
     finally:
         writer.close()
+
+
+async def message(order: Order) -> None:
+    """Put a message into the queue; the broker's answer says that it has it."""
+    wire = await _connected(order.target)
+    try:
+        fields = ("work", order.work, "seconds", str(order.seconds))
+        wire[1].write(encoded("XADD", QUEUE, "*", *fields))
+        if not (await wire[0].readuntil(b"\r\n")).startswith(b"$"):
+            raise LostError("the broker did not take it")
+    finally:
+        wire[1].close()
+
+
+async def _heard(wire: Wire) -> tuple[int, bytes]:
+    """Return the next short frame; a ping, which servers send now and then, is answered."""
+    while True:
+        kind, size = await wire[0].readexactly(2)
+        text = await wire[0].readexactly(size)
+        if kind != PING:
+            return kind, text
+        wire[1].write(_frame(PONG, text))
 
 
 def _frame(kind: int, text: bytes) -> bytes:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from bench.channels import Channels
 from bench.kinds import (
     LostError,
     Order,
@@ -17,14 +18,16 @@ from bench.kinds import (
     events,
     keep_alive,
     later,
+    message,
     plain,
     stream,
     upload,
     websocket,
 )
+from bench.targets import HTTP, QUEUE, RPC, Targets, by_door
 
-Discover = Callable[[], Sequence[str]]
-"""Return the targets listed now, as ``address:port``; raises when nobody can say."""
+Discover = Callable[[], Targets | Sequence[str]]
+"""Return the targets listed now, a plain list for HTTP alone; raises when nobody can say."""
 
 RATE = 25.0
 REFRESH = 1.0  # seconds for which a client uses the list of targets that it got
@@ -41,6 +44,7 @@ class Kind:
     request: Request
     shortest: float
     longest: float
+    door: str = HTTP
 
 
 FAST = Kind("fast", plain, 0.0, 0.0)
@@ -48,13 +52,17 @@ LATER = Kind("background", later, 2.0, 10.0)
 SLOW = Kind("slow", plain, 3.0, 3.0)
 REPORT = Kind("report", plain, 12.0, 12.0)
 KEPT = Kind("keep-alive", keep_alive, 0.0, 0.2)
-MIX = (
-    *(FAST, LATER, SLOW, KEPT, Kind("upload", upload, 2.0, 2.0)),
-    *(FAST, LATER, FAST, KEPT, Kind("stream", stream, 2.0, 2.0)),
-    *(FAST, LATER, SLOW, KEPT, Kind("events", events, 3.0, 3.0)),
-    *(FAST, LATER, FAST, KEPT, Kind("websocket", websocket, 2.0, 2.0)),
+MESSAGE = Kind("message", message, 0.5, 4.0, QUEUE)
+HTTP_MIX = (
+    (FAST, LATER, SLOW, KEPT, Kind("upload", upload, 2.0, 2.0)),
+    (FAST, LATER, FAST, KEPT, Kind("stream", stream, 2.0, 2.0)),
+    (FAST, LATER, SLOW, KEPT, Kind("events", events, 3.0, 3.0)),
+    (FAST, LATER, FAST, KEPT, Kind("websocket", websocket, 2.0, 2.0)),
 )
-"""What is sent, over and over, but for one request in REPORT_EVERY."""
+MIX = [kind for part in HTTP_MIX for kind in part]
+"""What is sent over and over where there is HTTP alone, but for one request in REPORT_EVERY."""
+COUNTED = frozenset({LATER.name, MESSAGE.name})
+"""Kinds whose work is done after the answer, and counted in Redis."""
 REPORT_EVERY = 200
 
 
@@ -72,7 +80,7 @@ class Sent:
 
 
 def everything(number: int) -> Kind:
-    """Return the kind of request *number* of the mix."""
+    """Return the kind of request *number* where there is HTTP alone."""
     return REPORT if number % REPORT_EVERY == 50 else MIX[number % len(MIX)]
 
 
@@ -82,7 +90,8 @@ class Load:
 
     With a *count*, it ends after so many. Open loop: a late answer does not slow the
     sender. It uses its list of targets for REFRESH seconds, as clients of a registry do,
-    and keeps it while the registry is away.
+    and keeps it while the registry is away. With *over*, that is told of each request that
+    has ended, and the load itself remembers only those that have not, or were lost.
     """
 
     def __init__(
@@ -92,14 +101,23 @@ class Load:
         *,
         rate: float = RATE,
         count: int | None = None,
+        over: Callable[[Sent], None] | None = None,
     ) -> None:
-        self.sent: list[Sent] = []
         self.pool = Pool()
+        self.number = 0  # of requests sent
+        self.late = 0.0  # seconds by which the sender itself was behind its plan, at worst
+        self._remembered: dict[str, Sent] = {}
         self._discover, self._kinds, self._rate, self._count = discover, kinds, rate, count
-        self._targets: Sequence[str] = discover()
+        self._over = over
+        self._targets = by_door(discover())
         self._chance = random.Random(1)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
+
+    @property
+    def sent(self) -> list[Sent]:
+        """The requests, in the order in which they were sent."""
+        return list(self._remembered.values())
 
     @property
     def lost(self) -> list[Sent]:
@@ -122,36 +140,48 @@ class Load:
         self._thread.join()
 
     async def _run(self) -> None:
-        refresh = asyncio.create_task(self._refresh())
-        requests: list[asyncio.Task[None]] = []
+        channels = Channels()
+        refresh = asyncio.create_task(self._refresh(channels))
+        under_way: set[asyncio.Task[None]] = set()
         began = time.monotonic()
-        while not self._stopping.is_set() and len(requests) != self._count:
-            requests.append(asyncio.create_task(self._one(len(requests))))
-            await asyncio.sleep(max(0.0, began + len(requests) / self._rate - time.monotonic()))
-        await asyncio.gather(*requests)
+        while not self._stopping.is_set() and self.number != self._count:
+            task = asyncio.create_task(self._one(self.number, channels))
+            under_way.add(task)
+            task.add_done_callback(under_way.discard)
+            self.number += 1
+            ahead = began + self.number / self._rate - time.monotonic()
+            self.late = max(self.late, -ahead)
+            await asyncio.sleep(max(0.0, ahead))
+        await asyncio.gather(*under_way)
         refresh.cancel()
         with suppress(asyncio.CancelledError):
             await refresh
         self.pool.close()
+        await channels.close()
 
-    async def _refresh(self) -> None:
+    async def _refresh(self, channels: Channels) -> None:
         while True:
             await asyncio.sleep(REFRESH)
             with suppress(Exception):  # whatever it is: the client goes on with what it knows
-                self._targets = await asyncio.to_thread(self._discover)
+                self._targets = by_door(await asyncio.to_thread(self._discover))
+                channels.keep(self._targets.get(RPC, ()))
 
-    async def _one(self, number: int) -> None:
+    async def _one(self, number: int, channels: Channels) -> None:
         kind = self._kinds(number)
         seconds = round(self._chance.uniform(kind.shortest, kind.longest), 2)
         one = Sent(f"r{number}", kind.name, time.monotonic(), seconds)
-        self.sent.append(one)
-        if not self._targets:
+        self._remembered[one.work] = one
+        if targets := self._targets.get(kind.door):
+            one.target = self._chance.choice(targets)
+            order = Order(one.work, one.target, seconds, self.pool, channels)
+            one.lost = await _cause(kind.request(order))
+        else:
             one.lost = NOBODY
-            return
-        one.target = self._chance.choice(self._targets)
-        order = Order(one.work, one.target, seconds, self.pool)
-        one.lost = await _cause(kind.request(order))
         one.ended = time.monotonic()
+        if self._over is not None:
+            self._over(one)
+            if not one.lost:
+                del self._remembered[one.work]
 
 
 async def _cause(request: Awaitable[None]) -> str:

@@ -5,20 +5,30 @@ import io
 import json
 import socket
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
+from bench.targets import HTTP, RPC, Doors, Targets
 from tests.servers import find
 from tests.servers.child import Child, free_ports
 from tests.servers.nginx import Nginx
 
-Ports = Mapping[str, int]
-"""The port of each instance, by its name."""
+SERVICE = "shop"
+SERVICES = {HTTP: SERVICE, RPC: f"{SERVICE}-grpc"}
+UPSTREAMS = {HTTP: "shop", RPC: "shop_grpc"}
 
 _NGINX = """
     map $http_upgrade $connection_upgrade {{ default upgrade; "" ""; }}
     upstream shop {{
-{servers}
+{http}
+    }}
+    upstream shop_grpc {{
+{grpc}
+    }}
+    server {{
+        listen 127.0.0.1:{rpc_port};
+        http2 on;
+        location / {{ grpc_pass grpc://shop_grpc; }}
     }}
     server {{
         listen 127.0.0.1:{port};
@@ -33,31 +43,34 @@ _NGINX = """
 
 
 class ByNginx:
-    """Clients know only Nginx, which has an upstream with all instances and its own defaults."""
+    """Clients know only Nginx, which has an upstream for each door, and its own defaults."""
 
     name = "Nginx"
     settle = 0.0
 
-    def __init__(self, server: Nginx, ports: Ports, port: int) -> None:
-        self.server, self._ports, self._port = server, ports, port
+    def __init__(self, server: Nginx, doors: Doors, ports: Mapping[str, int]) -> None:
+        self.server, self._doors, self._ports = server, doors, ports
 
     @staticmethod
-    def config(ports: Ports, port: int) -> str:
-        """Return the http block for these instances."""
-        servers = "\n".join(f"        server 127.0.0.1:{one};" for one in ports.values())
-        return _NGINX.format(servers=servers, port=port)
+    def config(doors: Doors, ports: Mapping[str, int]) -> str:
+        """Return the http block for these instances, with Nginx's own port for each door."""
+        servers = {
+            door: "\n".join(f"        server 127.0.0.1:{port};" for port in doors[door].values())
+            for door in UPSTREAMS
+        }
+        return _NGINX.format(port=ports[HTTP], rpc_port=ports[RPC], **servers)
 
-    def targets(self) -> Sequence[str]:
-        """Return Nginx's own address."""
-        return [f"127.0.0.1:{self._port}"]
+    def targets(self) -> Targets:
+        """Return Nginx's own addresses."""
+        return {door: [f"127.0.0.1:{port}"] for door, port in self._ports.items()}
 
     def out(self, name: str) -> None:
-        """Mark it down and reload."""
-        self._edit(f":{self._ports[name]};", f":{self._ports[name]} down;")
+        """Mark it down at every door, and reload."""
+        self._edit(name, ";", " down;")
 
     def back(self, name: str) -> None:
-        """Take the mark away and reload."""
-        self._edit(f":{self._ports[name]} down;", f":{self._ports[name]};")
+        """Take the marks away and reload."""
+        self._edit(name, " down;", ";")
 
     def reload(self) -> None:
         """Ask for a reload, and do not look whether it is done."""
@@ -65,18 +78,24 @@ class ByNginx:
         subprocess.run(command, check=True, capture_output=True, timeout=30)
 
     def table(self, name: str) -> str:
-        """Return a registry that edits the same file, and finds the server by its port."""
-        del name
+        """Return registries that edit the same file, and find the server by its port."""
         commands = {"test": self.server.command("-t", "-q")}
         commands["reload"] = self.server.command("-s", "reload")
         lines = [f"{key} = {json.dumps(value)}" for key, value in commands.items()]
-        head = ['[[instance.registry]]\nkind = "nginx"\nupstream = "shop"']
-        return "\n".join([*head, f'config = "{self.server.conf}"', *lines, ""])
+        tables = [
+            f'[[instance.registry]]\nkind = "nginx"\nname = "nginx-{door}"\n'
+            f'upstream = "{upstream}"\nserver = "127.0.0.1:{self._doors[door][name]}"\n'
+            f'config = "{self.server.conf}"'
+            for door, upstream in UPSTREAMS.items()
+        ]
+        return "".join("\n".join([table, *lines, ""]) for table in tables)
 
-    def _edit(self, old: str, new: str) -> None:
-        text = self.server.conf.read_text()
-        if old in text:
-            self.server.conf.write_text(text.replace(old, new))
+    def _edit(self, name: str, old: str, new: str) -> None:
+        before = after = self.server.conf.read_text()
+        for ports in self._doors.values():
+            after = after.replace(f":{ports[name]}{old}", f":{ports[name]}{new}")
+        if after != before:
+            self.server.conf.write_text(after)
             self.reload()
 
 
@@ -92,8 +111,13 @@ defaults
 frontend clients
     bind 127.0.0.1:{port}
     default_backend shop
+frontend callers
+    bind 127.0.0.1:{rpc_port} proto h2
+    default_backend shop_grpc
 backend shop
-{servers}
+{http}
+backend shop_grpc
+{grpc}
 """
 
 
@@ -103,30 +127,38 @@ class ByHaproxy:
     name = "HAProxy"
     settle = 0.0
 
-    def __init__(self, folder: Path, ports: Ports) -> None:
-        self._socket, self._port = folder / "admin.sock", free_ports(1)[0]
-        servers = "\n".join(f"    server {n} 127.0.0.1:{p}" for n, p in ports.items())
+    def __init__(self, folder: Path, doors: Doors) -> None:
+        self._socket = folder / "admin.sock"
+        self._ports = dict(zip(UPSTREAMS, free_ports(len(UPSTREAMS)), strict=True))
+        more = {HTTP: "", RPC: " proto h2"}
+        servers = {
+            door: "\n".join(f"    server {n} 127.0.0.1:{p}{more[door]}" for n, p in ports.items())
+            for door, ports in doors.items()
+        }
+        own = {"port": self._ports[HTTP], "rpc_port": self._ports[RPC]}
         config = folder / "haproxy.cfg"
-        config.write_text(_HAPROXY.format(folder=folder, port=self._port, servers=servers))
+        config.write_text(_HAPROXY.format(folder=folder, **own, **servers))
         self.server = Child([*find("haproxy"), "-db", "-f", str(config)], folder / "haproxy.log")
-        self.server.wait_ready(lambda: accepts(self._port) and self._socket.exists())
+        self.server.wait_ready(lambda: accepts(self._ports[HTTP]) and self._socket.exists())
 
-    def targets(self) -> Sequence[str]:
-        """Return HAProxy's own address."""
-        return [f"127.0.0.1:{self._port}"]
+    def targets(self) -> Targets:
+        """Return HAProxy's own addresses."""
+        return {door: [f"127.0.0.1:{port}"] for door, port in self._ports.items()}
 
     def out(self, name: str) -> None:
         """Set it to drain."""
-        self._say(f"set server shop/{name} state drain")
+        for upstream in UPSTREAMS.values():
+            self._say(f"set server {upstream}/{name} state drain")
 
     def back(self, name: str) -> None:
         """Set it to ready."""
-        self._say(f"set server shop/{name} state ready")
+        for upstream in UPSTREAMS.values():
+            self._say(f"set server {upstream}/{name} state ready")
 
     def sessions(self, name: str) -> int:
         """Return ``scur``: the sessions that HAProxy has with it now."""
         rows = csv.DictReader(io.StringIO(self._say("show stat").lstrip("# ")))
-        return next(int(row["scur"]) for row in rows if row["svname"] == name)
+        return sum(int(row["scur"]) for row in rows if row["svname"] == name)
 
     def table(self, name: str) -> str:
         """Raise LookupError: no agent runs behind HAProxy in this experiment."""

@@ -21,6 +21,7 @@ import uvicorn
 
 from bench.consumer import Consumer
 from bench.counter import Commands
+from bench.doors import Doors
 from deregister_agent.app import Work
 
 Message = MutableMapping[str, Any]
@@ -52,8 +53,11 @@ class Ledger:
 class Shop:
     """The ASGI app."""
 
-    def __init__(self, redis: Place, ledger: Ledger, work: Work, *, waits: bool) -> None:
+    def __init__(
+        self, redis: Place, ledger: Ledger, work: Work, doors: Doors, *, waits: bool
+    ) -> None:
         self._redis, self._ledger, self._work, self._waits = redis, ledger, work, waits
+        self._doors = doors
         self._connection: Commands | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -100,6 +104,8 @@ class Shop:
         await receive()
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        if self._waits:
+            await asyncio.to_thread(self._doors.close)
         if self._waits and self._tasks:
             await asyncio.wait(self._tasks)
         await send({"type": "lifespan.shutdown.complete"})
@@ -157,6 +163,8 @@ def main() -> None:
     parser.add_argument("--redis", type=place, required=True)
     parser.add_argument("--ledger", type=Path, required=True)
     parser.add_argument("--broker", type=place, help="take messages of its queue")
+    parser.add_argument("--rpc", type=place, help="serve gRPC too")
+    parser.add_argument("--stream", metavar="NAME", help="take messages of Redis under this name")
     parser.add_argument("--own", type=place, help="where the agent may stop and start it")
     parser.add_argument("--wait", action="store_true", help="at SIGTERM for background work too")
     given = parser.parse_args()
@@ -165,8 +173,13 @@ def main() -> None:
         work.serve(given.own[1], given.own[0])
     if given.broker:
         Consumer(given.broker, given.redis, work, ledger)
+    doors = Doors(work, ledger)
+    if given.rpc:
+        doors.serve(given.rpc)
+    if given.stream:
+        doors.consume(given.redis, given.stream)
     uvicorn.run(
-        work.asgi(Shop(given.redis, ledger, work, waits=given.wait)),
+        work.asgi(Shop(given.redis, ledger, work, doors, waits=given.wait)),
         host=given.listen[0],
         port=given.listen[1],
         log_level="warning",

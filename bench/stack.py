@@ -7,12 +7,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.counter import Commands
 from bench.fronts import Front, front
 from bench.shop import Place
+from bench.sides import Sides
+from bench.targets import Doors, Targets, by_door
 from compose.hosts import shop
 from compose.tables import instance, page, probe, ready, table
 from deregister_agent.client import Address, AgentClient
@@ -111,6 +113,12 @@ class Stack:
     shops: Shops
     front: Front
     agent: Agent  # started only by those who want one
+    doors: Doors = field(default_factory=dict)
+    queue: Targets = field(default_factory=dict)
+
+    def targets(self) -> Targets:
+        """Return where the load sends what now, for each door."""
+        return {**by_door(self.front.targets()), **self.queue}
 
     def counted(self, expected: int, limit: float) -> tuple[int, Mapping[str, int]]:
         """Return Redis' counter and each work's own, once *expected* or *limit* is reached."""
@@ -120,7 +128,9 @@ class Stack:
         return counted
 
 
-def config(folder: Path, shops: Shops, front_: Front, *, deadline: float = 120.0) -> str:
+def config(
+    folder: Path, shops: Shops, front_: Front, sides: Sides, *, deadline: float = 120.0
+) -> str:
     """Return the configuration of one agent for all instances."""
     times = {"quiet": QUIET, "settle": front_.settle, "deadline": deadline}
     return "\n".join(
@@ -128,7 +138,15 @@ def config(folder: Path, shops: Shops, front_: Front, *, deadline: float = 120.0
             table("[agent]", {"journal": f"{folder}/journal.db", "log_format": "text"}),
             table("[server]", {"listen": [f"unix:{folder}/agent.sock"]}),
             *(
-                instance(name, place, ready(place), front_.table(name), probe(page(place)), **times)
+                instance(
+                    name,
+                    place,
+                    ready(place),
+                    front_.table(name),
+                    sides.table(name),
+                    probe(page(place)),
+                    **times,
+                )
                 for name, place in shops.places.items()
             ),
         ]
@@ -152,17 +170,18 @@ def stack(kind: str, *, waits: bool = False, deadline: float = 120.0) -> Iterato
         places = {name: ("127.0.0.1", port) for name, port in ports}
 
         def command(name: str, ledger: Path) -> list[str]:
-            more = ["--wait"] if waits else []
+            more = [*sides.arguments(name), *(["--wait"] if waits else [])]
             return shop(places[name], ("127.0.0.1", redis.port), str(ledger), *more)
 
         shops = Shops(folder, places, command)
+        sides = Sides(shops.ports, redis.port)
         last.callback(shops.close)
         for one in NAMES:
             shops.start(one)
-        server = last.enter_context(front(kind, shops.ports, folder))
-        text = "" if kind == "HAProxy" else config(folder, shops, server, deadline=deadline)
+        server = last.enter_context(front(kind, sides.doors, folder))
+        text = "" if kind == "HAProxy" else config(folder, shops, server, sides, deadline=deadline)
         agent = Agent(folder, text)
         last.callback(agent.close)
         counts = last.enter_context(Commands(redis.port)).counted
-        yield Stack(folder, counts, shops, server, agent)
+        yield Stack(folder, counts, shops, server, agent, sides.doors, sides.queue)
         last.close()
