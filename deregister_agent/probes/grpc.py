@@ -6,7 +6,8 @@ only five numbers matter, and the generated classes want one certain version of 
 https://github.com/grpc/grpc-proto/blob/master/grpc/channelz/v1/channelz.proto
 """
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -14,21 +15,23 @@ import grpc
 from pydantic import Field
 
 from deregister_agent.errors import ConfigError, ProbeError
+from deregister_agent.grpc_call import CallError, call, connect, health
 from deregister_agent.model import Instance, Reading
 from deregister_agent.options import BackendOptions, Timeout
 from deregister_agent.ports import IdleProbe
+from deregister_agent.protobuf import fields
 from deregister_agent.reads import Doubt, Starts, Turn, above
 
 METHOD = "/grpc.channelz.v1.Channelz/GetServers"
-LIMIT = 262_144  # bytes
 OWN = 1  # the question itself is a call, and under way when it is answered
+
+KNOWN = ("SERVING", "NOT_SERVING")
+"""What a health service says of a service that it knows; an app that drains may be either."""
 
 # The numbers of the fields, by message.
 SERVER, END = 1, 2  # GetServersResponse
 DATA = 2  # Server
 STARTED, SUCCEEDED, FAILED = 2, 3, 4  # ServerData
-
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # how a field is written
 
 
 class Options(BackendOptions):
@@ -37,6 +40,9 @@ class Options(BackendOptions):
     target: Annotated[str, Field(min_length=1)] = ""
     """Where it listens: ``127.0.0.1:50051`` or ``unix:///run/orders.sock``; the instance's own
     address and port, unless it is given."""
+    service: Annotated[str, Field(min_length=1)] | None = None
+    """A service that the health service (``grpc.health.v1``) on the same connection must know, such
+    as ``orders.Orders``: another app at this address is then not taken for an idle one."""
     tls: bool = False
     """Whether it speaks TLS."""
     server_name: str | None = None
@@ -57,7 +63,7 @@ class GrpcProbe(IdleProbe):
     def __init__(self, options: Options, target: str) -> None:
         self.name = options.label
         self._options, self._target = options, target
-        self._starts, self._turn = Starts(OWN), Turn()
+        self._starts, self._turn = Starts(OWN + (options.service is not None)), Turn()
 
     def read(self, wait: float) -> Reading:
         """Tell the calls that have begun and not ended. Raises ProbeError unless it is told."""
@@ -65,8 +71,9 @@ class GrpcProbe(IdleProbe):
         try:
             with self._turn.taken(self._options.timeout) as left:
                 return self._reading(self._asked(left))
-        except grpc.RpcError as e:
-            raise self._unknown(_reason(e, self._options.timeout)) from e
+        except CallError as e:
+            why = f"no answer within {self._options.timeout:g} s" if e.late else e
+            raise self._unknown(why) from e
         except (Doubt, OSError) as e:
             raise self._unknown(e) from e
 
@@ -74,29 +81,25 @@ class GrpcProbe(IdleProbe):
         return ProbeError(self.name, f"tell what is in flight from {self._target}", why)
 
     def _asked(self, limit: float) -> bytes:
-        settings: list[tuple[str, object]] = [
-            ("grpc.enable_http_proxy", 0),
-            ("grpc.use_local_subchannel_pool", 1),  # no backoff is left over from the last read
-            ("grpc.max_receive_message_length", LIMIT),
-        ]
-        if self._options.server_name is not None:
-            settings.append(("grpc.ssl_target_name_override", self._options.server_name))
-        with self._channel(settings) as channel:
-            call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(METHOD)
-            return call(b"", timeout=limit)
+        end = time.monotonic() + limit
+        credentials = _credentials(self._options)
+        with connect(self._target, credentials, self._options.server_name) as channel:
+            answer = self._channelz(channel, limit)
+            # Afterwards, and on the same connection: so it is the same process that answers,
+            # and this call has ended before channelz is asked again.
+            if self._options.service is not None:
+                _known(channel, self._options.service, max(0.001, end - time.monotonic()))
+            return answer
 
-    def _channel(self, settings: Sequence[tuple[str, object]]) -> grpc.Channel:
-        options = self._options
-        if not options.tls:
-            return grpc.insecure_channel(self._target, settings)
-        chain = None if options.certificate is None else options.certificate.read_bytes()
-        key = options.key or options.certificate
-        credentials = grpc.ssl_channel_credentials(
-            None if options.ca is None else options.ca.read_bytes(),
-            None if key is None else key.read_bytes(),
-            chain,
-        )
-        return grpc.secure_channel(self._target, credentials, settings)
+    def _channelz(self, channel: grpc.Channel, limit: float) -> bytes:
+        try:
+            return call(channel, METHOD, b"", limit)
+        except CallError as e:
+            if e.code is grpc.StatusCode.UNIMPLEMENTED:
+                raise Doubt(
+                    f"the server does not offer channelz: register that service with it ({e})"
+                ) from e
+            raise
 
     def _reading(self, answer: bytes) -> Reading:
         numbers = list(_servers(answer))
@@ -108,19 +111,41 @@ class GrpcProbe(IdleProbe):
         return Reading({"calls": calls}, self._starts.count(started))
 
 
+def _credentials(options: Options) -> grpc.ChannelCredentials | None:
+    if not options.tls:
+        return None
+    chain = None if options.certificate is None else options.certificate.read_bytes()
+    key = options.key or options.certificate
+    return grpc.ssl_channel_credentials(
+        None if options.ca is None else options.ca.read_bytes(),
+        None if key is None else key.read_bytes(),
+        chain,
+    )
+
+
+def _known(channel: grpc.Channel, service: str, limit: float) -> None:
+    """Raise Doubt unless the server says that it has this service: serving or not."""
+    said = health(channel, service, limit)
+    if said not in KNOWN:
+        raise Doubt(
+            f"the health service there says {said} of service {service!r}: this may be another "
+            "server than the app; correct target or service"
+        )
+
+
 def _servers(answer: bytes) -> Iterator[tuple[int, int]]:
     """Give for each server of the process how many calls have begun and ended."""
-    fields = list(_fields(answer))
-    if (END, 1) not in fields:
+    parts = list(fields(answer))
+    if (END, 1) not in parts:
         raise Doubt("it tells only of some of its servers: there are too many in one process")
-    found = [value for number, value in fields if number == SERVER]
+    found = [value for number, value in parts if number == SERVER]
     if not found:
         raise Doubt("it tells of no server; channelz may be off (grpc.enable_channelz)")
     for server in found:
-        data = [value for number, value in _fields(server) if number == DATA]
+        data = [value for number, value in fields(server) if number == DATA]
         if len(data) != 1:
             raise Doubt("it does not tell of the calls of a server")
-        calls = dict(_fields(data[0]))
+        calls = dict(fields(data[0]))
         counts = [_count(calls.get(number, 0)) for number in (STARTED, SUCCEEDED, FAILED)]
         yield counts[0], counts[1] + counts[2]
 
@@ -129,53 +154,6 @@ def _count(value: int | bytes) -> int:
     if not isinstance(value, int) or value >= 1 << 63:
         raise Doubt(f"it tells of {value!r} calls, not of a whole number of at least 0")
     return value
-
-
-def _fields(message: int | bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Give number and value of each field of a message; raises Doubt if it is none."""
-    if isinstance(message, int):
-        raise Doubt("the answer is not one of channelz")
-    at = 0
-    while at < len(message):
-        tag, at = _varint(message, at)
-        number, how = tag >> 3, tag & 7
-        if how == VARINT:
-            value, at = _varint(message, at)
-            yield number, value
-            continue
-        if how == BYTES:
-            size, at = _varint(message, at)
-        elif how in (FIXED32, FIXED64):
-            size = 4 if how == FIXED32 else 8
-        else:
-            raise Doubt("the answer is not one of channelz")
-        if at + size > len(message):
-            raise Doubt("the answer breaks off")
-        yield number, message[at : at + size]
-        at += size
-
-
-def _varint(message: bytes, at: int) -> tuple[int, int]:
-    """Return the number that begins at *at*, and where it ends."""
-    value = 0
-    for shift in range(0, 64, 7):
-        if at >= len(message):
-            raise Doubt("the answer breaks off")
-        value |= (message[at] & 0x7F) << shift
-        at += 1
-        if message[at - 1] < 0x80:  # noqa: PLR2004 - the bit that says that more follows
-            return value, at
-    raise Doubt("the answer is not one of channelz")
-
-
-def _reason(error: grpc.RpcError, timeout: float) -> str:
-    """Return why there is no answer, on one line."""
-    code, details = error.code(), " ".join(str(error.details()).split())[:300]
-    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return f"no answer within {timeout:g} s"
-    if code is grpc.StatusCode.UNIMPLEMENTED:
-        return f"the server does not offer channelz: register that service with it ({details})"
-    return f"{code.name}: {details}"
 
 
 def build(options: Options, instance: Instance) -> GrpcProbe:

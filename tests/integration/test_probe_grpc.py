@@ -10,6 +10,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from pydantic import ValidationError
 
 from deregister_agent.errors import ConfigError, ProbeError
 from deregister_agent.model import Instance
@@ -90,6 +91,104 @@ class TestServer:
                 probe(app.port, ca=str(tmp_path / "none.pem"), tls=True).read(0.0)
 
 
+class TestService:
+    """The option ``service``: whose calls these are."""
+
+    def test_a_service_that_is_there(self, tmp_path: Path) -> None:
+        """Serving or not, it is the app: an app that drains may say either."""
+        with GrpcApp(tmp_path) as app:
+            asked = probe(app.port, service="shop.Orders")
+            for status, count in (("SERVING", 2), ("NOT_SERVING", 1), ("SERVING", 0)):
+                app.tell(f"health shop.Orders {status}")
+                app.tell(f"busy {count}")
+                assert asked.read(0.0).in_flight == {"calls": count}
+
+    def test_its_question_is_not_work(self, tmp_path: Path) -> None:
+        """However often it is read, nothing has started; a call in between has."""
+        with GrpcApp(tmp_path) as app:
+            asked = probe(app.port, service="shop.Orders")
+            assert len({asked.read(0.0).started for _ in range(20)}) == 1
+            before = asked.read(0.0).started
+            app.tell("serve")
+            assert before is not None
+            assert asked.read(0.0).started == before + 1
+
+    @pytest.mark.parametrize("status", ["SERVICE_UNKNOWN", "UNKNOWN"])
+    def test_a_service_of_which_it_says_nothing(self, status: str, tmp_path: Path) -> None:
+        """A status that is no yes and no no leaves it unknown whose calls these are."""
+        with GrpcApp(tmp_path) as app:
+            app.tell(f"health shop.Orders {status}")
+            with pytest.raises(ProbeError, match=f"says {status} of service 'shop.Orders'"):
+                probe(app.port, service="shop.Orders").read(0.0)
+
+    def test_another_server_at_the_port(self, tmp_path: Path) -> None:
+        """An idle app that is not ours is not taken for ours."""
+        with GrpcApp(tmp_path) as app:
+            assert probe(app.port).read(0.0).idle
+            with pytest.raises(ProbeError, match=r"does not know service 'stock\.Stock'"):
+                probe(app.port, service="stock.Stock").read(0.0)
+
+    def test_no_health_service(self) -> None:
+        """Where nobody can say, it is not known, and the error says what to register."""
+        said = server(1) + END
+        with (
+            saying(lambda _: said) as port,
+            pytest.raises(ProbeError, match=r"no health service \(grpc\.health\.v1\): register it"),
+        ):
+            probe(port, service="shop.Orders").read(0.0)
+
+    @pytest.mark.parametrize(
+        ("said", "why"),
+        [
+            (b"", "says UNKNOWN"),
+            (b"\x08\x07", "says 7 of service 'shop.Orders', which is no status"),
+            (b"\x0a\x01x", "which is no status"),
+            (b"\x08", "breaks off"),
+            (b"<html>", "not of the kind"),
+        ],
+    )
+    def test_a_health_service_that_says_something_else(self, said: bytes, why: str) -> None:
+        """Whatever is not plainly a status is none."""
+        channelz = server(1) + END
+        with (
+            saying(lambda _: channelz, lambda _: said) as port,
+            pytest.raises(ProbeError) as caught,
+        ):
+            probe(port, service="shop.Orders").read(0.0)
+        assert why in str(caught.value)
+
+    def test_a_slow_health_service(self) -> None:
+        """Both questions share one timeout."""
+        over, channelz = threading.Event(), server(1) + END
+
+        def wait(_: bytes) -> bytes:
+            over.wait(20)
+            return b"\x08\x01"
+
+        with saying(lambda _: channelz, wait) as port:
+            with pytest.raises(ProbeError, match=r"no answer within 0\.3 s"):
+                probe(port, timeout=0.3, service="shop.Orders").read(0.0)
+            over.set()
+
+    def test_a_name_that_is_none(self) -> None:
+        """Every server has a health as a whole: that would prove nothing."""
+        with pytest.raises(ValidationError, match="service"):
+            probe(80, service="")
+
+    def test_a_long_name(self) -> None:
+        """The name arrives as it was written, however long."""
+        heard: list[bytes] = []
+        name, channelz = "shop." + "Örders" * 40, server(1) + END
+
+        def check(asked: bytes) -> bytes:
+            heard.append(asked)
+            return b"\x08\x01"
+
+        with saying(lambda _: channelz, check) as port:
+            probe(port, service=name).read(0.0)
+        assert heard == [field(1, name.encode())]
+
+
 def varint(number: int) -> bytes:
     written = bytearray()
     while number > 0x7F:
@@ -124,31 +223,40 @@ FAIL_CLOSED = {
     "negative": (server(2**64 - 1, 0, 0) + END, "calls, not of a whole number"),
     "negative end": (server(2, 2**64 - 1, 0) + END, "calls, not of a whole number"),
     "text": (field(1, field(2, field(2, b"one"))) + END, "calls, not of a whole number"),
-    "server is a number": (field(1, 1) + END, "not one of channelz"),
+    "server is a number": (field(1, 1) + END, "not of the kind that was asked for"),
     "truncated": ((END + server(9, 1, 0))[:-1], "breaks off"),
     "truncated number": (END + b"\x80", "breaks off"),
-    "html": (b"<html>0</html>", "not one of channelz"),
-    "endless number": (END + b"\x08" + b"\xff" * 20, "not one of channelz"),
+    "html": (b"<html>0</html>", "not of the kind that was asked for"),
+    "endless number": (END + b"\x08" + b"\xff" * 20, "not of the kind that was asked for"),
     "huge": (END + field(9, b"x" * 300_000), "RESOURCE_EXHAUSTED"),
 }
 
 
+Answer = Callable[[bytes], bytes]
+
+
 @contextmanager
-def saying(answer: Callable[[bytes], bytes]) -> Iterator[int]:
-    """Run a gRPC server which answers channelz with these bytes, and give its port."""
+def saying(channelz: Answer, health: Answer | None = None) -> Iterator[int]:
+    """Run a gRPC server which answers channelz, and checks, with these bytes; give its port."""
     running = grpc.server(ThreadPoolExecutor(2))
-    method: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(
-        lambda asked, _: answer(asked)
-    )
-    name = "grpc.channelz.v1.Channelz"
-    handler = grpc.method_handlers_generic_handler(name, {"GetServers": method})
-    running.add_generic_rpc_handlers((handler,))
+    offered("grpc.channelz.v1.Channelz", "GetServers", channelz, running)
+    if health is not None:
+        offered("grpc.health.v1.Health", "Check", health, running)
     port = running.add_insecure_port("127.0.0.1:0")
     running.start()
     try:
         yield port
     finally:
         running.stop(0).wait()
+
+
+def offered(service: str, name: str, answer: Answer, running: grpc.Server) -> None:
+    """Let a server answer one method with what *answer* returns."""
+    method: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(
+        lambda asked, _: answer(asked)
+    )
+    handler = grpc.method_handlers_generic_handler(service, {name: method})
+    running.add_generic_rpc_handlers((handler,))
 
 
 class TestFailsClosed:
