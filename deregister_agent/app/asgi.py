@@ -25,7 +25,7 @@ class AsgiWork:
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request, or serve one WebSocket."""
         kind = scope["type"]
-        path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
+        path = scope.get("path", "").removeprefix(scope.get("root_path", "").rstrip("/"))
         if kind == "http" and self._page.has(path):
             await self._answer(scope, path, send)
         elif kind == "lifespan" or path in self._page.ignored:
@@ -33,10 +33,18 @@ class AsgiWork:
         else:
             ticket = self._begin(WEBSOCKETS if kind == "websocket" else REQUESTS)
             try:
-                await self._app(scope, receive, send)
-                await _sent(send)
+                await self._served(scope, receive, send)
             finally:
                 ticket.end()
+
+    async def _served(self, scope: Message, receive: Receive, send: Send) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except Exception:
+            # A background task may fail when the answer is on its way, and is no end of that.
+            await _sent(send)
+            raise
+        await _sent(send)
 
     async def _answer(self, scope: Message, path: str, send: Send) -> None:
         headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}

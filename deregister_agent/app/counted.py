@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
@@ -100,3 +100,11 @@ class Counted:
                     await items.aclose()
 
         return counted
+
+
+def finishing(ticket: Ticket, function: Callable[..., object], args: Collection[object]) -> None:
+    """Call *function*, and end the ticket after it, however it ends."""
+    try:
+        function(*args)
+    finally:
+        ticket.end()

@@ -100,7 +100,8 @@ class Hooks:
             if stop != bool(cells[DONE] % 2) or cells[FAILED] > cells[DONE]:
                 for hook in self._hooks[stop]:
                     hook()
-        except Exception:  # noqa: BLE001 - the app's own code may raise anything; the asker is told
+        # The app's own code may raise anything, sys.exit() too; the asker is told.
+        except BaseException:  # noqa: BLE001 - and the thread must live on for the next wish
             _log.exception("a hook of on_%s failed", "stop" if stop else "start")
             cells[FAILED] = wish
         else:
@@ -111,6 +112,11 @@ def _in_loop(hook: Hook, loop: asyncio.AbstractEventLoop, timeout: float) -> Cal
     """Run a coroutine function in the loop it was registered in, and wait for it."""
 
     def call() -> object:
-        return asyncio.run_coroutine_threadsafe(hook(), loop).result(timeout)
+        running = asyncio.run_coroutine_threadsafe(hook(), loop)
+        try:
+            return running.result(timeout)
+        except TimeoutError:
+            running.cancel()  # it must not pause what has been started again meanwhile
+            raise
 
     return call

@@ -11,19 +11,25 @@ ACCEPTS = "00010000"  # __SO_ACCEPTCON, include/linux/net.h
 
 def strangers(known: Collection[int]) -> list[int]:
     """
-    Name the processes that accept from this process's listening sockets and are not *known*.
+    Name the processes that serve this process's listening sockets and are not *known*.
 
     They are looked for where pre-fork servers keep them: among the siblings and the
-    children of this process. One whose sockets may not be seen (it has changed its
-    user) is taken for one of them if it was started with the same command line.
+    children of this process. One serves a socket if it accepts from it, or if it still has
+    a connection from it: a worker on its way out closes its listener first. One whose
+    sockets may not be seen (it has changed its user) is taken for one of them if it was
+    started with the same command line.
     """
     family = (_children(os.getppid()) | _children(os.getpid())) - {os.getpid(), *known}
     if not family:  # spares the kernel and the app the rest, which takes milliseconds
         return []
-    listening = _listening()
-    ports = {listening[inode] for inode in _sockets(os.getpid()) if inode in listening}
-    wanted = {inode for inode, port in listening.items() if port in ports}
-    return sorted(pid for pid in family if wanted and _serves(pid, wanted))
+    tables = _tables()
+    listening = _listening(tables)
+    places = {listening[inode] for inode in _sockets(os.getpid()) if inode in listening}
+    wanted = {inode for inode, place in listening.items() if place in places}
+    if not wanted:
+        return []
+    wanted |= _accepted(tables, places)
+    return sorted(pid for pid in family if _serves(pid, wanted))
 
 
 def _serves(pid: int, wanted: set[str]) -> bool:
@@ -33,20 +39,40 @@ def _serves(pid: int, wanted: set[str]) -> bool:
         return _command(pid) == _command(os.getpid())
 
 
-def _listening() -> dict[str, str]:
-    """Return the inodes of listening sockets, with the port, or else the inode again."""
+def _tables() -> tuple[list[str], list[str]]:
+    """Return what the kernel tells of TCP and of Unix sockets (man 5 proc: /proc/net)."""
+    tcp = [line for name in ("tcp", "tcp6") for line in _lines(PROC / "net" / name)]
+    return tcp, _lines(PROC / "net" / "unix")
+
+
+def _listening(tables: tuple[list[str], list[str]]) -> dict[str, str]:
+    """Return the inodes of listening sockets, and the place of each: its port, or its file."""
     found = {}
-    for name in ("tcp", "tcp6"):
-        for line in _lines(PROC / "net" / name):
-            if f" {LISTEN} " in line:  # most lines of a busy host are not even split
-                _, local, _, state, _, _, _, _, _, inode, *_ = line.split()
-                if state == LISTEN:
-                    found[inode] = local.rpartition(":")[2]
-    for line in _lines(PROC / "net" / "unix"):
-        _, _, _, flags, _, _, inode, *_ = line.split()
+    for line in tables[0]:
+        if f" {LISTEN} " in line:  # most lines of a busy host are not even split
+            _, local, _, state, _, _, _, _, _, inode, *_ = line.split()
+            if state == LISTEN:
+                found[inode] = local.rpartition(":")[2]
+    for line in tables[1]:
+        _, _, _, flags, _, _, inode, *path = line.split(None, 7)
         if flags == ACCEPTS:
-            found[inode] = inode
+            found[inode] = path[0] if path else inode
     return found
+
+
+def _accepted(tables: tuple[list[str], list[str]], places: set[str]) -> set[str]:
+    """Return the inodes of the connections that were accepted at these places."""
+    found = set()
+    for line in tables[0]:
+        if any(f":{place} " in line for place in places):
+            _, local, _, _, _, _, _, _, _, inode, *_ = line.split()
+            if local.rpartition(":")[2] in places:
+                found.add(inode)
+    for line in tables[1]:
+        _, _, _, _, _, _, inode, *path = line.split(None, 7)
+        if path and path[0] in places:
+            found.add(inode)
+    return found - {"0"}
 
 
 def _sockets(pid: int) -> set[str]:

@@ -9,6 +9,7 @@ from typing import Protocol
 from urllib.parse import parse_qs
 
 LONGEST_WAIT = 60.0  # seconds that ?wait= may hold a request
+IMPATIENT = 1.0  # seconds that a POST is held where requests may wait behind it
 LOOK = 0.01  # seconds between two looks while a request is held
 
 Answer = tuple[int, list[tuple[str, str]], bytes]
@@ -27,7 +28,7 @@ class Asked:
     foreign_host: str = ""  # the Host header, where it is a name that was made to point here
     own_port: bool = False  # it came in on the port that serves nothing else
     many: bool = False  # the server says that other processes serve the same app
-    patient: bool = True  # the request may be held
+    patient: bool = True  # the request may be held, and no other waits behind it
 
 
 class Source(Protocol):
@@ -84,6 +85,10 @@ class Page:
         ignored: Collection[str],
         hook_timeout: float,
     ) -> None:
+        if not path.startswith("/") or path.endswith("/"):
+            raise ValueError(
+                f"path must be like /-/work, not {path!r}: all below it is this page's"
+            )
         self._work, self._path, self._token = work, path, token
         self._hook_timeout = hook_timeout
         self.ignored = frozenset(ignored)
@@ -99,7 +104,8 @@ class Page:
             return _at_once(refused)
         if asked.method == "POST":
             self._work.ask(stop=asked.path == f"{self._path}/stop")
-            return Exchange(self._hook_timeout, self._work.settled, lambda: self._hooks_done(asked))
+            hold = self._hook_timeout if asked.patient else min(self._hook_timeout, IMPATIENT)
+            return Exchange(hold, self._work.settled, lambda: self._hooks_done(asked, hold))
         wait = _seconds(asked.query)
         if wait is None:
             return _at_once(_error(400, f"wait is a number of seconds, 0 to {LONGEST_WAIT:g}"))
@@ -132,9 +138,9 @@ class Page:
             )
         return None
 
-    def _hooks_done(self, asked: Asked) -> Answer:
+    def _hooks_done(self, asked: Asked, hold: float) -> Answer:
         if not self._work.settled():
-            return _error(504, f"hooks have not returned in {self._hook_timeout:g} s; ask again")
+            return _error(504, f"hooks have not returned in {hold:g} s; ask again")
         trouble = self._work.trouble()
         if trouble:
             return _error(500, trouble)

@@ -2,24 +2,28 @@
 
 import asyncio
 import os
+import threading
 import weakref
-from collections.abc import Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from concurrent.futures import Executor
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from deregister_agent.app.asgi import AsgiApp, AsgiWork
 from deregister_agent.app.board import KINDS, Ticket, open_board
-from deregister_agent.app.counted import Counted
+from deregister_agent.app.counted import Counted, finishing
 from deregister_agent.app.executor import CountedExecutor
 from deregister_agent.app.hooks import Hook, Hooks
 from deregister_agent.app.neighbours import strangers
 from deregister_agent.app.own_port import serve
 from deregister_agent.app.page import Page, UnknownWorkError, hold
-from deregister_agent.app.rpc import HEALTH, WorkInterceptor
+from deregister_agent.app.rpc import NO_WORK, WorkInterceptor
 from deregister_agent.app.wsgi import WsgiApp, WsgiWork
+
+if TYPE_CHECKING:
+    from deregister_agent.app.rpc_aio import AioWorkInterceptor
 
 T = TypeVar("T")
 H = TypeVar("H", bound=Hook)
@@ -92,7 +96,29 @@ class Work:
             raise
         # Callbacks run in turn: what this one calls soon comes after all that are due now.
         task.add_done_callback(lambda _: loop.call_soon(ticket.end))
+        # A loop holds its tasks weakly: one that was collected, or whose loop was closed
+        # under it, never has its callbacks run, and is no work any more.
+        weakref.finalize(task, ticket.end).atexit = False
         return task
+
+    def start_thread(
+        self,
+        target: Callable[..., object],
+        *args: object,
+        name: str | None = None,
+        daemon: bool | None = None,
+    ) -> threading.Thread:
+        """Start a thread that counts from now, so without a gap, until *target* has ended."""
+        ticket = self.begin("tasks")
+        try:
+            thread = threading.Thread(
+                target=finishing, args=(ticket, target, args), name=name, daemon=daemon
+            )
+            thread.start()
+        except BaseException:
+            ticket.end()
+            raise
+        return thread
 
     def executor(self, inner: Executor, kind: str = "tasks") -> Executor:
         """Return *inner* such that what is submitted counts, from the queue to its callbacks."""
@@ -106,9 +132,16 @@ class Work:
         """Return an ASGI app that counts its requests and WebSockets: FastAPI, Starlette."""
         return AsgiWork(app, self._board.begin, self._page)
 
-    def grpc(self, ignored: Collection[str] = HEALTH) -> WorkInterceptor:
+    def grpc(self, ignored: Collection[str] = NO_WORK) -> WorkInterceptor:
         """Return an interceptor for grpc.server(interceptors=[...]); *ignored* are prefixes."""
         return WorkInterceptor(partial(self._board.begin, _number("requests")), ignored)
+
+    def grpc_aio(self, ignored: Collection[str] = NO_WORK) -> "AioWorkInterceptor":
+        """Return the same for grpc.aio.server(interceptors=[...])."""
+        # grpc.aio takes only children of its own class, and an app without gRPC has no grpc.
+        from deregister_agent.app.rpc_aio import AioWorkInterceptor  # noqa: PLC0415
+
+        return AioWorkInterceptor(partial(self._board.begin, _number("requests")), ignored)
 
     # What the agent asks.
 

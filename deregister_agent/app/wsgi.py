@@ -1,5 +1,6 @@
 """WSGI: a request counts from before the app is called until its body is closed (PEP 3333)."""
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
 from typing import Any
@@ -53,6 +54,7 @@ class WsgiWork:
 
     def __init__(self, app: WsgiApp, begin: Callable[[], Ticket], page: Page) -> None:
         self._app, self._begin, self._page = app, begin, page
+        self._holding = threading.Lock()
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer one request."""
@@ -69,6 +71,18 @@ class WsgiWork:
             raise
 
     def _answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        # Requests would wait behind the page on a server with one thread, so it is not held
+        # there; elsewhere one question at a time is, or several would take every thread.
+        patient = bool(environ.get("wsgi.multithread")) and self._holding.acquire(blocking=False)
+        try:
+            return self._held(environ, start_response, patient=patient)
+        finally:
+            if patient:
+                self._holding.release()
+
+    def _held(
+        self, environ: dict[str, Any], start_response: Any, *, patient: bool
+    ) -> Iterable[bytes]:
         asked = Asked(
             method=environ["REQUEST_METHOD"],
             path=environ["PATH_INFO"],
@@ -76,8 +90,7 @@ class WsgiWork:
             authorization=environ.get("HTTP_AUTHORIZATION", ""),
             origin=environ.get("HTTP_ORIGIN", ""),
             many=bool(environ.get("wsgi.multiprocess")),
-            # A server with one thread must not be held: requests would wait behind the page.
-            patient=bool(environ.get("wsgi.multithread")),
+            patient=patient,
         )
         status, headers, body = held(self._page.exchange(asked))
         start_response(f"{status} {HTTPStatus(status).phrase}", headers)

@@ -1,6 +1,8 @@
 """Forks, threads of several processes, and processes that die at any moment."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -40,18 +42,28 @@ def succeeded(pid):
 """
 
 
-def run(script: str, tmp_path: Path) -> None:
+def run(code: str, tmp_path: Path) -> None:
     """Run a script in a process of its own, where forking disturbs no other test."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", PRELUDE + script],
+    script = subprocess.Popen(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", PRELUDE + code],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=100,
-        check=False,
+        start_new_session=True,
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    try:
+        _, said = script.communicate(timeout=100)
+        assert (script.returncode, said) == (0, "")
+    finally:
+        # Its children too: a script that fails leaves them waiting.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(script.pid, signal.SIGKILL)
+        script.wait(10)
+        for pipe in (script.stdout, script.stderr):
+            assert pipe
+            pipe.close()
 
 
 def test_a_child_does_not_inherit_what_its_parent_has_in_hand(tmp_path: Path) -> None:
@@ -382,6 +394,66 @@ else:
     raise AssertionError("somebody still listens")
 finally:
     os.kill(pid, signal.SIGKILL)
+""",
+        tmp_path,
+    )
+
+
+@pytest.mark.parametrize("unix", [False, True], ids=["tcp", "unix"])
+def test_a_worker_that_listens_no_more_but_has_a_connection_is_seen(
+    tmp_path: Path, *, unix: bool
+) -> None:
+    """One that a reload has told to go closes its listener first; its request goes on."""
+    run(
+        f"""
+import socket
+if {unix}:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind("app.sock"); listener.listen()
+    other = socket.socket(socket.AF_UNIX)
+    other.bind("other.sock"); other.listen()
+else:
+    listener = socket.create_server(("127.0.0.1", 0))
+    other = socket.create_server(("127.0.0.1", 0))
+client = socket.socket(listener.family)
+client.connect(listener.getsockname())
+told = os.pipe(), os.pipe()
+
+def old():
+    Work()
+    connection, _ = listener.accept()
+    listener.close(); other.close(); client.close()
+    os.write(told[0][1], b"x")
+    os.read(told[1][0], 1)
+    connection.close()
+    os.write(told[0][1], b"x")
+    signal.pause()
+
+def new():
+    work = Work()
+    other.close(); client.close()
+    os.read(told[0][0], 1)
+    try:
+        work.report()
+    except UnknownWorkError as e:
+        assert f"process {{leaving}} serves the same port" in str(e), e
+    else:
+        raise AssertionError("it calls itself alone")
+    os.write(told[1][1], b"x")
+    os.read(told[0][0], 1)
+    assert busy(work) == {{}}
+
+def elsewhere():
+    Work()
+    listener.close(); client.close()
+    signal.pause()
+
+leaving, stranger = child(old), child(elsewhere)
+listener_of_new = child(new)
+listener.close(); other.close()
+succeeded(listener_of_new)
+for pid in (leaving, stranger):
+    os.kill(pid, signal.SIGKILL); os.waitpid(pid, 0)
 """,
         tmp_path,
     )

@@ -2,26 +2,24 @@
 
 import base64
 import contextlib
-import http.client
-import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.integration.app_server import GUNICORN, SHARED, UVICORN, Start, servers
+
+TWO = (*GUNICORN, "-w", "2")
 
 FLASK = """
 import os, time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from flask import Flask
+from flask import Flask, send_file
 from deregister_agent.app import Work
 
 work = Work(token=os.environ.get("TOKEN"))
@@ -37,6 +35,32 @@ def slow():
     while not released():
         time.sleep(0.01)
     return str(os.getpid())
+
+def held():
+    while not released():
+        time.sleep(0.01)
+
+pool = work.executor(ThreadPoolExecutor(1))
+
+@app.get("/job")
+def job():
+    pool.submit(held)
+    return "1"
+
+@app.get("/thread")
+def thread():
+    work.start_thread(held, daemon=True)
+    return "1"
+
+@app.get("/message")
+def message():
+    with work.message():
+        held()
+    return "1"
+
+@app.get("/file")
+def file():
+    return send_file(os.path.abspath("big"))
 
 @app.get("/stream")
 def stream():
@@ -56,6 +80,7 @@ FASTAPI = """
 import asyncio
 from pathlib import Path
 from fastapi import BackgroundTasks, FastAPI, Response, WebSocket
+from fastapi.responses import StreamingResponse
 from deregister_agent.app import Work
 
 work = Work()
@@ -74,6 +99,27 @@ async def background(tasks: BackgroundTasks):
     tasks.add_task(released)
     return "accepted"
 
+@api.get("/task")
+async def task():
+    work.create_task(released())
+    return 1
+
+@api.get("/stream")
+async def stream():
+    async def body():
+        yield b"first"
+        await released()
+        yield b"last"
+    return StreamingResponse(body())
+
+async def broken():
+    raise ValueError("on purpose")
+
+@api.get("/big-and-broken")
+async def big_and_broken(tasks: BackgroundTasks):
+    tasks.add_task(broken)
+    return Response(b"x" * 30_000_000, background=tasks)
+
 @api.get("/big")
 async def big():
     return Response(b"x" * 30_000_000)
@@ -87,99 +133,14 @@ app = work.asgi(api)
 """
 
 
-class Server:
-    """A server process, its port and what one may do with it."""
-
-    def __init__(self, folder: Path, app: str, command: list[str], env: dict[str, str]) -> None:
-        self.folder = folder
-        (folder / "shop.py").write_text(app)
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
-        command = [
-            sys.executable,
-            "-m",
-            *(part.replace("PORT", str(self.port)) for part in command),
-        ]
-        env = os.environ | {"PYTHONPATH": str(ROOT)} | env
-        self.log = (folder / "log").open("ab")
-        self.process = subprocess.Popen(
-            command, cwd=folder, env=env, stdout=self.log, stderr=self.log, start_new_session=True
-        )
-
-    def end(self) -> None:
-        """Kill it with all its workers, and wait until it is gone."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(10)
-        self.log.close()
-
-    def ask(self, path: str = "/-/work", method: str = "GET", **headers: str) -> tuple[int, Any]:
-        """Ask over a new connection, so that any worker may answer."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        try:
-            connection.request(method, path, headers=headers)
-            answer = connection.getresponse()
-            return answer.status, json.loads(answer.read())
-        finally:
-            connection.close()
-
-    def in_flight(self) -> Any:
-        """Return what is in flight, without the kinds of which there is nothing."""
-        status, report = self.ask()
-        assert status == 200, report
-        return {kind: count for kind, count in report["in_flight"].items() if count}
-
-    def until(self, condition: Callable[[], bool]) -> None:
-        """Wait for a condition; say what the server wrote if it does not come about."""
-        end = time.monotonic() + 30
-        while True:
-            with contextlib.suppress(OSError, http.client.HTTPException):
-                if condition():
-                    return
-            if time.monotonic() > end:
-                pytest.fail((self.folder / "log").read_text())
-            time.sleep(0.02)
-
-    def send(self, path: str) -> socket.socket:
-        """Send a request and leave its answer unread."""
-        client = socket.create_connection(("127.0.0.1", self.port), timeout=30)
-        client.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-        return client
-
-    def release(self) -> None:
-        """Let all slow requests end."""
-        (self.folder / "release").touch()
-
-
-Start = Callable[..., Server]
-
-
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
     """Start servers that the test ends."""
-    servers: list[Server] = []
-
-    def run(app: str, *command: str, **env: str) -> Server:
-        servers.append(Server(tmp_path, app, list(command), env))
-        return servers[-1]
-
-    yield run
-    for server in servers:
-        server.end()
+    with servers(tmp_path) as run:
+        yield run
 
 
-GUNICORN = ("gunicorn", "-b", "127.0.0.1:PORT", "-k", "gthread", "--threads", "16", "-w", "2")
-UVICORN = ("uvicorn", "--port", "PORT", "shop:app")
-
-
-def joined(server: Server, workers: int) -> bool:
-    """Tell whether so many workers count together and none is missing."""
-    status, report = server.ask()
-    # Under --preload the parent counts too: it has made the Work.
-    return status == 200 and len(report["process"]["pids"]) >= workers
-
-
-@pytest.mark.parametrize("command", [(*GUNICORN, "shop:app"), (*UVICORN, "--workers", "2")])
+@pytest.mark.parametrize("command", [(*TWO, "shop:app"), (*UVICORN, "--workers", "2")])
 def test_workers_that_count_for_themselves_are_unknown(
     start: Start, command: tuple[str, ...]
 ) -> None:
@@ -193,14 +154,11 @@ def test_workers_that_count_for_themselves_are_unknown(
         assert "let them share their counts" in answer["error"]
 
 
-SHARED = {"DEREGISTER_AGENT_WORK": "work"}
-
-
 @pytest.mark.parametrize(
     ("app", "command", "env", "processes"),
     [
-        (FLASK, (*GUNICORN, "shop:app"), SHARED, 2),
-        (FLASK, (*GUNICORN, "--preload", "shop:app"), {}, 3),
+        (FLASK, (*TWO, "shop:app"), SHARED, 2),
+        (FLASK, (*TWO, "--preload", "shop:app"), {}, 3),
         (FASTAPI, (*UVICORN, "--workers", "2"), SHARED, 2),
     ],
     ids=["gunicorn", "gunicorn-preload", "uvicorn"],
@@ -210,7 +168,7 @@ def test_any_worker_answers_for_all(
 ) -> None:
     """Requests spread over the workers are all seen, whoever is asked, until each has ended."""
     server = start(app, *command, **env)
-    server.until(lambda: joined(server, processes))
+    server.until(lambda: server.joined(processes))
     clients = [server.send("/slow") for _ in range(3)]
     server.until(lambda: server.in_flight() == {"requests": 3})
     assert [server.in_flight() for _ in range(20)] == [{"requests": 3}] * 20
@@ -223,8 +181,8 @@ def test_any_worker_answers_for_all(
 
 def test_a_killed_workers_work_is_written_off_and_the_others_is_not(start: Start) -> None:
     """The dead worker's requests go with it; its successor counts in its place."""
-    server = start(FLASK, *GUNICORN, "shop:app", **SHARED)
-    server.until(lambda: joined(server, 2))
+    server = start(FLASK, *TWO, "shop:app", **SHARED)
+    server.until(lambda: server.joined(2))
     before = server.ask()[1]["process"]
     clients = [server.send("/slow") for _ in range(6)]
     server.until(lambda: server.in_flight() == {"requests": 6})
@@ -249,7 +207,7 @@ def test_a_killed_workers_work_is_written_off_and_the_others_is_not(start: Start
 
 def test_a_restart_has_a_new_mark_and_is_not_stopped(start: Start) -> None:
     """What the former run left in the file, even killed amid its work, is not taken over."""
-    first = start(FLASK, *GUNICORN, "shop:app", TOKEN="t", **SHARED)
+    first = start(FLASK, *TWO, "shop:app", TOKEN="t", **SHARED)
     token = {"Authorization": "Bearer t"}
     first.until(lambda: first.ask(**token)[0] == 200)
     client = first.send("/slow")
@@ -257,7 +215,7 @@ def test_a_restart_has_a_new_mark_and_is_not_stopped(start: Start) -> None:
     assert first.ask("/-/work/stop", "POST", **token)[1]["stopped"] is True
     mark = first.ask(**token)[1]["process"]["mark"]
     first.end()
-    second = start(FLASK, *GUNICORN, "shop:app", TOKEN="t", **SHARED)
+    second = start(FLASK, *TWO, "shop:app", TOKEN="t", **SHARED)
     second.until(lambda: second.ask(**token)[0] == 200)
     report = second.ask(**token)[1]
     assert report["process"]["mark"] != mark
@@ -268,7 +226,7 @@ def test_a_restart_has_a_new_mark_and_is_not_stopped(start: Start) -> None:
 
 def test_stop_answers_when_the_hooks_of_every_worker_have_returned(start: Start) -> None:
     """One POST to one worker pauses the consumers in all of them."""
-    server = start(FLASK, *GUNICORN, "shop:app", TOKEN="t", **SHARED)
+    server = start(FLASK, *TWO, "shop:app", TOKEN="t", **SHARED)
     token = {"Authorization": "Bearer t"}
     server.until(lambda: len(server.ask(**token)[1].get("process", {}).get("pids", [])) == 2)
     status, report = server.ask("/-/work/stop", "POST", **token)
@@ -279,8 +237,8 @@ def test_stop_answers_when_the_hooks_of_every_worker_have_returned(start: Start)
 
 def test_streams_disconnects_and_crashes_under_gunicorn(start: Start) -> None:
     """A stream counts while it lasts, ends with its client, and a crash leaves nothing."""
-    server = start(FLASK, *GUNICORN, "shop:app", **SHARED)
-    server.until(lambda: joined(server, 2))
+    server = start(FLASK, *TWO, "shop:app", **SHARED)
+    server.until(lambda: server.joined(2))
     client = server.send("/stream")
     assert client.recv(10)
     assert server.in_flight() == {"requests": 1}
@@ -294,8 +252,8 @@ def test_streams_disconnects_and_crashes_under_gunicorn(start: Start) -> None:
 
 def test_the_page_answers_the_moment_the_app_is_idle(start: Start) -> None:
     """A held question is answered when the last request has ended, in whichever worker."""
-    server = start(FLASK, *GUNICORN, "shop:app", **SHARED)
-    server.until(lambda: joined(server, 2))
+    server = start(FLASK, *TWO, "shop:app", **SHARED)
+    server.until(lambda: server.joined(2))
     client = server.send("/slow")
     server.until(lambda: server.in_flight() == {"requests": 1})
     held = server.send("/-/work?wait=60")
@@ -309,6 +267,78 @@ def test_the_page_answers_the_moment_the_app_is_idle(start: Start) -> None:
     assert time.monotonic() - began < 30  # and not the 60 it might have been held
     client.close()
     held.close()
+
+
+def test_four_workers_and_each_kind_of_work(start: Start) -> None:
+    """Whichever worker has what in hand, each of them tells exactly all of it, to its end."""
+    server = start(FLASK, *GUNICORN, "-w", "4", "shop:app", **SHARED)
+    server.until(lambda: server.joined(4))
+    clients = [server.send(path) for path in ("/slow", "/slow", "/slow", "/slow", "/message")]
+    clients.append(server.send("/stream"))
+    for path in ("/job", "/thread"):
+        assert server.ask(path) == (200, 1)
+    server.until_in_flight(requests=6, messages=1, tasks=2)
+    every = {"requests": 6, "messages": 1, "tasks": 2}
+    assert [server.in_flight() for _ in range(30)] == [every] * 30
+    clients.pop().close()
+    server.until_in_flight(requests=5, messages=1, tasks=2)
+    server.release()
+    server.until_in_flight()
+    for client in clients:
+        client.close()
+
+
+def test_work_that_waits_for_a_thread_counts(start: Start) -> None:
+    """What a request has handed to an executor counts when it is answered, queued or not."""
+    server = start(FLASK, *GUNICORN, "shop:app")
+    server.until_in_flight()
+    for count in (1, 2, 3):
+        assert server.ask("/job") == (200, 1)
+        assert server.in_flight() == {"tasks": count}
+    server.release()
+    server.until_in_flight()
+
+
+def test_a_file_that_a_slow_client_has_yet_to_read_counts(start: Start, tmp_path: Path) -> None:
+    """Also one that the server might send on its own (wsgi.file_wrapper), to its last byte."""
+    (tmp_path / "big").write_bytes(b"x" * 30_000_000)
+    server = start(FLASK, *GUNICORN, "shop:app")
+    server.until_in_flight()
+    with server.send("/file") as client:
+        assert client.recv(12) == b"HTTP/1.1 200"
+        assert [server.in_flight() for _ in range(10)] == [{"requests": 1}] * 10
+        received = 12
+        while received < 30_000_000:
+            received += len(client.recv(1_000_000))
+        server.until_in_flight()
+    with server.send("/file") as client:
+        assert client.recv(12) == b"HTTP/1.1 200"
+    server.until_in_flight()
+
+
+@pytest.mark.parametrize("env", [{}, SHARED], ids=["alone", "shared"])
+def test_a_worker_on_its_way_out_is_not_forgotten(start: Start, env: dict[str, str]) -> None:
+    """After a reload the old worker still has its request; the new one does not call it idle."""
+    server = start(FLASK, *GUNICORN, "shop:app", **env)
+    server.until_in_flight()
+    (old,) = server.ask()[1]["process"]["pids"]
+    with server.send("/slow") as client:
+        server.until_in_flight(requests=1)
+        os.kill(server.process.pid, signal.SIGHUP)
+        server.until(lambda: server.joined(2) if env else server.ask()[0] == 503)
+        for _ in range(30):
+            status, answer = server.ask()
+            if env:
+                assert (status, answer["in_flight"]["requests"]) == (200, 1), answer
+            else:
+                assert status == 503
+                assert "serves the same port" in answer["error"]
+        server.release()
+        received = client.recv(4096)
+        while not received.endswith(str(old).encode()):
+            received += client.recv(4096)
+    server.until_in_flight()
+    server.until(lambda: old not in server.ask()[1]["process"]["pids"])
 
 
 class TestUvicorn:
@@ -334,6 +364,34 @@ class TestUvicorn:
             received += len(client.recv(1_000_000))
         server.until(lambda: server.in_flight() == {})
         client.close()
+
+    def test_a_background_task_that_fails_does_not_end_the_answer(self, start: Start) -> None:
+        """The bytes that a slow client has yet to read still count."""
+        server = start(FASTAPI, *UVICORN)
+        server.until_in_flight()
+        with server.send("/big-and-broken") as client:
+            assert client.recv(12) == b"HTTP/1.1 200"
+            assert [server.in_flight() for _ in range(30)] == [{"requests": 1}] * 30
+            received = 12
+            while received < 30_000_000:
+                received += len(client.recv(1_000_000))
+            server.until_in_flight()
+
+    def test_streams_and_tasks(self, start: Start) -> None:
+        """A stream counts to its end; a task beyond the request that has made it."""
+        server = start(FASTAPI, *UVICORN)
+        server.until_in_flight()
+        with server.send("/stream") as client:
+            received = client.recv(4096)
+            while b"first" not in received:
+                received += client.recv(4096)
+            assert server.in_flight() == {"requests": 1}
+            assert server.ask("/task") == (200, 1)
+            assert server.in_flight() == {"requests": 1, "tasks": 1}
+            server.release()
+            while b"last" not in received:
+                received += client.recv(4096)
+        server.until_in_flight()
 
     def test_a_slow_client_that_goes_ends_its_request(self, start: Start) -> None:
         """What nobody will read any more is not waited for."""

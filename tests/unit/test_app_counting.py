@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -220,11 +221,79 @@ class TestAsyncio:
         assert closed == [{"messages": 1}]
         assert in_flight(work) == {}
 
+    def test_a_task_that_nobody_can_finish_is_over(self) -> None:
+        """One that was collected, or whose loop was closed under it, leaves no count."""
+        work = Work()
+
+        async def main() -> None:
+            # What it waits for is known to nobody else, so neither is the task.
+            work.create_task(wait(asyncio.get_running_loop().create_future()))
+            await asyncio.sleep(0)
+            assert in_flight(work) == {"tasks": 1}
+
+        async def wait(hung: "asyncio.Future[None]") -> None:
+            await hung
+
+        loop = asyncio.new_event_loop()
+        loop.set_exception_handler(lambda *_: None)
+        loop.run_until_complete(main())
+        gc.collect()
+        assert in_flight(work) == {}
+        left = [loop.create_task(main())]
+        loop.run_until_complete(asyncio.sleep(0))
+        left.append(loop.run_until_complete(begun(work)))
+        assert in_flight(work) == {"tasks": 2}
+        loop.close()
+        left.clear()
+        gc.collect()
+        assert in_flight(work) == {}
+
     def test_outside_a_loop_nothing_is_counted(self) -> None:
         """A task that cannot be made is no work."""
         work = Work()
         with pytest.raises(RuntimeError, match="no running event loop"):
             work.create_task(asyncio.sleep(0))
+        assert in_flight(work) == {}
+
+
+async def begun(work: Work) -> "asyncio.Task[None]":
+    """Return a task that has not begun."""
+    return work.create_task(asyncio.sleep(60))
+
+
+class TestThreads:
+    def test_a_thread_counts_from_the_call(self) -> None:
+        """It counts when start_thread() has returned, until its function has."""
+        work, gate = Work(), threading.Event()
+        seen: list[object] = []
+
+        def job(word: str) -> None:
+            seen.append((word, in_flight(work)))
+            gate.wait(10)
+
+        thread = work.start_thread(job, "mail", name="mailer", daemon=True)
+        assert in_flight(work) == {"tasks": 1}
+        assert (thread.name, thread.daemon) == ("mailer", True)
+        gate.set()
+        thread.join(10)
+        assert seen == [("mail", {"tasks": 1})]
+        assert in_flight(work) == {}
+
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+    def test_a_thread_that_fails_or_cannot_start_leaks_nothing(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Neither sys.exit() in it nor a system without threads leaves a count."""
+        work = Work()
+        work.start_thread(sys.exit).join(10)
+        assert in_flight(work) == {}
+
+        def refused(_: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(threading.Thread, "start", refused)
+        with pytest.raises(RuntimeError, match="can't start"):
+            work.start_thread(int)
         assert in_flight(work) == {}
 
 

@@ -2,7 +2,10 @@
 
 import asyncio
 import json
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -23,7 +26,7 @@ def call(app: App, path: str, **environ: Any) -> tuple[str, Any]:
     """Send one request to a WSGI app; return status and JSON."""
     started: list[str] = []
     path, _, query = path.partition("?")
-    environ |= {"PATH_INFO": path, "QUERY_STRING": query, "REQUEST_METHOD": "GET"}
+    environ = {"PATH_INFO": path, "QUERY_STRING": query, "REQUEST_METHOD": "GET"} | environ
     body = b"".join(app(environ, lambda status, _headers: started.append(status)))
     return started[0], json.loads(body) if body else None
 
@@ -70,6 +73,21 @@ class TestWsgi:
                 answer.close()  # type: ignore[attr-defined]
             del answer
             assert in_flight(work) == {}
+
+    def test_a_body_that_is_never_read_counts_until_closed(self) -> None:
+        """A server may close, or forget, what it has not asked for a single piece (HEAD)."""
+        work = Work()
+        body = Body(work)
+        answer = work.wsgi(lambda _environ, _start: body)({"PATH_INFO": "/"}, None)
+        assert in_flight(work) == {"requests": 1}
+        answer.close()  # type: ignore[attr-defined]
+        answer.close()  # type: ignore[attr-defined]
+        assert body.closed_with == {}  # the second time; by then it was over
+        assert in_flight(work) == {}
+        answer = work.wsgi(lambda _environ, _start: iter(()))({"PATH_INFO": "/"}, None)
+        assert in_flight(work) == {"requests": 1}
+        del answer
+        assert in_flight(work) == {}
 
     def test_crashes_leak_nothing(self) -> None:
         """Neither an app that raises nor a body that does, nor one whose close does."""
@@ -124,6 +142,52 @@ class TestWsgi:
             status, answer = call(app, "/-/work?wait=60", **{"wsgi.multithread": False})
         assert status == "200 OK"
         assert answer["in_flight"]["tasks"] == 1
+
+
+class TestHolding:
+    def test_one_question_at_a_time_is_held(self) -> None:
+        """Several that wait must not take every thread of a server from the requests."""
+        work = Work()
+        app = work.wsgi(lambda _environ, _start: [])
+        ticket, answers = work.begin(), []
+
+        def ask() -> None:
+            answers.append(call(app, "/-/work?wait=60", **{"wsgi.multithread": True}))
+
+        for _ in range(2):
+            held = threading.Thread(target=ask)
+            held.start()
+            until(app._holding.locked)
+            for _ in range(3):
+                ask()  # at once: it would take a minute
+            assert [answer["in_flight"]["tasks"] for _, answer in answers] == [1, 1, 1]
+            ticket.end()
+            held.join(20)
+            assert answers[-1][1]["in_flight"]["tasks"] == 0
+            ticket = work.begin()
+            answers.clear()
+        ticket.end()
+
+    def test_hooks_that_hang_do_not_take_a_servers_only_thread(self) -> None:
+        """A stop is answered soon, "not yet", though the hooks may take long."""
+        work, gate = Work(token="t", hook_timeout=600.0), threading.Event()
+        work.on_stop(lambda: gate.wait(30))
+        app = work.wsgi(lambda _environ, _start: [])
+        asked = {"REQUEST_METHOD": "POST", "HTTP_AUTHORIZATION": "Bearer t"}
+        status, answer = call(app, "/-/work/stop", **asked)
+        assert status == "504 Gateway Timeout"
+        assert "ask again" in answer["error"]
+        gate.set()
+        until(lambda: work.stopped)
+        assert call(app, "/-/work/stop", **asked)[0] == "200 OK"
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition, for a bounded time."""
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end, "it did not come to that"
+        time.sleep(0.005)
 
 
 class Sent:
@@ -195,8 +259,9 @@ class TestAsgi:
         asyncio.run(main())
         assert in_flight(work) == {}
 
-    def test_a_request_counts_until_the_server_has_sent_it(self) -> None:
-        """An answer that waits in the server's buffer for a slow client still counts."""
+    @pytest.mark.parametrize("fails", [False, True])
+    def test_a_request_counts_until_the_server_has_sent_it(self, *, fails: bool) -> None:
+        """An answer that waits for a slow client counts, also when a background task fails."""
         work = Work()
 
         class Transport:
@@ -215,11 +280,22 @@ class TestAsgi:
 
         async def app(_scope: Any, _receive: Any, send: Any) -> None:
             await send({"type": "http.response.body"})
+            if fails:
+                raise ValueError
 
         cycle = Cycle()
-        asyncio.run(work.asgi(app)(scope("/"), nothing, cycle.send))
+        with pytest.raises(ValueError, match=r"^$") if fails else nullcontext():
+            asyncio.run(work.asgi(app)(scope("/"), nothing, cycle.send))
         assert cycle.transport.left == 0
         assert in_flight(work) == {}
+
+    @pytest.mark.parametrize("root", ["", "/", "/api"])
+    def test_the_page_is_found_below_any_root(self, root: str) -> None:
+        """Wherever the server says that the app is mounted."""
+        sent = Sent()
+        where = scope(f"{root.rstrip('/')}/-/work", root_path=root)
+        asyncio.run(Work().asgi(lambda *_: asyncio.sleep(0))(where, nothing, sent))
+        assert sent.status() == 200
 
     def test_the_page_answers_the_moment_work_ends(self) -> None:
         """It holds the request without holding the loop, and under a mount too."""

@@ -76,6 +76,12 @@ class TestRules:
         with pytest.raises(ValueError, match="make it Work"):
             Work().serve(0, "0.0.0.0")
 
+    @pytest.mark.parametrize("path", ["", "/", "work"])
+    def test_a_path_that_would_swallow_the_app_is_refused(self, path: str) -> None:
+        """All below the path is the page's: it cannot be the root."""
+        with pytest.raises(ValueError, match="must be like /-/work"):
+            Work(path=path)
+
     def test_a_taken_port_is_an_error(self) -> None:
         """A second process that counts for itself must not go unnoticed."""
         with (
@@ -141,6 +147,22 @@ class TestHooks:
         assert ask(port, "POST", "/-/work/stop")[1]["stopped"] is True
         assert calls == [1, 1]
 
+    @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, asyncio.CancelledError])
+    def test_a_hook_may_raise_anything(self, error: type[BaseException]) -> None:
+        """Whatever it raises is told, and the next wish is followed all the same."""
+        work, calls = Work(), []
+
+        @work.on_stop
+        def pause() -> None:
+            calls.append("pause")
+            raise error
+
+        work.on_start(lambda: calls.append("resume"))
+        port = work.serve(0)
+        assert ask(port, "POST", "/-/work/stop")[0] == 500
+        assert ask(port, "POST", "/-/work/start")[1]["stopped"] is False
+        assert calls == ["pause", "resume"]
+
     def test_a_hook_that_does_not_return_is_a_timeout(self) -> None:
         """It is 504, never "stopped"; once it has returned, the next POST says so."""
         work, gate = Work(hook_timeout=0.1), threading.Event()
@@ -153,6 +175,27 @@ class TestHooks:
         while status == 504:
             status, answer = ask(port, "POST", "/-/work/stop")
         assert answer["stopped"] is True
+
+    def test_a_coroutine_hook_that_takes_too_long_is_cancelled(self) -> None:
+        """It is told as failed, so it must not go on and pause what is started again later."""
+        work = Work(hook_timeout=0.2)
+        over = threading.Event()
+
+        async def pause() -> None:
+            try:
+                await asyncio.sleep(60)
+            finally:
+                over.set()
+
+        async def main() -> None:
+            work.on_stop(pause)
+            port, status = work.serve(0), 504
+            while status == 504:
+                status, _ = await asyncio.to_thread(ask, port, "POST", "/-/work/stop")
+            assert status == 500
+            assert await asyncio.to_thread(over.wait, 10)
+
+        asyncio.run(main())
 
     def test_a_coroutine_hook_runs_in_its_loop(self) -> None:
         """A consumer that belongs to an event loop is paused there."""
