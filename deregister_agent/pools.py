@@ -24,7 +24,7 @@ from deregister_agent.answer import FetchError
 from deregister_agent.dial import Connection, TLSConnection, trust
 
 MOST = 256  # idle connections kept for one server
-IDLE = 60.0  # seconds after which an idle one is closed, by the next call to its server
+IDLE = 10.0  # seconds after which an idle one is closed, by the next call to its server
 
 Files = tuple[Path | None, Path | None, Path | None]
 """The CAs to trust, a client certificate and its key."""
