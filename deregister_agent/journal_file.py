@@ -53,6 +53,8 @@ class JournalFile:
 
     def _open(self) -> sqlite3.Connection:
         with _explained(self.path, "open"):
+            # Made for its owner alone, as SQLite would not: snapshots are what registries hold.
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         try:
             with _explained(self.path, "open"):
@@ -101,20 +103,34 @@ def _explained(path: Path, doing: str) -> Iterator[None]:
 def _own(path: Path) -> int:
     """Take the journal for this process, or say who has it."""
     lock = path.with_name(path.name + ".lock")
-    with _explained(path, "open"):
+    try:
         owner = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError as e:
+        raise JournalError(
+            f"the journal's directory {path.parent} is not there: make it, or set agent.journal"
+        ) from e
+    except OSError as e:
+        raise JournalError(f"cannot open the journal {path}: {e}") from e
+    try:
+        with _explained(path, "lock"):
+            _lock(owner, path)
+    except BaseException:
+        os.close(owner)
+        raise
+    return owner
+
+
+def _lock(owner: int, path: Path) -> None:
     try:
         fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as e:
         holder = os.pread(owner, 32, 0).decode("ascii", "replace").strip() or "unknown"
-        os.close(owner)
         raise JournalError(
             f"the journal {path} is in use by another agent, process {holder}; "
             "stop that one first, or give this one a journal of its own"
         ) from e
     os.ftruncate(owner, 0)
     os.pwrite(owner, f"{os.getpid()}\n".encode(), 0)
-    return owner
 
 
 def _check(db: sqlite3.Connection, path: Path) -> None:

@@ -44,7 +44,7 @@ def waiting(db: sqlite3.Connection) -> list[Letter]:
     """Return what has not been taken yet, oldest first."""
     rows = db.execute(
         "SELECT notifier, event, attempts, error FROM outbox"
-        " WHERE delivered IS NULL AND superseded IS NULL ORDER BY position"
+        " WHERE delivered IS NULL AND superseded IS NULL ORDER BY position, rowid"
     ).fetchall()
     return [Letter(row[0], records.event(row[1]), row[2], row[3]) for row in rows]
 

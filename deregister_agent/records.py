@@ -1,10 +1,12 @@
 """How the journal's records are spelt, and how they are shown to people."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+from deregister_agent.errors import JournalError
 from deregister_agent.model import Drain, Event, Instance, OnDeadline, Outcome, Phase, Process
 
 
@@ -22,22 +24,35 @@ def _process(record: Mapping[str, Any] | None) -> Process | None:
     return Process(**{**record, "pids": pids, "sockets": tuple(record["sockets"])})
 
 
+@contextmanager
+def _of_this_version(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as e:
+        raise JournalError(
+            f"the journal holds {what} that this program cannot read ({e}): "
+            "run the version that wrote it, or start with a new journal"
+        ) from e
+
+
 def drain(text: str) -> Drain:
-    """Return the drain that *text* records."""
-    record = json.loads(text)
-    record["phase"] = Phase(record["phase"])
-    record["on_deadline"] = OnDeadline(record["on_deadline"])
-    record["outcome"] = Outcome(record["outcome"]) if record["outcome"] else None
-    record["process"] = _process(record["process"])
-    return Drain(**record)
+    """Return the drain that *text* records. Raises JournalError if it records none."""
+    with _of_this_version("a drain"):
+        record = json.loads(text)
+        record["phase"] = Phase(record["phase"])
+        record["on_deadline"] = OnDeadline(record["on_deadline"])
+        record["outcome"] = Outcome(record["outcome"]) if record["outcome"] else None
+        record["process"] = _process(record["process"])
+        return Drain(**record)
 
 
 def event(text: str) -> Event:
-    """Return the announcement that *text* records."""
-    record = json.loads(text)
-    record["instance"] = Instance(**record["instance"])
-    record["process"] = _process(record["process"])
-    return Event(**record)
+    """Return the announcement that *text* records. Raises JournalError if it records none."""
+    with _of_this_version("an announcement"):
+        record = json.loads(text)
+        record["instance"] = Instance(**record["instance"])
+        record["process"] = _process(record["process"])
+        return Event(**record)
 
 
 def shown(text: str, started: float, ended: float | None) -> dict[str, Any]:

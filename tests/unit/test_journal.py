@@ -1,5 +1,6 @@
 """What the agent has decided, on disk."""
 
+import errno
 import json
 import os
 import resource
@@ -156,7 +157,7 @@ def test_a_journal_of_a_later_version_is_refused(path: Path, clock: HandClock) -
 
 def test_a_folder_that_does_not_exist_is_refused(tmp_path: Path, clock: HandClock) -> None:
     """A sentence, not a stack."""
-    with pytest.raises(JournalError, match="cannot open the journal"):
+    with pytest.raises(JournalError, match=r"is not there: make it, or set agent\.journal"):
         Journal(tmp_path / "missing" / "journal.db", clock)
 
 
@@ -277,3 +278,40 @@ def test_snapshots_last_until_the_instance_serves_again(journal: Journal) -> Non
     journal.write(replace(serving, snapshots_of=frozenset()))
     assert journal.snapshot(WEB.name, "etcd") is None
     assert journal.snapshot("other", "consul") == {"weight": 3}
+
+
+def test_only_its_owner_can_read_it(journal: Journal) -> None:
+    """Snapshots hold what registries hold: the files are not for every user of the host."""
+    journal.write(an_entry(a_drain()))
+    modes = {each.name: each.stat().st_mode & 0o777 for each in journal.path.parent.iterdir()}
+    names = ["journal.db", "journal.db-shm", "journal.db-wal", "journal.db.lock"]
+    assert modes == dict.fromkeys(names, 0o600)
+
+
+def test_a_full_disk_at_the_start_is_a_sentence(
+    path: Path, clock: HandClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when there is not even room for the number of the process; the lock is let go."""
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", full)
+        with pytest.raises(JournalError, match=r"cannot lock the journal .* No space left"):
+            Journal(path, clock)
+    Journal(path, clock).close()
+
+
+@pytest.mark.parametrize(
+    "text", ["not JSON", "[]", "{}", '{"phase": "dancing"}', '{"phase": "serving", "new": 1}']
+)
+def test_a_record_of_another_version_is_a_sentence(journal: Journal, text: str) -> None:
+    """What this program cannot read is named, with what to do; it is no crash."""
+    journal.write(an_entry(a_drain(), Announcement.DRAINED))
+    journal._file._db.execute("UPDATE drains SET record = ?", (text,))
+    journal._file._db.execute("UPDATE outbox SET event = ?", (text,))
+    with pytest.raises(JournalError, match="holds a drain that this program cannot read"):
+        journal.current(WEB.name)
+    with pytest.raises(JournalError, match="holds an announcement that this program cannot read"):
+        journal.letters()
