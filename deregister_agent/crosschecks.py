@@ -47,11 +47,22 @@ def _policy(instance: _Raw) -> Iterator[str]:
         _number(instance.get(key), getattr(Policy(), key))
         for key in ("quiet", "settle", "deadline")
     )
-    if 0 < deadline <= quiet + settle:
+    late = max(_lags(instance), default=0.0)
+    if 0 < deadline <= quiet + settle + late:
+        parts = "settle, quiet and the probe's lag" if late else "settle and quiet"
         yield (
-            f"deadline: {deadline:g} is not longer than settle and quiet together "
-            f"({quiet + settle:g}), so every drain would expire"
+            f"deadline: {deadline:g} is not longer than {parts} together "
+            f"({quiet + settle + late:g}), so every drain would expire"
         )
+
+
+def _lags(instance: _Raw) -> Iterator[float]:
+    """Yield how late the news of each probe may be, which an idle app must be seen idle for."""
+    for _, probe in _tables(instance, "probe"):
+        options = ByKind("probes").options(probe)
+        field = options.model_fields.get("lag") if options else None
+        if field is not None:
+            yield _number(probe.get("lag"), field.default)
 
 
 def _same_label(instance: _Raw, port: str) -> Iterator[str]:

@@ -175,6 +175,14 @@ ONE_MISTAKE = [
         ),
     ),
     (
+        'kind = "t_probe"',
+        'kind = "prometheus"\nin_flight = { requests = "n" }\nlag = 178.0',
+        (
+            "instance[0].deadline: 180 is not longer than settle, quiet and the probe's lag "
+            "together (180), so every drain would expire"
+        ),
+    ),
+    (
         "port = 8080",
         "port = 8080\nsettle = 170\nquiet = 10",
         (
