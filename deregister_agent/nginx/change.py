@@ -27,10 +27,14 @@ from deregister_agent.nginx.watching import mark_of
 _LONGEST_GATHER = 1.0  # seconds: nobody waits longer for others
 
 
-def proven(site: Site, conf: Conf, known: Record, until: float, *, down: bool) -> bool:
+def proven(
+    site: Site, conf: Conf, known: Record, until: float, *, down: bool, by_time: bool = True
+) -> bool:
     """
     Tell whether all that accepts clients now has loaded what *conf* says of this server.
 
+    *by_time*: take workers that began after the last change for such as have loaded it. So
+    they have after somebody's reload; but one that crashed is replaced by one of its kind.
     Raises ControlError when it cannot be told.
     """
     site.running.check(conf, {server.file for server in site.servers(conf)})
@@ -39,8 +43,8 @@ def proven(site: Site, conf: Conf, known: Record, until: float, *, down: bool) -
         raise ControlError("the configuration changed while it was read")
     wanted = site.key if down else None
     rest = ids - records.covered(ids, known.proofs, conf.digest(), wanted)
-    if not rest:
-        return True
+    if not rest or not by_time:
+        return not rest
     # A server that was last proved down and still is: only somebody who took "down" away,
     # reloaded and put it back, all within a tick, could make this wrong.
     strictly = not (down and known.down_since(site.key) is not None)
@@ -91,7 +95,7 @@ def _edit(site: Site, wish: Wish) -> bool:
     created = str(site.owned) if wish.create else ""
     entry = Pending(site.context, site.upstream, site.server.text, which, wish.down, created)
     known = _captured(site, conf, records.load(site.record))
-    known = replace(known, pending=(*known.pending, entry), dirty=True, refused="")
+    known = known.begun(entry, site.key)
     records.save(site.record, known)
     try:
         _write(conf, after)
@@ -102,13 +106,19 @@ def _edit(site: Site, wish: Wish) -> bool:
 
 
 def _captured(site: Site, conf: Conf, known: Record) -> Record:
-    """Keep what times prove now, since an edit is about to spoil them."""
+    """
+    Keep what times prove now, since an edit is about to spoil them.
+
+    Only of servers that were proved to be down before: the others, and all else in the
+    files, are known by time alone, and need no better proof before they are asked about.
+    """
     with suppress(ControlError):
         ids = site.running.active(time.monotonic() + 1.0)
         rest = ids - records.covered(ids, known.proofs, conf.digest(), None)
         after = site.running.loaded_after(rest, conf.changed_at(), strictly=True)
         if rest and not known.dirty and after:
-            proof = Proof(tuple(sorted(rest)), conf.digest(), records.all_down(conf), _boottime())
+            down = tuple(key for key in records.all_down(conf) if known.down_since(key) is not None)
+            proof = Proof(tuple(sorted(rest)), "", down, _boottime())
             return known.proved(proof, site.running.alive())
     return known
 
@@ -147,7 +157,7 @@ def _loaded(site: Site, wish: Wish, known: Record, until: float) -> Proof | None
     conf = site.read()
     if _open(site, wish, conf):
         raise ControlError(known.refused or "somebody else has taken the change back")
-    if proven(site, conf, known, until, down=wish.down):
+    if proven(site, conf, known, until, down=wish.down, by_time=not wish.down):
         return None
     _test(site, until, "with the change")
     ids = _reloaded(site, conf, until)

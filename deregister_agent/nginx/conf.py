@@ -3,7 +3,9 @@
 import glob
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -57,6 +59,7 @@ class Conf:
     files: dict[Path, bytes] = field(default_factory=dict)
     stats: dict[Path, tuple[int, int, int]] = field(default_factory=dict)
     globs: dict[bytes, list[bytes]] = field(default_factory=dict)
+    named: dict[Path, Path] = field(default_factory=dict)  # what a path led to, links followed
     upstreams: dict[tuple[str, str], Upstream] = field(default_factory=dict)
     settings: list[tuple[str, bytes, list[str]]] = field(default_factory=list)
 
@@ -82,18 +85,24 @@ class Conf:
                 stat_of(path) == was
                 for path, was in self.stats.items()
                 if path != self.layout.volatile
-            ) and all(matches_of(pattern) == was for pattern, was in self.globs.items())
+            ) and all(
+                (
+                    *(matches_of(pattern) == was for pattern, was in self.globs.items()),
+                    *(os.path.realpath(path) == str(was) for path, was in self.named.items()),
+                )
+            )
         except OSError:
             return False
 
     def changed_at(self) -> float:
-        """Return when, by the wall clock, the newest file or included folder last changed."""
+        """Return when, by the wall clock, a file, an included folder or a link last changed."""
         folders = {Path(os.fsdecode(pattern)).parent for pattern in self.globs}
-        newest = max(ctime for _, ctime, _ in self.stats.values())
-        for folder in folders:
-            if folder.is_dir():
-                newest = max(newest, folder.stat().st_mtime_ns)
-        return newest / 1e9
+        newest = [ctime for _, ctime, _ in self.stats.values()]
+        newest += [folder.stat().st_ctime_ns for folder in folders if folder.is_dir()]
+        seen: set[Path] = set()
+        for path in (*self.named, *folders):
+            newest += _turned(path, seen)
+        return max(newest) / 1e9
 
     def find(self, context: str, upstream: str, server: Address) -> list[Server]:
         """Return the directives that name this *server* in this *upstream*, in reading order."""
@@ -127,6 +136,23 @@ def stat_of(path: Path) -> tuple[int, int, int]:
     """Return what changes whenever a file is replaced or written to."""
     seen = path.stat()
     return seen.st_ino, seen.st_ctime_ns, seen.st_size
+
+
+def _turned(path: Path, seen: set[Path]) -> Iterator[int]:
+    """
+    Yield when each link on the way to *path* was made; *seen* are those that were looked at.
+
+    A link that is turned from one folder to another changes no time of what is in them.
+    """
+    for part in (path, *path.parents):
+        if part in seen:
+            return
+        seen.add(part)
+        with suppress(FileNotFoundError):
+            found = part.lstat()
+            if stat.S_ISLNK(found.st_mode):
+                yield found.st_ctime_ns
+                yield from _turned(part.parent / part.readlink(), seen)
 
 
 def matches_of(pattern: bytes) -> list[bytes]:

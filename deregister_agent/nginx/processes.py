@@ -10,7 +10,7 @@ import os
 import select
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,8 @@ from deregister_agent.errors import AgentError
 
 POLL = 0.02
 """Seconds between two looks."""
+MASTER = "nginx: master process"
+"""How a master's command line begins; its arguments follow (ngx_master_process_cycle())."""
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
 _HANGUP = 1  # bit of SIGHUP in the masks of /proc/<pid>/status
 
@@ -70,8 +72,8 @@ class Master:
 
     def __init__(self, pid_file: Path) -> None:
         self.pid = _pid(pid_file)
-        self._title = title = _title(self.pid)
-        if not title.startswith("nginx: master process"):
+        self.title = title = title_of(self.pid)
+        if not title.startswith(MASTER):
             raise ControlError(
                 f"{pid_file} names process {self.pid}, which is "
                 f"{f'another one ({title.split()[0]})' if title else 'not running'}: "
@@ -99,13 +101,13 @@ class Master:
         unnamed = 0
         for pid in _children(self.pid):
             try:
-                title, ticks = _title(pid), _ticks(pid)
+                title = title_of(pid)
+                worker = worker_of(pid, title)
             except ControlError:
                 continue  # it has exited in the meantime
             if "worker process" in title:
-                worker = Worker(pid, ticks, title)
                 (retiring if worker.retiring else active).append(worker)
-            elif title == self._title:  # a child looks like its parent until it names itself
+            elif title == self.title:  # a child looks like its parent until it names itself
                 unnamed += 1
         return Workers(tuple(active), tuple(retiring), unnamed)
 
@@ -139,15 +141,30 @@ def wait_exit(workers: Sequence[Worker], timeout: float) -> None:
 
 def connections(worker: Worker, address: str, port: int) -> int | None:
     """Count this worker's connections to a server; None where its files cannot be read."""
-    try:
-        links = [entry.readlink() for entry in Path(f"/proc/{worker.pid}/fd").iterdir()]
-        tables = [_proc(worker.pid, f"net/{table}") for table in ("tcp", "tcp6")]
-    except (OSError, ControlError):
+    held = held_sockets(worker)
+    if held is None:
         return None
-    held = {str(link)[8:-1] for link in links if str(link).startswith("socket:[")}
     wanted = _hexadecimal(address, port)
-    rows = (row.split() for table in tables for row in table.splitlines()[1:])
-    return sum(1 for row in rows if row[9] in held and row[2] in wanted)
+    try:
+        return sum(1 for row in rows(worker) if row[9] in held and row[2] in wanted)
+    except ControlError:
+        return None
+
+
+def held_sockets(worker: Worker) -> set[str] | None:
+    """Return the inodes of this worker's sockets; None where its files cannot be read."""
+    try:
+        links = [str(entry.readlink()) for entry in Path(f"/proc/{worker.pid}/fd").iterdir()]
+    except OSError:
+        return None
+    return {link[8:-1] for link in links if link.startswith("socket:[")}
+
+
+def rows(worker: Worker) -> Iterator[list[str]]:
+    """Yield the TCP sockets of this worker's network (man 5 proc, net/tcp). Raises ControlError."""
+    for table in ("tcp", "tcp6"):
+        for row in _proc(worker.pid, f"net/{table}").splitlines()[1:]:
+            yield row.split()
 
 
 def _hexadecimal(address: str, port: int) -> set[str]:
@@ -181,7 +198,13 @@ def _proc(pid: int, name: str) -> str:
         raise ControlError(f"cannot read /proc/{pid}/{name}: {e.strerror}") from e
 
 
-def _title(pid: int) -> str:
+def worker_of(pid: int, title: str) -> Worker:
+    """Return the worker that has this pid now. Raises ControlError if it has exited."""
+    return Worker(pid, _ticks(pid), title)
+
+
+def title_of(pid: int) -> str:
+    """Return the command line of a process; nothing if it has exited. Raises ControlError."""
     try:
         return _proc(pid, "cmdline").replace("\0", " ").strip()
     except ControlError:
@@ -194,7 +217,8 @@ def _ticks(pid: int) -> int:
     return int(_proc(pid, "stat").rpartition(")")[2].split()[19])
 
 
-def _parent(pid: int) -> int:
+def parent_of(pid: int) -> int:
+    """Return the parent's pid. Raises ControlError if the process has exited."""
     return int(_proc(pid, "stat").rpartition(")")[2].split()[1])
 
 
@@ -208,6 +232,6 @@ def _children(pid: int) -> list[int]:
     found = []  # a kernel without CONFIG_PROC_CHILDREN
     for entry in Path("/proc").iterdir():
         with suppress(ControlError):
-            if entry.name.isdigit() and _parent(int(entry.name)) == pid:
+            if entry.name.isdigit() and parent_of(int(entry.name)) == pid:
                 found.append(int(entry.name))
     return found

@@ -68,7 +68,7 @@ class _Reader:
         self, path: Path, context: str, block: Upstream | None, above: tuple[Path, ...]
     ) -> None:
         """Read one file, in the context of the ``include`` that names it."""
-        file = Path(os.path.realpath(path))
+        file = self._conf.named[path] = _real(path, self._conf.layout)
         if file in above or len(above) > _DEPTH:
             raise Unreadable(file, 1, "an include that leads back to its own file")
         if path == self._conf.layout.optional and not path.exists():
@@ -130,6 +130,14 @@ class _Reader:
         if statement.name in _NOTED:
             said = [os.fsdecode(w.text) for w in words(content, statement.start, statement.end)]
             self._conf.settings.append((context, statement.name, said))
+
+
+def _real(path: Path, layout: Layout) -> Path:
+    """Return what *path* leads to. A link of another file system must not lead out of it."""
+    file, root = Path(os.path.realpath(path)), layout.root
+    if path.is_relative_to(root) and not file.is_relative_to(os.path.realpath(root)):
+        raise Unreadable(path, 1, f"a link that leads out of root, to {file},")
+    return file
 
 
 def _server(statement: Statement, content: bytes, file: Path) -> Server:

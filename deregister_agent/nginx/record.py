@@ -6,7 +6,7 @@ and several agents may look after one Nginx. Losing it costs one reload, never t
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -48,21 +48,24 @@ class Record:
     pending: tuple[Pending, ...] = ()
     dirty: bool = False  # files were changed since the last proof: their times prove nothing
     refused: str = ""  # why the last changes were taken back
+    since: Mapping[str, float] = field(default_factory=dict)  # CLOCK_BOOTTIME: first proved down
     boot: str = field(default_factory=lambda: SystemClock().boot_id())
 
     def down_since(self, key: str) -> float | None:
-        """Return when, by CLOCK_BOOTTIME, this server was first known down and has been since."""
-        since = None
-        for proof in reversed(self.proofs):
-            if key not in proof.down:
-                break
-            since = proof.at
-        return since
+        """Return when, by CLOCK_BOOTTIME, this server was first proved down and has been since."""
+        return self.since.get(key)
+
+    def begun(self, entry: Pending, key: str) -> "Record":
+        """Return the record of what is about to be done to this server."""
+        since = {other: at for other, at in self.since.items() if other != key}
+        return replace(self, pending=(*self.pending, entry), dirty=True, refused="", since=since)
 
     def proved(self, proof: Proof, alive: frozenset[str] | None) -> "Record":
         """Return the record with one more proof, and none of workers known to have gone."""
         kept = [p for p in self.proofs if alive is None or alive.intersection(p.ids)][-_KEPT:]
-        return replace(self, proofs=(*kept, proof), pending=(), dirty=False, refused="")
+        since = {key: self.since.get(key, proof.at) for key in proof.down}
+        proofs = (*kept, proof)
+        return replace(self, proofs=proofs, pending=(), dirty=False, refused="", since=since)
 
 
 def load(path: Path) -> Record:
@@ -81,6 +84,7 @@ def load(path: Path) -> Record:
             pending=tuple(Pending(**{**p, "which": tuple(p["which"])}) for p in data["pending"]),
             dirty=data["dirty"],
             refused=data["refused"],
+            since=dict(data["since"]),
             boot=data["boot"],
         )
     except FileNotFoundError:

@@ -9,6 +9,8 @@ from typing import Protocol
 from deregister_agent.nginx.conf import Conf
 from deregister_agent.nginx.control import reload
 from deregister_agent.nginx.processes import POLL, ControlError, Master, Workers
+from deregister_agent.nginx.relatives import with_relatives
+from deregister_agent.nginx.seen import check_seen
 
 _DOUBT = 0.015  # seconds: file times are up to one timer tick (0.01 at most) behind
 
@@ -50,16 +52,17 @@ class ByProcesses:
     error_log: Path | None
 
     def check(self, conf: Conf, edited: Iterable[Path]) -> None:
-        """Accept every layout: a master that was seen idle reads all files after that."""
+        """Refuse files that are not those that Nginx reads, as far as that can be seen."""
+        check_seen(Master(self.pid_file), conf.layout, edited)
 
     def workers(self, until: float) -> Workers:
-        """Return all workers, no reload being under way."""
+        """Return all workers, those of masters before it included, no reload being under way."""
         master = Master(self.pid_file)
         while True:
             master.wait_idle(until)
             workers = master.workers()
             if workers.active and not workers.unnamed:
-                return workers
+                return with_relatives(master, workers)
             if time.monotonic() >= until:
                 raise ControlError(f"nginx (master {master.pid}) has no workers")
             time.sleep(POLL)

@@ -7,8 +7,9 @@ be told from one that only holds a WebSocket, so only its exit is proof.
 """
 
 import time
-from collections.abc import Sequence
+from dataclasses import dataclass
 
+from deregister_agent.model import Instance, Straggler
 from deregister_agent.nginx import record as records
 from deregister_agent.nginx.conf import Conf
 from deregister_agent.nginx.processes import Worker, connections
@@ -17,11 +18,46 @@ from deregister_agent.nginx.running import ByProcesses
 from deregister_agent.nginx.site import Site
 
 
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long is waited for old workers, and whether they are waived then."""
+
+    limit: float  # seconds from when the server was down in all that accepts clients
+    gives_up: bool
+
+
+def seen(
+    site: Site, running: ByProcesses, patience: Patience, instance: Instance, until: float
+) -> list[Straggler]:
+    """Name each old worker, for a person who wonders what the drain waits for."""
+    workers, age = old_workers(site, running, until)
+    late = age >= patience.limit
+    after = f"; {age:.0f} s after the reload" if late else ""
+    return [
+        Straggler(
+            f"old nginx worker {worker.pid}, {_now() - worker.started:.0f} s old, "
+            f"{_held(worker, instance.address, instance.port)}{after}",
+            waived=late and patience.gives_up,
+        )
+        for worker in workers
+    ]
+
+
+def unseen(known: Record, key: str, patience: Patience) -> list[Straggler]:
+    """Say of workers that cannot be seen for how long there may be some."""
+    since = known.down_since(key)
+    age = 0.0 if since is None else _now() - since
+    if age < patience.limit:
+        return [Straggler(f"old nginx workers, unseen: {patience.limit - age:.0f} s to go")]
+    return [Straggler(f"old nginx workers, unseen, {age:.0f} s after the reload", waived=True)]
+
+
 def old_workers(site: Site, running: ByProcesses, until: float) -> tuple[list[Worker], float]:
     """
     Return the old workers that may know the server as up, and how long it has been down.
 
-    Workers that retired later, from a generation that had it down, are no danger.
+    Workers that retired later, from a generation that had it down, are no danger. Which
+    these are, time tells only of a server that was proved to be down before they began.
     """
     known, conf = records.load(site.record), site.read()
     workers = running.workers(until)
@@ -29,27 +65,12 @@ def old_workers(site: Site, running: ByProcesses, until: float) -> tuple[list[Wo
     ids = frozenset(worker.id for worker in workers.retiring)
     harmless = records.covered(ids, known.proofs, conf.digest() if down else "", site.key)
     rest = [worker for worker in workers.retiring if worker.id not in harmless]
-    if down and not known.dirty:
-        rest = [w for w in rest if not _began_after(w, running, conf)]
     since = known.down_since(site.key)
+    if down and since is not None and not known.dirty:
+        rest = [w for w in rest if w.started <= since or not _began_after(w, running, conf)]
     if since is None:
         since = max((worker.started for worker in workers.active), default=_now())
     return rest, _now() - since
-
-
-def unseen_for(known: Record, key: str) -> float:
-    """Return for how long a server is known to be down; 0 where that is not known."""
-    since = known.down_since(key)
-    return 0.0 if since is None else _now() - since
-
-
-def named(workers: Sequence[Worker], address: str, port: int) -> list[str]:
-    """Describe each worker, for a person who wonders what the drain waits for."""
-    return [
-        f"old nginx worker {worker.pid}, {_now() - worker.started:.0f} s old, "
-        f"{_held(worker, address, port)}"
-        for worker in workers
-    ]
 
 
 def _held(worker: Worker, address: str, port: int) -> str:

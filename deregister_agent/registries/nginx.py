@@ -21,7 +21,7 @@ from deregister_agent.nginx.reading import preamble
 from deregister_agent.nginx.remedies import said
 from deregister_agent.nginx.running import ByProcesses
 from deregister_agent.nginx.site import Site, Wish
-from deregister_agent.nginx.stragglers import named, old_workers, unseen_for
+from deregister_agent.nginx.stragglers import Patience, seen, unseen
 from deregister_agent.nginx.watching import next_change
 from deregister_agent.options import BackendOptions, Seconds, Table, Timeout
 from deregister_agent.ports import Registry
@@ -137,24 +137,14 @@ class NginxUpstream(Registry):
                 )
 
     def stragglers(self) -> Sequence[Straggler]:
-        """Name the workers from before the change that have not exited."""
+        """Name the workers from before the change that have not exited, waited for or not."""
         with self._doing("look for old workers"):
             site, options = self._site(), self._options
-            if not isinstance(site.running, ByProcesses):
-                age = unseen_for(records.load(site.record), site.key)
-                left = options.old_workers - age
-                return (
-                    [Straggler(f"old nginx workers, unseen: {left:.0f} s to go")]
-                    if left > 0
-                    else ()
-                )
-            workers, age = old_workers(site, site.running, self._until())
-            too_late = age >= options.old_workers
-            waived = too_late and options.old_workers_then == "count-as-withdrawn"
-            late = f"; {age:.0f} s after the reload" if too_late else ""
-            address, port = self._instance.address, self._instance.port
-            names = named(workers, address, port)
-            return [Straggler(f"{one}{late}", waived=waived) for one in names]
+            gives_up = options.old_workers_then == "count-as-withdrawn"
+            patience = Patience(options.old_workers, gives_up)
+            if isinstance(site.running, ByProcesses):
+                return seen(site, site.running, patience, self._instance, self._until())
+            return unseen(records.load(site.record), site.key, patience)
 
     def others(self) -> int:
         """Count the other servers of the upstream that are neither down nor backup."""
@@ -196,7 +186,8 @@ class NginxUpstream(Registry):
         options = self._options
         kept = options.generation
         volatile = None if kept is None else kept.file.resolve()
-        layout = Layout(options.config.resolve(), options.root, options.file, volatile)
+        # Its links are not followed here: relative includes are looked for beside the link.
+        layout = Layout(options.config.absolute(), options.root, options.file, volatile)
         return Site(
             layout,
             options.context,

@@ -2,10 +2,13 @@
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
+
+import pytest
 
 from deregister_agent.model import Instance
 from deregister_agent.nginx.conf import Conf, Layout
@@ -18,7 +21,7 @@ from tests.servers.nginx import VERSIONS, nginx
 
 AGENTS = 8
 CHAPTERS = 8
-LIMIT = 60.0  # seconds for one chapter
+LIMIT = 100.0  # seconds for one chapter, however busy the machine is
 HTTP = """
     upstream app {{ server 127.0.0.1:8000; server 127.0.0.1:8001 weight=2;
         server 127.0.0.1:8002; # server 127.0.0.1:8000;
@@ -91,7 +94,14 @@ class Play:
         return sum(self.count(agent, one) for agent in range(AGENTS) for one in range(CHAPTERS))
 
     def work(self, agent: int, quiet: Barrier) -> None:
-        """Be an agent: withdraw and restore, each as it comes, and look what came of it."""
+        """Be an agent in a process of its own; one that fails ends the play for all."""
+        with ExitStack() as failed:
+            failed.callback(quiet.abort)
+            self._work(agent, quiet)
+            failed.pop_all()
+
+    def _work(self, agent: int, quiet: Barrier) -> None:
+        """Withdraw and restore, each as it comes, and look what came of it."""
         instance = Instance(f"app-{agent}", "app", "127.0.0.1", 8000 + agent)
         table = self.table | {"upstream": UPSTREAMS[agent]}
         registry = self.registry(Options.model_validate(table, strict=False), instance)
@@ -144,9 +154,10 @@ def found_down(main: Path) -> set[int]:
 
 def table(main: Path, **options: object) -> dict[str, object]:
     """Return what every agent's options have in common."""
-    return {"kind": "nginx", "config": main, "timeout": 50.0, **options}
+    return {"kind": "nginx", "config": main, "timeout": 60.0, **options}
 
 
+@pytest.mark.timeout(300)
 def test_agents_that_edit_at_once_a_thousand_times(tmp_path: Path) -> None:
     """
     Eight processes make a thousand edits of one file: none lost, none left, at no time.
@@ -163,6 +174,7 @@ def test_agents_that_edit_at_once_a_thousand_times(tmp_path: Path) -> None:
     assert 0 < int((tmp_path / "number").read_text()) <= play.total + AGENTS
 
 
+@pytest.mark.timeout(300)
 def test_agents_that_edit_at_once_under_a_real_nginx(
     tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:

@@ -183,6 +183,17 @@ def test_a_root_is_put_before_absolute_includes(tmp_path: Path) -> None:
     assert len(seen.find("http", "app", APP)) == 1
 
 
+def test_a_link_out_of_the_root_is_refused(tmp_path: Path) -> None:
+    """An absolute link in another file system means a file there, and not the one here."""
+    inside, outside = tmp_path / "inside", tmp_path / "up.conf"
+    (inside / "etc").mkdir(parents=True)
+    (inside / "etc" / "n.conf").write_text("http { include /etc/up.conf; }")
+    outside.write_text("upstream app { server 10.0.0.7:8080; }")
+    (inside / "etc" / "up.conf").symlink_to(outside)
+    with pytest.raises(Unreadable, match="leads out of root"):
+        read(Layout(inside / "etc" / "n.conf", inside))
+
+
 def test_a_change_on_disk_is_seen(tmp_path: Path) -> None:
     """What was read is no longer current after a rewrite, and after a new file in a pattern."""
     main = tmp_path / "n.conf"
