@@ -117,8 +117,11 @@ class AioWorkInterceptor(aio.ServerInterceptor):
             return None
         name = SORTS[found.request_streaming, found.response_streaming]
         method = getattr(found, name)
-        counted = _wrapper(method, streams=found.response_streaming)
-        return rewrapped(found, name, counted(call, method))
+        try:
+            wrapper = _wrapper(method, streams=found.response_streaming)
+        except TypeError:  # an object that cannot be hashed
+            wrapper = _wrapper.__wrapped__(method, streams=found.response_streaming)
+        return rewrapped(found, name, wrapper(call, method))
 
 
 def _coroutine(call: Call, method: Callable[..., Any]) -> Callable[..., Any]:

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -19,6 +20,17 @@ from grpc import aio
 from deregister_agent.app import Work
 
 LIMIT = 20.0
+
+
+@dataclass
+class Plain:
+    """A method that is an object, and one that cannot be hashed."""
+
+    shop: "Shop"
+    __name__ = "plain_object"
+
+    def __call__(self, request: bytes, context: Any) -> bytes:
+        return self.shop.plain(request, context)
 
 
 class Shop:
@@ -124,7 +136,7 @@ class Shop:
         kinds: dict[Any, tuple[Callable[..., Any], ...]] = {
             grpc.unary_unary_rpc_method_handler: (
                 *(self.unary, self.stubborn, self.crash, self.abort, self.plain),
-                *(self.bad_callback, self.wrong_answer),
+                *(self.bad_callback, self.wrong_answer, Plain(self)),
             ),
             grpc.unary_stream_rpc_method_handler: (
                 *(self.stream, self.flood, self.writer, self.crashing_stream),
@@ -207,7 +219,7 @@ def played(play: Play, *more: Any) -> None:
 
 
 class TestCounting:
-    @pytest.mark.parametrize("method", ["unary", "plain"])
+    @pytest.mark.parametrize("method", ["unary", "plain", "plain_object"])
     def test_a_unary_call_counts_until_answered(self, method: str) -> None:
         """It counts at its first line, while it runs, and no longer once it is answered."""
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, as_completed
+from contextlib import suppress
 
 import pytest
 
@@ -221,6 +222,20 @@ class TestAsyncio:
         assert closed == [{"messages": 1}]
         assert in_flight(work) == {}
 
+    def test_a_callback_that_raises_leaks_nothing(self) -> None:
+        """The loop tells of it, and the task is over."""
+        work, told = Work(), []
+
+        async def main() -> None:
+            asyncio.get_running_loop().set_exception_handler(lambda _, what: told.append(what))
+            task = work.create_task(asyncio.sleep(0))
+            task.add_done_callback(lambda _: 1 / 0)
+            await task
+            assert await asyncio.to_thread(work.wait_idle, 10)
+
+        asyncio.run(main())
+        assert len(told) == 1
+
     def test_a_task_that_nobody_can_finish_is_over(self) -> None:
         """One that was collected, or whose loop was closed under it, leaves no count."""
         work = Work()
@@ -344,6 +359,26 @@ class TestExecutor:
         with pytest.raises(RuntimeError, match="after shutdown"):
             pool.submit(int)
         assert in_flight(work) == {}
+
+    @pytest.mark.parametrize("error", [ValueError, SystemExit])
+    def test_a_callback_that_raises_leaks_nothing(self, error: type[BaseException]) -> None:
+        """Whatever a callback raises, its task is over, done or cancelled before it ran."""
+        work, gate = Work(), threading.Event()
+        inner = ThreadPoolExecutor(1)
+        pool = work.executor(inner)
+
+        def callback(_: Future[bool]) -> None:
+            raise error
+
+        first, second = pool.submit(gate.wait), pool.submit(gate.wait)
+        for future in (first, second):
+            future.add_done_callback(callback)
+        with suppress(SystemExit):
+            second.cancel()
+        assert in_flight(work) == {"tasks": 1}
+        gate.set()
+        until(lambda: in_flight(work) == {})
+        inner.shutdown()
 
     def test_what_shutdown_cancels_is_over(self) -> None:
         """Queued work that a shutdown throws away does not stay counted."""
