@@ -21,7 +21,7 @@ app = Celery("shop", broker=BROKER)
 app.conf.update(worker_prefetch_multiplier=1, broker_connection_retry_on_startup=True)
 
 
-@app.task(name="shop.pack")  # type: ignore[untyped-decorator]
+@app.task(name="shop.pack", rate_limit=os.environ.get("SHOP_RATE"))  # type: ignore[untyped-decorator]
 def pack(until: str) -> None:
     """Work until that file is there, and then write down when that was."""
     while not Path(until).exists():
@@ -31,11 +31,17 @@ def pack(until: str) -> None:
 
 
 class Worker(Child):
-    """One worker with *slots* threads; it works in *folder*, for a broker of its own."""
+    """
+    One worker with *slots* threads; it works in *folder*, for a broker of its own.
 
-    def __init__(self, folder: Path, redis: Redis, *, slots: int = 4, name: str = "w@here") -> None:
+    With a *rate*, such as 1/h, the task begins no more often.
+    """
+
+    def __init__(
+        self, folder: Path, redis: Redis, *, slots: int = 4, name: str = "w@here", rate: str = ""
+    ) -> None:
         self.folder = folder
-        self.environment = {"SHOP_BROKER": f"{redis.url}/0"}
+        self.environment = {"SHOP_BROKER": f"{redis.url}/0"} | ({"SHOP_RATE": rate} if rate else {})
         self.name = name
         self._sent: list[Path] = []
         command = [sys.executable, "-m", "celery", "-A", "tests.celery_shop", "worker"]
@@ -56,16 +62,6 @@ class Worker(Child):
         with Celery("client", broker=self.environment["SHOP_BROKER"]) as client:
             client.send_task("shop.pack", [str(until)], **how)
         return until
-
-    def limit(self, rate: str) -> None:
-        """Let the task begin only so often."""
-        with Celery("client", broker=self.environment["SHOP_BROKER"]) as client:
-            ask = client.control.rate_limit
-            wait_until(
-                lambda: ask("shop.pack", rate, destination=[self.name], reply=True, timeout=2.0),
-                "it has heard",
-                limit=60,
-            )
 
     def finish(self) -> None:
         """End every task that was sent, and wait until the worker has done them all."""

@@ -127,8 +127,10 @@ class TestWorker:
     def test_tasks_that_wait_for_a_rate_limit(self, folder: Path) -> None:
         """They are in no list of Celery's, so what is reserved is not known."""
         (folder / "limited").mkdir()
-        with Redis(folder / "limited") as redis, Worker(folder, redis, slots=2) as worker:
-            worker.limit("1/h")
+        with (
+            Redis(folder / "limited") as redis,
+            Worker(folder / "limited", redis, rate="1/h") as worker,
+        ):
             ends = [worker.send() for _ in range(3)]
             asked, active = probe(worker), probe(worker, counts=["active"])
             wait_until(lambda: not told(active).idle, "one works", limit=60)
