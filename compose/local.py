@@ -11,6 +11,8 @@ from pathlib import Path
 from random import SystemRandom
 from typing import Any
 
+import requests
+
 from bench.counter import Commands
 from bench.stack import ROOT, Shops, Stack, accepts
 from compose.configs import files
@@ -19,7 +21,6 @@ from compose.hosts import agent_of, app
 from compose.places import CONSUL, NAMES, NUMBERS, REDIS, Place, Service
 from compose.whole import Agents, AllFronts, ByInstance, Whole
 from deregister_agent.client import Address, AgentClient
-from deregister_agent.fetch import Fetcher
 from tests.servers import find, locate
 from tests.servers.apt import fetch
 from tests.servers.child import Child
@@ -56,7 +57,7 @@ class Processes(Whole):
 
     def ask(self, urls: Sequence[str]) -> list[Any]:
         """Return the JSON at each URL."""
-        return [Fetcher(url, timeout=10.0).call("GET", "").json() for url in urls]
+        return [requests.get(url, timeout=10).json() for url in urls]
 
     def load_result(self) -> str:
         """End the load, and return what it wrote."""
