@@ -198,11 +198,12 @@ def test_traffic_started(world: World, phase: Phase, overdue: bool, status: int)
     assert world.get("/traffic-started").status_code == status
 
 
-def meanwhile(loop: FakeLoop, phase: Phase) -> None:
+def meanwhile(loop: FakeLoop, phase: Phase) -> threading.Thread:
     """Let the drain go on to *phase* in another thread, as soon as that can."""
     thread = threading.Thread(target=loop.to, args=(phase,), daemon=True)
     thread.start()
     thread.join(0.2)
+    return thread
 
 
 def test_a_status_that_is_looked_for(world: World) -> None:
@@ -221,17 +222,18 @@ def test_status_and_body_are_of_one_moment(world: World) -> None:
     """A drain taken back between the decision and the report changes both or none."""
     loop = world.agent.instances["orders-1"]
     loop.to(Phase.DRAINED, Outcome.DRAINED)
-    real = loop.report
+    real, moves = loop.report, []
 
     def report_late() -> dict[str, Any]:
         loop.report = real  # type: ignore[method-assign]
-        meanwhile(loop, Phase.WITHDRAWING)
+        moves.append(meanwhile(loop, Phase.WITHDRAWING))
         return real()
 
     loop.report = report_late  # type: ignore[method-assign]
     response = world.get("/traffic-drained")
     said = json.loads(response.data)["phase"]
     assert (response.status_code, said) in {(200, "drained"), (503, "withdrawing")}
+    moves[0].join(60)
     assert world.get("/traffic-drained").status_code == 503
 
 
