@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from deregister_agent.app.board import Ticket
@@ -20,18 +19,18 @@ SORTS = {
 """Where gRPC keeps the code of a method, by whether requests and responses are streams."""
 
 
-@dataclass(slots=True)  # not frozen: that would cost each call a microsecond
 class Method:
-    """What gRPC calls an RpcMethodHandler; it looks only at these attributes."""
+    """What gRPC calls an RpcMethodHandler: as it was *found*, but for the *code* in one place."""
 
-    request_streaming: bool
-    response_streaming: bool
-    request_deserializer: Any
-    response_serializer: Any
-    unary_unary: Any = None
-    unary_stream: Any = None
-    stream_unary: Any = None
-    stream_stream: Any = None
+    unary_unary = unary_stream = stream_unary = stream_stream = None
+
+    def __init__(self, found: Any, name: str, code: Callable[..., Any]) -> None:
+        # gRPC looks only at these attributes.
+        self.request_streaming = found.request_streaming
+        self.response_streaming = found.response_streaming
+        self.request_deserializer = found.request_deserializer
+        self.response_serializer = found.response_serializer
+        setattr(self, name, code)
 
 
 class WorkInterceptor:
@@ -47,7 +46,7 @@ class WorkInterceptor:
             return found
         name = SORTS[found.request_streaming, found.response_streaming]
         count = self._stream if found.response_streaming else self._single
-        return rewrapped(found, name, count(getattr(found, name)))
+        return Method(found, name, count(getattr(found, name)))
 
     def _single(self, method: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         def counted(request: Any, context: Any) -> Any:
@@ -68,18 +67,6 @@ class WorkInterceptor:
                 part()
 
         return counted
-
-
-def rewrapped(found: Any, name: str, code: Callable[..., Any]) -> Method:
-    """Return what gRPC knows of a method, with other *code* in the place called *name*."""
-    method = Method(
-        found.request_streaming,
-        found.response_streaming,
-        found.request_deserializer,
-        found.response_serializer,
-    )
-    setattr(method, name, code)
-    return method
 
 
 def _begin_call(begin: Callable[[], Ticket], context: Any) -> Callable[[], None]:

@@ -11,7 +11,7 @@ from typing import Any
 from grpc import aio
 
 from deregister_agent.app.board import Ticket
-from deregister_agent.app.rpc import NO_WORK, SORTS, rewrapped
+from deregister_agent.app.rpc import NO_WORK, SORTS, Method
 
 
 class Call:
@@ -27,9 +27,15 @@ class Call:
     __slots__ = ("_begin", "_lock", "_parts", "_task", "_ticket")
 
     def __init__(self, begin: Callable[[], Ticket]) -> None:
-        self._begin, self._lock, self._parts = begin, threading.Lock(), 0
-        self._task: asyncio.Task[Any] | None = None
-        self._ticket: Ticket | None = None
+        """Count the call until the current task has ended."""
+        self._begin, self._lock = begin, threading.Lock()
+        self._parts, self._ticket = 1, begin()
+        self._task = asyncio.current_task()
+        if self._task is not None:
+            # Not by the call's own add_done_callback: one that raises hides all after it.
+            self._task.add_done_callback(self._task_over)
+        else:  # not as grpc.aio does it today: then the call's code alone counts
+            self.__exit__()
 
     def __enter__(self) -> None:
         """Count the call while the block runs."""
@@ -47,16 +53,15 @@ class Call:
         """Count it as finished, unless something else of it goes on."""
         with self._lock:
             self._parts -= 1
-            if not self._parts and self._ticket is not None:
+            if self._parts == 0:
                 self._ticket.end()
 
     def follow(self) -> asyncio.Task[Any] | None:
-        """Count it until the current task has ended, however it ends; return that task."""
+        """Count it until the current task, too, has ended, however; return that task."""
         task = asyncio.current_task()
-        if task is not None and task is not self._task:
+        if task is not self._task and task is not None:
             self._task = task
             self.__enter__()
-            # Not by the call's own add_done_callback: one that raises hides all after it.
             task.add_done_callback(self._task_over)
         return task
 
@@ -111,7 +116,6 @@ class AioWorkInterceptor(aio.ServerInterceptor):
         if handler_call_details.method.startswith(self._ignored):
             return await continuation(handler_call_details)
         call = Call(self._begin)
-        call.follow()
         found = await continuation(handler_call_details)
         if found is None:
             return None
@@ -121,7 +125,7 @@ class AioWorkInterceptor(aio.ServerInterceptor):
             wrapper = _wrapper(method, streams=found.response_streaming)
         except TypeError:  # an object that cannot be hashed
             wrapper = _wrapper.__wrapped__(method, streams=found.response_streaming)
-        return rewrapped(found, name, wrapper(call, method))
+        return Method(found, name, wrapper(call, method))
 
 
 def _coroutine(call: Call, method: Callable[..., Any]) -> Callable[..., Any]:
