@@ -27,7 +27,30 @@ from deregister_agent.nginx.watching import mark_of
 _LONGEST_GATHER = 1.0  # seconds: nobody waits longer for others
 
 
-def proven(
+class _ChangedError(ControlError):
+    """The files are not those any more that were read."""
+
+
+def is_listed(site: Site, until: float) -> bool:
+    """
+    Tell whether the files, or any worker that accepts clients, have the server up.
+
+    Raises AgentError or OSError when it cannot be told.
+    """
+    while True:
+        conf = site.read()
+        if not all(server.down for server in site.servers(conf)):
+            return True  # whatever others may be changing: no lock is needed to know
+        with site.locked(until):
+            known = records.load(site.record)
+            try:
+                return not _proven(site, conf, known, until, down=True)
+            except _ChangedError:
+                if time.monotonic() >= until:
+                    raise
+
+
+def _proven(
     site: Site, conf: Conf, known: Record, until: float, *, down: bool, by_time: bool = True
 ) -> bool:
     """
@@ -40,7 +63,7 @@ def proven(
     site.running.check(conf, {server.file for server in site.servers(conf)})
     ids = site.running.active(until)
     if not conf.current():
-        raise ControlError("the configuration changed while it was read")
+        raise _ChangedError("the configuration changed while it was read")
     wanted = site.key if down else None
     rest = ids - records.covered(ids, known.proofs, conf.digest(), wanted)
     if not rest or not by_time:
@@ -157,7 +180,7 @@ def _loaded(site: Site, wish: Wish, known: Record, until: float) -> Proof | None
     conf = site.read()
     if _open(site, wish, conf):
         raise ControlError(known.refused or "somebody else has taken the change back")
-    if proven(site, conf, known, until, down=wish.down, by_time=not wish.down):
+    if _proven(site, conf, known, until, down=wish.down, by_time=not wish.down):
         return None
     _test(site, until, "with the change")
     ids = _reloaded(site, conf, until)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from deregister_agent.errors import AgentError
 
-POLL = 0.02
+POLL = 0.01
 """Seconds between two looks."""
 MASTER = "nginx: master process"
 """How a master's command line begins; its arguments follow (ngx_master_process_cycle())."""

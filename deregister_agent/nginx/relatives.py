@@ -47,8 +47,9 @@ def with_relatives(master: Master, own: Workers) -> Workers:
 
 def _relatives(master: Master) -> Iterator[Worker]:
     """Yield every worker whose master has the same command line, or whose master has gone."""
+    program = _program(master.pid)
     for entry in os.listdir("/proc"):  # noqa: PTH208 - many times as fast, and done often
-        if not entry.isdigit():
+        if not entry.isdigit() or _program(int(entry)) != program:
             continue
         with suppress(ControlError):  # it has exited in the meantime, or hides
             title = title_of(int(entry))
@@ -61,6 +62,20 @@ def _relatives(master: Master) -> Iterator[Worker]:
             same_space = _space(int(entry)) in {None, _space(master.pid)}
             if same_space and (above == master.title or not above.startswith(MASTER)):
                 yield worker_of(int(entry), title)
+
+
+def _program(pid: int) -> bytes:
+    """Return the name of the program that a process runs (man 5 proc, comm); cheaply."""
+    try:
+        descriptor = os.open(f"/proc/{pid}/comm", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        return os.read(descriptor, 64)
+    except OSError:
+        return b""
+    finally:
+        os.close(descriptor)
 
 
 def _space(pid: int) -> int | None:

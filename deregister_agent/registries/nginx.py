@@ -13,7 +13,7 @@ from deregister_agent.model import Instance, Snapshot, Straggler
 from deregister_agent.nginx import record as records
 from deregister_agent.nginx.address import Address
 from deregister_agent.nginx.advice import advice
-from deregister_agent.nginx.change import carry_out, proven
+from deregister_agent.nginx.change import carry_out, is_listed
 from deregister_agent.nginx.conf import Layout, Server
 from deregister_agent.nginx.generation import ByGeneration
 from deregister_agent.nginx.processes import ControlError
@@ -100,16 +100,7 @@ class NginxUpstream(Registry):
     def lists(self) -> bool:
         """Look at the files and at what the running workers have loaded of them."""
         with self._doing("tell whether it is listed"):
-            site, until = self._site(), self._until()
-            conf = site.read()
-            if not _all_down(site.servers(conf)):
-                return True  # whatever others may be changing: no lock is needed to know
-            with site.locked(until):
-                known = records.load(site.record)
-                conf = conf if conf.current() else site.read()
-                if not _all_down(site.servers(conf)):
-                    return True
-                return not proven(site, conf, known, until, down=True)
+            return is_listed(self._site(), self._until())
 
     def snapshot(self) -> Snapshot | None:
         """Tell which of the server's directives were down before."""
@@ -230,10 +221,6 @@ def warnings(options: Options, instance: Instance) -> Sequence[str]:
     with registry._doing("read the configuration"):  # noqa: SLF001 - of the same module
         site = registry._site()  # noqa: SLF001
         return advice(site)
-
-
-def _all_down(servers: Sequence[Server]) -> bool:
-    return all(server.down for server in servers)
 
 
 def _spelled(instance: Instance) -> str:

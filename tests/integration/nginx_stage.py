@@ -93,7 +93,10 @@ class World:
         """Change the main file as another tool would, without a reload."""
         text = self.nginx.conf.read_text()
         assert old in text
-        self.nginx.conf.write_text(text.replace(old, new))
+        real = self.nginx.conf.resolve()
+        written = real.with_name("written")  # half a file would be an error, which is right
+        written.write_text(text.replace(old, new))
+        written.replace(real)
 
     def reload(self) -> None:
         """Reload as another tool would, and wait until it has happened."""
