@@ -14,6 +14,7 @@ from tests.servers.child import wait_until
 
 LIMIT = 60.0  # seconds after which a script gives up and kills all the same
 HELD = 30.0  # seconds that the agent may hold an answer
+RELOADED = 1.0  # seconds in which Nginx has surely begun to use what a reload has read
 ESTABLISHED = "01"  # in /proc/net/tcp (include/net/tcp_states.h)
 
 Step = Callable[[Stack, str], None]
@@ -54,16 +55,17 @@ def _sleep(seconds: float) -> Step:
     return leave
 
 
-def _zero_connections(every: float) -> Step:
-    """Take it out, and look at the socket table now and then until no connection is left."""
+def _zero_connections(every: float, first: float) -> Step:
+    """Take it out, wait, and look at the socket table now and then until no connection is left."""
 
     def leave(stack: Stack, name: str) -> None:
         stack.front.out(name)
         end = time.monotonic() + LIMIT
+        time.sleep(first)
         while time.monotonic() < end:
-            time.sleep(every)
             if not sum(_established(ports[name]) for ports in stack.doors.values()):
                 break
+            time.sleep(every)
         stack.shops.kill(name)
 
     return leave
@@ -136,11 +138,15 @@ WAYS = (
         "established",
         "deregister, grep ESTABLISHED each second, kill",
         "Consul",
-        _zero_connections(1.0),
+        _zero_connections(1.0, first=1.0),
         _back,
     ),
     Way(
-        "nginx-down", "down, reload, kill at 0 connections", "Nginx", _zero_connections(0.1), _back
+        "nginx-down",
+        "down, reload, kill at 0 connections",
+        "Nginx",
+        _zero_connections(0.1, first=RELOADED),
+        _back,
     ),
     Way("haproxy-drain", "state drain, kill at scur == 0", "HAProxy", _haproxy, _back),
     Way("ours-consul", "deregister-agent", "Consul", drained, started, ours=True),
