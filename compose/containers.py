@@ -60,9 +60,9 @@ class Containers(Whole):
     def __init__(self, compose: Compose, folder: Path) -> None:
         self.compose, self._folder = compose, folder
         clients = {name: Pipeline(compose, name) for name in NAMES}
-        shops = Apps(compose, folder)
+        self._apps = Apps(compose, folder)
         agents = Agents(ByInstance(clients))
-        self.stack = Stack(folder, self._counted, shops, AllFronts(), agents)
+        self.stack = Stack(folder, self._counted, self._apps, AllFronts(), agents)
 
     def ask(self, urls: Sequence[str]) -> list[Any]:
         """Return the JSON at each URL that the pipeline reaches."""
@@ -72,6 +72,8 @@ class Containers(Whole):
     def load_result(self) -> str:
         """End the load, and return what it wrote."""
         self.compose("stop", "load")
+        for name in NAMES:
+            self._apps.keep_ledger(name)
         self.compose("cp", f"load:{self.place.scratch('load', 'load.json')}", str(self._folder))
         return (self._folder / "load.json").read_text()
 
@@ -105,6 +107,10 @@ class Apps(Shops):
     def kill(self, name: str) -> None:
         """Kill it as hard as can be; its ledger is kept."""
         self._compose("kill", "--signal", "KILL", name)
+        self.keep_ledger(name)
+
+    def keep_ledger(self, name: str) -> None:
+        """Copy what its container has written by now."""
         ledger = CONTAINERS.scratch(name, "ledger")
         self._compose("cp", f"{name}:{ledger}", str(self.ledgers[name][-1]))
 

@@ -77,7 +77,8 @@ def told(result: Result) -> str:
     ]
     causes = ", ".join(f"{count} {cause}" for cause, count in sorted(result.lost.items()))
     lost = f"lost {result.lost_in_all}{f' ({causes})' if causes else ''}"
-    lines.append(f"sent {len(result.sent)}, {lost}, done twice {result.done_twice}")
+    twice = f"begun twice {result.begun_twice}, done twice {result.done_twice}"
+    lines.append(f"sent {len(result.sent)}, {lost}, {twice}")
     lines.append(f"accepted {result.accepted} to be done later, of which {result.counter} were")
     return "\n".join(lines)
 
@@ -111,7 +112,7 @@ def main(*, local: bool, careless: bool) -> None:
             click.echo(f"{e}\n{e.stdout or ''}{e.stderr or ''}", err=True)
             sys.exit(1)
     click.echo(told(result))
-    sys.exit(1 if result.lost_in_all or result.done_twice or wrong else 0)
+    sys.exit(0 if result.is_whole and not wrong else 1)
 
 
 if __name__ == "__main__":

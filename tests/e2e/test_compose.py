@@ -144,7 +144,7 @@ def test_a_rolling_deploy_of_processes_loses_nothing() -> None:
     """The whole stack as processes: every app is killed after "drained", all is done once."""
     with processes() as whole:
         result, wrong = deploy(whole, OURS)
-    assert (result.lost, result.done_twice, wrong) == ({}, 0, [])
+    assert (result.lost, result.begun_twice, result.done_twice, wrong) == ({}, 0, 0, [])
     assert [one.name for one in result.replaced] == list(NAMES)
     assert {"fast", "websocket", "background", "message"} <= {one.kind for one in result.sent}
     assert result.counter == result.accepted
