@@ -311,6 +311,22 @@ def test_a_lease_that_ends_in_mid_drain(orders: Orders, tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(300)
+def test_compactions_in_mid_drain(orders: Orders, tmp_path: Path) -> None:
+    """What is registered right before a compaction is found out and taken out again."""
+    node = orders.node
+    with agent(tmp_path, [orders.registry()]) as (loop,):
+        loop.probe.begin()
+        loop.stop_traffic()
+        for _ in range(3):
+            loop.reaches(Phase.DRAINING)
+            orders.register()
+            node.compact()
+            until(lambda: node.get(orders.key()) is None, "it is out again")
+        loop.probe.end()
+        loop.reaches(Phase.DRAINED)
+        assert node.get(orders.key()) is None
+
+
 def test_a_hundred_at_the_same_time(node: Etcd, tmp_path: Path) -> None:
     """A hundred instances of one service are drained and restored at once; no other key moves."""
     count = 100

@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 
 from deregister_agent.errors import RegistryError
+from deregister_agent.model import Phase
+from deregister_agent.ready import ReadyCheck, ReadyOptions
 from deregister_agent.registries.etcd import Etcd as Registry
-from tests.integration.etcd_stage import Orders
+from tests.integration.etcd_stage import Orders, agent
+from tests.pages import page, pages
 from tests.servers.etcd import VERSIONS, Etcd, etcd
 
 USER, PASSWORD = "deregister-agent", "geheim-1"
@@ -72,6 +75,23 @@ def test_a_user_with_just_these_rights(orders: Orders, tmp_path: Path) -> None:
     assert not one.lists()
     one.restore(snapshot)
     assert orders.node.keyspace() == before
+
+
+@pytest.mark.parametrize("lease", ["app", "agent"])
+def test_a_whole_drain_with_just_these_rights(orders: Orders, tmp_path: Path, lease: str) -> None:
+    """There and back over TLS, as that user; a lease of the agent's takes no other right."""
+    _allow(orders)
+    one = _registry(orders, tmp_path, lease=lease)
+    with pages(lambda _: page("ready")) as app:
+        ready = [ReadyCheck(ReadyOptions(url=app.url, every=0.05))]
+        with agent(tmp_path, [one], ready=ready) as (loop,):
+            loop.stop_traffic()
+            loop.reaches(Phase.DRAINED)
+            assert orders.node.get(orders.key()) is None
+            loop.loop.start_traffic("test", "test")
+            loop.reaches(Phase.SERVING)
+            kept_on = orders.node.keyspace()[orders.key()][1]
+            assert (kept_on == orders.lease) is (lease == "app")
 
 
 def test_a_token_that_has_expired_is_renewed(orders: Orders, tmp_path: Path) -> None:
