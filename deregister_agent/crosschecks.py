@@ -29,9 +29,6 @@ def crossed(data: _Raw) -> Iterator[str]:
 def _within(instance: _Raw) -> Iterator[str]:
     for port in ("registry", "probe", "notifier"):
         yield from _same_label(instance, port)
-    for at, ready in _tables(instance, "ready"):
-        if isinstance(url := ready.get("url"), str) and not url.startswith(("http://", "https://")):
-            yield f"ready[{at}].url: must begin with http:// or https://"
     yield from _policy(instance)
 
 

@@ -18,11 +18,15 @@ SERVING = "SERVING"
 
 
 def _url(value: str) -> str:
-    """Refuse, without the network, what cannot be asked; ``crosschecks`` knows the rest."""
+    """Refuse, without the network, what cannot be asked."""
+    scheme = value.partition("://")[0]
+    if scheme not in (*HTTP, *GRPC) or "://" not in value:
+        known = ", ".join(f"{one}://" for one in (*HTTP, *GRPC))
+        raise ValueError(f"must begin with one of {known}")
     try:
-        if urlsplit(value).scheme in GRPC:
+        if scheme in GRPC:
             _grpc_target(value)
-        elif urlsplit(value).scheme in HTTP:
+        else:
             Fetcher(_http_parts(value)[0], timeout=1)
     except FetchError as e:
         raise ValueError(str(e)) from e

@@ -207,7 +207,10 @@ ONE_MISTAKE = [
     (
         "port = 8080",
         "port = 8080\n[[instance.ready]]\nurl = '127.0.0.1/ready'",
-        "instance[0].ready[0].url: must begin with http:// or https://",
+        (
+            "instance[0].ready[0].url: must begin with one of http://, https://, http+unix://, "
+            "grpc://, grpcs://, grpc+unix://"
+        ),
     ),
     (
         "port = 8080",
