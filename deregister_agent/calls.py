@@ -72,6 +72,21 @@ class Done:
     error: AgentError | None = None
 
 
+class Trouble:
+    """Logs when a call begins to fail and when that is over; status says what goes on between."""
+
+    def __init__(self) -> None:
+        self._error: AgentError | None = None
+
+    def saw(self, error: AgentError | None) -> None:
+        """Take in how the call has ended this time."""
+        if error is not None and self._error is None:
+            log.warning("will try again: %s", error)
+        elif error is None and self._error is not None:
+            log.info("no more: %s", self._error)
+        self._error = error
+
+
 class Backoff:
     """When to try again: at once, then after waits that grow to *cap*, with jitter."""
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from deregister_agent.calls import Backoff, Calls, Done
+from deregister_agent.calls import Backoff, Calls, Done, Trouble
 from deregister_agent.errors import AgentError, Refused
 from deregister_agent.model import Phase, Reading, Straggler
 from deregister_agent.ports import IdleProbe, Registry
@@ -76,6 +76,7 @@ class RegistryView:
         self._act_again = Backoff(0.1, 5.0, rounds.chance)
         self._keep_again = Backoff(0.1, 5.0, rounds.chance)
         self._watch_again = Backoff(0.5, 5.0, rounds.chance)
+        self._act_trouble, self._look_trouble, self._keep_trouble = Trouble(), Trouble(), Trouble()
         self._watches = True  # until it says that it cannot
         self._cursor: str | None = None
         self._turn = 0  # counts the phases that act: late answers belong to an earlier one
@@ -110,6 +111,7 @@ class RegistryView:
     def _acted(self, turn: int, done: Done) -> None:
         if turn != self._turn:
             return
+        self._act_trouble.saw(None if isinstance(done.error, Refused) else done.error)
         if done.error is None:
             self.acknowledged, self.error = done.answered, None
             self.look_again.now()
@@ -138,6 +140,7 @@ class RegistryView:
         if turn != self._turn:
             return
         self.keep_error = done.error
+        self._keep_trouble.saw(done.error)
         if done.error is not None:
             self._keep_again.later(done.answered)
         else:
@@ -169,6 +172,7 @@ class RegistryView:
 
     def _heard(self, done: Done) -> None:
         self.look_error = done.error
+        self._look_trouble.saw(done.error)
         if done.error is not None:
             self.word = None
             self.look_again.later(done.answered)
@@ -233,6 +237,7 @@ class ProbeView:
         self.asked: float | None = None
         self.error: AgentError | None = None
         self._again = Backoff(READ, 1.0, rounds.chance)
+        self._trouble = Trouble()
         self._turn = 0  # counts the phases: a reading begun in an earlier one proves nothing
 
     def begin(self) -> None:
@@ -256,6 +261,8 @@ class ProbeView:
 
     def _looked(self, turn: int, done: Done) -> None:
         self.asked, self.error, self.reading = done.asked, done.error, done.value
+        if self._rounds.phase() is Phase.DRAINING:  # in others the app may well be away
+            self._trouble.saw(done.error)
         if turn != self._turn:
             return  # the next reading is due already
         if done.error is not None or self.reading is None:

@@ -175,6 +175,33 @@ def test_what_cannot_be_kept_is_tried_on_and_told_of(make: Make) -> None:
     assert bench.loop.report()["registries"][0]["error"] is None
 
 
+def test_trouble_is_logged_when_it_begins_and_when_it_ends(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line each, however often it is tried in between."""
+    caplog.set_level("INFO", "deregister_agent.calls")
+    bench = make()
+    bench.go_on(0.5)
+    bench.registries[0].down = bench.page.down = True
+    bench.stop()
+    bench.go_on(20.0)
+    lines = [record.getMessage() for record in caplog.records]
+    assert sorted(lines) == [
+        "will try again: memory: cannot list: connection refused",
+        "will try again: memory: cannot withdraw: connection refused",
+    ]
+    bench.registries[0].down = False
+    bench.until(Phase.DRAINING)
+    bench.go_on(5.0)
+    bench.page.down = False
+    bench.until(Phase.DRAINED)
+    assert sorted(record.getMessage() for record in caplog.records)[:3] == [
+        "no more: memory: cannot list: connection refused",
+        "no more: memory: cannot withdraw: connection refused",
+        "no more: page: cannot read: connection refused",
+    ]
+
+
 def test_a_registry_that_says_done_and_did_nothing_is_asked_again(make: Make) -> None:
     """200 is not proof: while its word contradicts its acknowledgement, withdraw is repeated."""
     bench = make()
