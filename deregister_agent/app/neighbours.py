@@ -1,12 +1,22 @@
 """Processes that serve the same port as this one, whether they share its counts or not."""
 
 import os
-from collections.abc import Collection
+import socket
+import sys
+import time
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from deregister_agent.kernel.sock_diag import Row, dump
+
 PROC = Path("/proc")
-LISTEN = "0A"  # include/net/tcp_states.h
-ACCEPTS = "00010000"  # __SO_ACCEPTCON, include/linux/net.h
+LISTEN, ANY = 10, 0xFFF  # include/net/tcp_states.h; a bit for each
+ACCEPTS = " 00010000 "  # __SO_ACCEPTCON, include/linux/net.h
+LIMIT = 1.0  # seconds for one look at the kernel's table
+MAPPED = bytes(10) + b"\xff\xff"
+
+Place = tuple[int, bytes]
+"""A port and an address, which is empty for "any"."""
 
 
 def strangers(known: Collection[int]) -> list[int]:
@@ -20,16 +30,11 @@ def strangers(known: Collection[int]) -> list[int]:
     started with the same command line.
     """
     family = (_children(os.getppid()) | _children(os.getpid())) - {os.getpid(), *known}
-    if not family:  # spares the kernel and the app the rest, which takes milliseconds
+    if not family:
         return []
-    tables = _tables()
-    listening = _listening(tables)
-    places = {listening[inode] for inode in _sockets(os.getpid()) if inode in listening}
-    wanted = {inode for inode, place in listening.items() if place in places}
-    if not wanted:
-        return []
-    wanted |= _accepted(tables, places)
-    return sorted(pid for pid in family if _serves(pid, wanted))
+    own = _sockets(os.getpid())
+    wanted = _by_tcp(own) | _by_unix(own)
+    return sorted(pid for pid in family if _serves(pid, wanted)) if wanted else []
 
 
 def _serves(pid: int, wanted: set[str]) -> bool:
@@ -39,40 +44,60 @@ def _serves(pid: int, wanted: set[str]) -> bool:
         return _command(pid) == _command(os.getpid())
 
 
-def _tables() -> tuple[list[str], list[str]]:
-    """Return what the kernel tells of TCP and of Unix sockets (man 5 proc: /proc/net)."""
-    tcp = [line for name in ("tcp", "tcp6") for line in _lines(PROC / "net" / name)]
-    return tcp, _lines(PROC / "net" / "unix")
-
-
-def _listening(tables: tuple[list[str], list[str]]) -> dict[str, str]:
-    """Return the inodes of listening sockets, and the place of each: its port, or its file."""
-    found = {}
-    for line in tables[0]:
-        if f" {LISTEN} " in line:  # most lines of a busy host are not even split
-            _, local, _, state, _, _, _, _, _, inode, *_ = line.split()
-            if state == LISTEN:
-                found[inode] = local.rpartition(":")[2]
-    for line in tables[1]:
-        _, _, _, flags, _, _, inode, *path = line.split(None, 7)
-        if flags == ACCEPTS:
-            found[inode] = path[0] if path else inode
-    return found
-
-
-def _accepted(tables: tuple[list[str], list[str]], places: set[str]) -> set[str]:
-    """Return the inodes of the connections that were accepted at these places."""
-    found = set()
-    for line in tables[0]:
-        if any(f":{place} " in line for place in places):
-            _, local, _, _, _, _, _, _, _, inode, *_ = line.split()
-            if local.rpartition(":")[2] in places:
-                found.add(inode)
-    for line in tables[1]:
-        _, _, _, _, _, _, inode, *path = line.split(None, 7)
-        if path and path[0] in places:
-            found.add(inode)
+def _by_tcp(own: set[str]) -> set[str]:
+    """Return the inodes of all TCP sockets at the places where one of *own* listens."""
+    try:
+        places = {place for place, inode in _told(1 << LISTEN, 0) if inode in own}
+        ports = {port for port, _ in places}
+        sockets = [each for port in ports for each in _told(ANY, port)]
+    except OSError:  # a sandbox does not let it ask: all that the kernel prints, then
+        every = [*_printed("tcp"), *_printed("tcp6")]
+        places = {place for place, inode, state in every if state == LISTEN and inode in own}
+        sockets = [(place, inode) for place, inode, _ in every]
+    found = {inode for at, inode in sockets if any(_overlap(at, place) for place in places)}
     return found - {"0"}
+
+
+def _told(states: int, port: int) -> list[tuple[Place, str]]:
+    """Ask for the place and inode of each socket: spares the app a table of 10,000 others."""
+    rows = dump(states, (port, 0), time.monotonic() + LIMIT, with_info=False)
+    return [((row.local_port, _address(row)), str(row.inode)) for row in rows]
+
+
+def _address(row: Row) -> bytes:
+    return _plain(row.local[:4] if row.family == socket.AF_INET else row.local)
+
+
+def _printed(name: str) -> Iterator[tuple[Place, str, int]]:
+    """Yield place, inode and state of each line of the table (man 5 proc: /proc/net)."""
+    for line in _lines(PROC / "net" / name):
+        _, local, _, state, _, _, _, _, _, inode, *_ = line.split()
+        address, _, port = local.rpartition(":")
+        words = [int(address[at : at + 8], 16) for at in range(0, len(address), 8)]
+        packed = b"".join(word.to_bytes(4, sys.byteorder) for word in words)
+        yield (int(port, 16), _plain(packed)), inode, int(state, 16)
+
+
+def _plain(address: bytes) -> bytes:
+    """Return an address as IPv4 if it is one, and "any" of either family as nothing."""
+    return address.removeprefix(MAPPED) if any(address) else b""
+
+
+def _overlap(one: Place, other: Place) -> bool:
+    """Tell whether what comes to one may have come to the other."""
+    return one[0] == other[0] and (one[1] == other[1] or not (one[1] and other[1]))
+
+
+def _by_unix(own: set[str]) -> set[str]:
+    """Return the inodes of all Unix sockets where one of *own* listens, in this file or that."""
+    lines = _lines(PROC / "net" / "unix")
+    split = [line.split(None, 7) for line in lines if ACCEPTS in line]
+    listening = {inode: path for _, _, _, _, _, _, inode, *path in split if inode in own}
+    paths = {path[0] for path in listening.values() if path}
+    if not paths:
+        return set(listening)
+    rest = [line.split(None, 7) for line in lines if line.endswith(tuple(paths))]
+    return {*listening, *(one[6] for one in rest if one[7:] and one[7] in paths)}
 
 
 def _sockets(pid: int) -> set[str]:
