@@ -132,4 +132,4 @@ class Page:
 
 def start_of(answer: Answer) -> str:
     """Return the beginning of an answer, to recognise it by."""
-    return repr(" ".join(answer.text[:80].split()))
+    return repr(" ".join(answer.text[:240].split()))
