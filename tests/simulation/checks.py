@@ -186,7 +186,8 @@ class Checks:
     def keeps(self, registry: FakeRegistry) -> None:
         """Judge a keep() at the moment it takes effect."""
         world = self.world
-        if world.phase not in {Phase.SERVING, Phase.RESTORING}:
+        not_yet_out = world.phase is Phase.WITHDRAWING and registry.removed is None
+        if world.phase not in {Phase.SERVING, Phase.RESTORING} and not not_yet_out:
             world.broken(f"keeps it in {registry.name} while {world.phase}")
         if world.now - world.app.ready_until > UNREADY_KNOWN:
             world.broken(f"keeps it in {registry.name} though the app has long not been ready")
