@@ -61,7 +61,7 @@ class Everywhere:
 
 def _asked(url: str, question: object = None) -> Any:
     body = None if question is None else json.dumps(question).encode()
-    with urllib.request.urlopen(url, body, 5) as answer:  # noqa: S310 - http, as described
+    with urllib.request.urlopen(url, body, 30) as answer:  # noqa: S310 - http, as described
         return json.load(answer)
 
 

@@ -52,7 +52,8 @@ class TestProbeContract:
     def test_reading_changes_nothing(self, world: World) -> None:
         """The probe's own reads are neither work in hand nor work that was started."""
         first, *others = [world.probe.read(0.0) for _ in range(5)]
-        assert others == [first] * 4
+        assert {(one.started, one.mark) for one in others} == {(first.started, first.mark)}
+        assert {one.in_flight[world.kind] for one in others} <= world.settled(0)
 
     def test_unknown_is_an_error(self, world: World) -> None:
         """Not to know raises ProbeError, one line which begins with the probe's name."""
@@ -101,7 +102,8 @@ class TestProbeContract:
         world.busy(2)
         with ThreadPoolExecutor(4) as pool:
             told = [r.in_flight[world.kind] for r in pool.map(world.probe.read, [0.0] * 12)]
-        assert told == [2] * 12
+        assert len(told) == 12
+        assert set(told) <= world.settled(2)
 
 
 @pytest.mark.parametrize("kind", KINDS)

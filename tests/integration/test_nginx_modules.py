@@ -68,6 +68,14 @@ class Streams:
             found.add(port)
         return found
 
+    def held_by(self, server: int) -> socket.socket:
+        """Return a connection that has come to that server."""
+        while True:
+            client, port = self.connect()
+            if port == server:
+                return client
+            client.close()
+
 
 @pytest.fixture(params=WITH_MODULES)
 def streams(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Streams]:
@@ -84,7 +92,7 @@ def test_a_stream_upstream(streams: Streams) -> None:
     a, b, before = streams.a.port, streams.b.port, streams.nginx.conf.read_bytes()
     registry = streams.nginx.registry(a, context="stream")
     assert (registry.lists(), registry.others(), streams.reached()) == (True, 1, {a, b})
-    held = next(client for client, port in iter(streams.connect, None) if port == a)
+    held = streams.held_by(a)
     snapshot = registry.snapshot()
     registry.withdraw()
     assert (registry.lists(), streams.reached()) == (False, {b})

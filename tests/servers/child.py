@@ -92,6 +92,11 @@ class Child:
     def stop(self) -> None:
         """Freeze it: connections are still accepted by the kernel, and nothing answers."""
         self.signal(signal.SIGSTOP)
+        wait_until(self._is_frozen, "each of its threads has stopped")
+
+    def _is_frozen(self) -> bool:
+        tasks = Path(f"/proc/{self.process.pid}/task").glob("*/stat")
+        return all(task.read_text().rpartition(")")[2].split()[0] == "T" for task in tasks)
 
     def cont(self) -> None:
         """Let it go on."""

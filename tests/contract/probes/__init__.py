@@ -25,6 +25,11 @@ class World:
     find: Nothing  # undoes ``lose``
     hang: Nothing | None = None  # from now on the app accepts and never answers
     serve: Nothing | None = None  # the app begins and ends one piece of work, unseen
+    lingers: bool = False  # the probe's last question may count as one more, for a moment
+
+    def settled(self, count: int) -> set[int]:
+        """Return what may be told while *count* are in hand and the probe is asked often."""
+        return {count, count + 1} if self.lingers else {count}
 
 
 def orders(port: int) -> Instance:

@@ -23,4 +23,5 @@ def world() -> Iterator[World]:
             lambda: app.tell("start"),
             app.freeze,
             lambda: app.tell("serve"),
+            lingers=True,
         )
