@@ -7,6 +7,7 @@ the agent replaces it: Nginx then loads the old one, again and again, without a 
 
 import re
 from collections.abc import Iterable
+from os.path import samestat
 from pathlib import Path
 
 from deregister_agent.nginx.conf import Layout
@@ -44,7 +45,11 @@ def _view(master: Master, path: Path | str) -> Path:
 
 
 def _differ(theirs: Path, ours: Path) -> bool:
+    """Tell whether these are two files, and not one that somebody replaced between two looks."""
     try:
-        return not theirs.samefile(ours)
+        while True:
+            before, there, after = ours.stat(), theirs.stat(), ours.stat()
+            if (before.st_ino, before.st_ctime_ns) == (after.st_ino, after.st_ctime_ns):
+                return not samestat(before, there)
     except OSError:
         return False
