@@ -168,6 +168,51 @@ class TestSums:
         told = probe(server.url, presets=["spring-boot"], baseline={"requests": 1}).read(0.0)
         assert told.in_flight == {"requests": 2}
 
+    @pytest.mark.parametrize(
+        ("preset", "text", "told"),
+        [
+            (
+                "opentelemetry",
+                (
+                    'http_server_active_requests{http_request_method="GET",url_scheme="http"} 2\n'
+                    'http_server_active_requests{http_request_method="POST",url_scheme="http"} 1\n'
+                ),
+                {"requests": 3},
+            ),
+            ("tomcat", 'tomcat_threads_busy_threads{name="http-nio-8080"} 4.0\n', {"threads": 4}),
+            (
+                "puma",
+                (
+                    'puma_busy_threads{index="0"} 2\npuma_busy_threads{index="1"} 1\n'
+                    'puma_backlog{index="0"} 3\npuma_backlog{index="1"} 0\n'
+                ),
+                {"requests": 6},
+            ),
+            (
+                "php-fpm",
+                'phpfpm_active_processes{pool="www"} 2\nphpfpm_listen_queue{pool="www"} 5\n',
+                {"requests": 7},
+            ),
+        ],
+    )
+    def test_presets(self, server: Pages, preset: str, text: str, told: dict[str, int]) -> None:
+        """What each adds up, over all label values; without the metric it is not known."""
+        server.said = page(text + "other 9\n")
+        assert probe(server.url, presets=[preset]).read(0.0).in_flight == told
+        server.said = page("other 9\n")
+        with pytest.raises(ProbeError, match="no sample of"):
+            probe(server.url, presets=[preset]).read(0.0)
+
+    def test_flower(self, server: Pages) -> None:
+        """Tasks that run and that wait in one worker; prefetched ones appear on first use."""
+        running = "flower_worker_number_of_currently_executing_tasks"
+        many: dict[str, object] = {"presets": ["flower"], "lag": 5.0, "labels": {"worker": "a@b"}}
+        server.said = page(f'{running}{{worker="a@b"}} 2\n{running}{{worker="c@d"}} 9\n')
+        assert probe(server.url, **many).read(0.0).in_flight == {"tasks": 2}
+        waiting = 'flower_worker_prefetched_tasks{task="t",worker="a@b"} 3\n'
+        server.said = page(f'{running}{{worker="a@b"}} 2\n{waiting}')
+        assert probe(server.url, **many).read(0.0).in_flight == {"tasks": 5}
+
     def test_presets_are_added_to_what_is_given(self, server: Pages) -> None:
         """Kinds of presets and of in_flight are added up."""
         server.said = page(

@@ -88,6 +88,19 @@ class TestReplace:
         replace_durably(path, b"new")
         assert os.getxattr(path, "system.posix_acl_access") == acl
 
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can label files")
+    def test_a_security_label_is_kept(self, path: Path) -> None:
+        """SELinux keeps its label in an attribute; it can be set where SELinux is off."""
+        label = b"system_u:object_r:httpd_config_t:s0\0"
+        try:
+            os.setxattr(path, "security.selinux", label)
+        except OSError as e:
+            if e.errno not in {errno.ENOTSUP, errno.EPERM, errno.EINVAL}:
+                raise
+            pytest.skip("no such label can be set here")
+        replace_durably(path, b"new")
+        assert os.getxattr(path, "security.selinux") == label
+
     def test_a_symbolic_link_stays(self, path: Path, tmp_path: Path) -> None:
         """What a link points to is replaced, in its own folder."""
         (tmp_path / "far").mkdir()
