@@ -110,9 +110,8 @@ class ListRegistry(Registry):
 class Page:
     """A probe that says what it is told to say."""
 
-    name = "page"
-
-    def __init__(self) -> None:
+    def __init__(self, name: str = "page") -> None:
+        self.name = name
         self.in_flight, self.down, self.late, self.reads = 0, False, 0.0, 0
         self.while_reading: Callable[[], None] = lambda: None
 
@@ -168,11 +167,13 @@ class Bench:
         policy: Policy | None = None,
         registries: Sequence[ListRegistry] | None = None,
         ready: Sequence[Check] = (),
+        more: Sequence[Page] = (),
     ) -> None:
         self.clock, self.calls = HandClock(), Calls()
         self.policy = policy or Policy(quiet=1.0, min_others=0)
         self.registries = registries or [ListRegistry()]
         self.page, self.finder, self.ready = Page(), Finder(), ready
+        self.more = more  # probes beside the page
         self.journal = Journal(folder / "journal.db", self.clock)
         self.told: list[Entry] = []
         self.loop = self.new_life()
@@ -191,7 +192,7 @@ class Bench:
             WEB,
             self.policy,
             self.registries,
-            [self.page],
+            [self.page, *self.more],
             self.finder,
             self.ready,  # type: ignore[arg-type]
             {"platform": frozenset(Announcement)},

@@ -16,7 +16,7 @@ from deregister_agent.model import (
     StopRequest,
     Straggler,
 )
-from tests.unit.loop_bench import NEW, OLD, Bench, Check, ListRegistry
+from tests.unit.loop_bench import NEW, OLD, Bench, Check, ListRegistry, Page
 
 Make = Callable[..., Bench]
 
@@ -82,6 +82,29 @@ def test_a_probe_that_does_not_answer_is_not_idle(make: Make) -> None:
     bench.page.down = True
     bench.stop()
     bench.until(Phase.EXPIRED)
+
+
+def test_several_probes_are_read_side_by_side(make: Make) -> None:
+    """None waits for another's answer; status adds up by kind and says which probe sees what."""
+    queue = Page("queue")
+    bench = make(more=[queue])
+    bench.page.in_flight, queue.in_flight = 2, 3
+    bench.stop()
+    bench.until(Phase.DRAINING)
+    bench.go_on(0.5)
+    under_way: list[int] = []
+    bench.page.while_reading = lambda: under_way.append(len(bench.calls.waiting))
+    bench.go_on(0.5)
+    assert max(under_way) > 0
+    report = bench.loop.report()
+    assert report["in_flight"] == {"requests": 5}
+    blocking = ["2 requests in flight (page)", "3 requests in flight (queue)"]
+    assert report["blocking"] == blocking
+    bench.page.in_flight = 0
+    bench.go_on(3.0)
+    assert (bench.phase, bench.loop.report()["blocking"]) == (Phase.DRAINING, blocking[1:])
+    queue.in_flight = 0
+    bench.until(Phase.DRAINED)
 
 
 def test_late_news_are_asked_for_seldom_and_in_time(make: Make) -> None:
