@@ -432,7 +432,8 @@ def old():
 def new():
     work = Work()
     other.close(); client.close()
-    os.read(told[0][0], 1)
+    for _ in (leaving, stranger):
+        os.read(told[0][0], 1)
     try:
         work.report()
     except UnknownWorkError as e:
@@ -446,6 +447,7 @@ def new():
 def elsewhere():
     Work()
     listener.close(); client.close()
+    os.write(told[0][1], b"x")
     signal.pause()
 
 leaving, stranger = child(old), child(elsewhere)
