@@ -22,7 +22,8 @@ def blocking(loop: "InstanceLoop") -> list[str]:
             left = loop.since + loop.policy.settle - loop.clock.now()
             lines = [f"routes handed out before may be in use for another {max(0.0, left):.1f} s"]
         case Phase.DRAINING:
-            lines = _listing(loop) + _work(loop)
+            lines = _listing(loop)
+            lines += _work(loop, enough=bool(lines))
         case Phase.DRAINED if not loop.stands_by(Announcement.DRAINED):
             lines = ["the agent was restarted: each registry must be seen once more not to list it"]
         case Phase.EXPIRED:
@@ -57,15 +58,18 @@ def _why_listed(view: "RegistryView") -> str:
     return "; ".join(f"{view.name}: {straggler}" for straggler in word.awaited)
 
 
-def _work(loop: "InstanceLoop") -> list[str]:
+def _work(loop: "InstanceLoop", *, enough: bool) -> list[str]:
+    """Say what is in hand or how quiet it is; nothing where that is over and *enough* is said."""
     gone = loop.process.exited and loop.process.successor is None
     lines = [] if gone else [line for probe in loop.probes if (line := _in_hand(probe))]
     if lines:
         return lines
     windows = quiet_windows(loop)
-    late = lateness(windows)
+    late, quiet = lateness(windows), quiet_for(windows) or 0.0
+    if enough and quiet >= loop.policy.quiet:
+        return []
     behind = f", by news that may be {late:g} s old" if late else ""
-    return [f"quiet for {quiet_for(windows) or 0.0:.1f} of {loop.policy.quiet:g} s{behind}"]
+    return [f"quiet for {quiet:.1f} of {loop.policy.quiet:g} s{behind}"]
 
 
 def _in_hand(probe: "ProbeView") -> str:

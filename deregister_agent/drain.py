@@ -33,7 +33,7 @@ def next_phase(drain: Drain, seen: Sighting, policy: Policy, now: float) -> Phas
             return Phase.WITHDRAWING
         case Phase.WITHDRAWING if seen.refused:
             return Phase.RESTORING
-        case Phase.WITHDRAWING if seen.acknowledged and seen.withdrawn:
+        case Phase.WITHDRAWING if seen.acknowledged and seen.unlisted:
             return Phase.SETTLING
         case Phase.SETTLING if now - drain.since >= policy.settle:
             return Phase.DRAINING

@@ -37,7 +37,7 @@ from deregister_agent.process import ProcessFinder
 from deregister_agent.quiet import quiet_since
 from deregister_agent.ready import ReadyCheck
 from deregister_agent.report import report
-from deregister_agent.sighting import is_ready, quiet_windows, sighting
+from deregister_agent.sighting import clear, is_ready, quiet_windows, sighting
 from deregister_agent.successor import ProcessView
 from deregister_agent.views import ACTING, AT_REST, ProbeView, ReadyView, RegistryView, Rounds
 
@@ -87,7 +87,9 @@ class InstanceLoop:
         self.guard = Guard(parts.instance, parts.registries, parts.policy.min_others)
         self._calls = Calls(around.submit, around.clock, wake)
         self.drain = around.journal.current(parts.instance.name)
-        rounds = Rounds(self._calls, around.chance, lambda: self.drain.phase)
+        rounds = Rounds(
+            self._calls, around.chance, lambda: self.drain.phase, lambda: clear(self.registries)
+        )
         self.registries = [RegistryView(one, rounds) for one in parts.registries]
         self.probes = [ProbeView(one, parts.finder.heard, rounds) for one in parts.probes]
         self.ready = [ReadyView(one, rounds) for one in parts.ready]
@@ -220,7 +222,7 @@ class InstanceLoop:
         now = self.clock.now()
         began = quiet_since(quiet_windows(self))
         if began is not None and self.drain.phase is Phase.DRAINING:
-            enough = began + self.policy.quiet
+            enough = max(began + self.policy.quiet, clear(self.registries) or 0.0)
             self.process.read_at(enough)
             for probe in self.probes:
                 probe.read_at(enough + probe.window.late)

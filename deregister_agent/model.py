@@ -149,9 +149,10 @@ class Sighting:
 
     acknowledged: bool = False  # every registry took this phase's action, in this process life
     listed: bool = False  # at least one registry lists the instance
-    withdrawn: bool = False  # every registry says it does not, and no straggler is waited for
+    unlisted: bool = False  # every registry says it does not
+    withdrawn: bool = False  # and no straggler is waited for
     restored: bool = False  # every registry lists the instance
-    quiet_for: float | None = None  # seconds with nothing in flight, or no app; None: not quiet
+    quiet_for: float | None = None  # seconds with nothing in flight, or no app, to after withdrawn
     exited: bool = False  # the process under drain has exited
     replaced: bool = False  # and another has taken its place
     ready: bool = False  # the app's readiness checks pass

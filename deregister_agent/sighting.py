@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from deregister_agent.model import Phase, Sighting
 from deregister_agent.quiet import QuietWindow, lateness, quiet_for, quiet_since
-from deregister_agent.views import Word
+from deregister_agent.views import RegistryView, Word
 
 if TYPE_CHECKING:
     from deregister_agent.loop import InstanceLoop
@@ -20,6 +20,7 @@ def sighting(loop: "InstanceLoop") -> Sighting:
     return Sighting(
         acknowledged=all(view.acknowledged is not None for view in loop.registries),
         listed=_is_listed(loop),
+        unlisted=all_known and not any(word.listed for word in known),
         withdrawn=all_known and not any(word.listed or word.awaited for word in known),
         restored=all_known and all(word.listed for word in known),
         quiet_for=_quiet(loop),
@@ -48,10 +49,22 @@ def quiet_windows(loop: "InstanceLoop") -> Sequence[QuietWindow]:
     return [probe.window for probe in loop.probes]
 
 
+def clear(registries: Sequence[RegistryView]) -> float | None:
+    """Return since when all have said that nothing comes from them; None if one has not."""
+    since = [view.clear for view in registries if view.clear is not None]
+    return max(since, default=0.0) if len(since) == len(registries) else None
+
+
 def _quiet(loop: "InstanceLoop") -> float | None:
-    if loop.drain.phase is not Phase.DRAINING:
+    """
+    Return for how long the app has been quiet, and still was when nothing could send it work.
+
+    What an old route brought just before it ended is seen only by a reading after that.
+    """
+    windows, since = quiet_windows(loop), clear(loop.registries)
+    if loop.drain.phase is not Phase.DRAINING or since is None:
         return None
-    return quiet_for(quiet_windows(loop))
+    return quiet_for(windows) if all(window.until >= since for window in windows) else None
 
 
 def _not_before(loop: "InstanceLoop") -> float:

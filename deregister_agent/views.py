@@ -16,6 +16,8 @@ AT_REST = 30.0  # seconds between two looks at an instance that is serving
 WATCH_FOR = 5.0  # seconds a registry is watched before it is asked again anyway
 POLL = 0.5  # seconds between two looks at a registry that cannot be watched
 READ = 0.03  # seconds between two readings of a probe while draining
+READ_BEHIND = 0.2  # the same while it would be no use yet: old routes may still send work
+READ_SLOWLY, SLOWEST = 4, 0.25  # times as long as an answer took, and seconds at most: see _pause
 READS_OF_LATE = 20  # readings, while draining, in the time by which a probe's news may be late
 READ_AT_EASE = 1.0  # seconds between two readings in the other phases of a drain
 HELD = 4.0  # seconds a probe may hold its answer while work is in flight
@@ -31,6 +33,7 @@ class Rounds:
     calls: Calls
     chance: random.Random
     phase: Callable[[], Phase]
+    clear: Callable[[], float | None]  # since when nothing can send work; None: not known to be so
 
     @property
     def serving(self) -> bool:
@@ -68,6 +71,7 @@ class RegistryView:
         self.error: AgentError | None = None  # of the last action
         self.word: Word | None = None
         self.look_error: AgentError | None = None
+        self.clear: float | None = None  # when it had first said that it sends nothing any more
         self.others: int | None = None
         self.looked = 0.0  # when the last look that has ended was begun
         self.look_again = Backoff(0.02, 0.25, rounds.chance)
@@ -83,7 +87,7 @@ class RegistryView:
 
     def begin(self) -> None:
         """Begin a phase that acts: what was acknowledged before is worth nothing in it."""
-        self.acknowledged = self.refused = self.error = self.keep_error = None
+        self.acknowledged = self.refused = self.error = self.keep_error = self.clear = None
         self._turn += 1
         self._act_again.now()
         self._keep_again.now()
@@ -174,21 +178,25 @@ class RegistryView:
         self.look_error = done.error
         self._look_trouble.saw(done.error)
         if done.error is not None:
-            self.word = None
+            self.word = self.clear = None
             self.look_again.later(done.answered)
             return
         listed, stragglers, others = done.value
         self.word = Word(listed, stragglers, done.asked)
         self.others = self.others if others is None else others
         phase, word = self._rounds.phase(), self.says(0.0)
+        if word is None or word.listed or word.awaited:
+            self.clear = None
+        elif self.clear is None:
+            self.clear = done.answered
         if word is not None and not self._contradicts(word):
             self._act_again.now()  # as it should be: if it changes, there is no need to wait
         if word is None:
             self.look_again.now()  # overtaken by what it acknowledged in the meantime
-        elif phase in ACTING and (word.awaited or self._contradicts(word)):
-            self.look_again.later(done.answered)  # not yet what was asked for: look again soon
         elif phase is Phase.SERVING:
             self.look_again.after(AT_REST, done.answered)
+        elif word.awaited or (phase in ACTING and self._contradicts(word)):
+            self.look_again.later(done.answered)  # not yet what was asked for: look again soon
         else:
             self.look_again.after(WATCH_FOR if self._watches else POLL, done.answered)
 
@@ -256,10 +264,10 @@ class ProbeView:
         if now >= self._again.due:
             busy = self.reading is not None and not self.reading.idle
             held = HELD if busy and self._rounds.phase() is Phase.DRAINING else 0.0
-            then = partial(self._looked, self._turn)
+            then = partial(self._looked, self._turn, held)
             self._calls.start(f"{self.name} read", partial(self.probe.read, held), then)
 
-    def _looked(self, turn: int, done: Done) -> None:
+    def _looked(self, turn: int, held: float, done: Done) -> None:
         self.asked, self.error, self.reading = done.asked, done.error, done.value
         if self._rounds.phase() is Phase.DRAINING:  # in others the app may well be away
             self._trouble.saw(done.error)
@@ -270,11 +278,27 @@ class ProbeView:
             self._again.later(done.answered)
             return
         self.window.saw(self.reading, done.asked, done.answered)
-        often = max(READ, self.reading.late / READS_OF_LATE)
-        every = {Phase.SERVING: AT_REST, Phase.DRAINING: often}
-        self._again.after(every.get(self._rounds.phase(), READ_AT_EASE), done.asked)
+        took = 0.0 if held else done.answered - done.asked
+        self._again.after(self._pause(self.reading, took), done.asked)
         if self.reading.mark:
             self._heard(self.reading.mark)
+
+    def _pause(self, reading: Reading, took: float) -> float:
+        """
+        Return after how many seconds it is read again; the moments that count are read_at().
+
+        Where answers take long, many instances are read at once, or the app has enough to
+        do: then an app that counts its work, and so hides none of it, is asked less often.
+        """
+        match self._rounds.phase():
+            case Phase.SERVING:
+                return AT_REST
+            case Phase.DRAINING:
+                often = READ if self._rounds.clear() is not None else READ_BEHIND
+                spared = 0.0 if reading.started is None else min(SLOWEST, READ_SLOWLY * took)
+                return max(often, spared, reading.late / READS_OF_LATE)
+            case _:
+                return READ_AT_EASE
 
     def dues(self) -> Iterator[float]:
         """Yield when the next reading is due, if none is under way."""

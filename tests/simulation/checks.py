@@ -134,10 +134,12 @@ class Checks:
 
     def _prompt(self, now: float, how: str) -> None:
         world, policy = self.world, self.world.plan.policy
-        out = max(max(r.changed, r.old_routes) + policy.settle for r in world.registries)
         if world.app.in_hand or any(registry.listed for registry in world.registries):
             return
-        due = max(out, world.app.last_busy, world.app.last_arrival) + policy.quiet
+        settled = max(registry.changed for registry in world.registries) + policy.settle
+        clear = max(registry.old_routes for registry in world.registries)
+        quiet = max(settled, world.app.last_busy, world.app.last_arrival) + policy.quiet
+        due = max(quiet, clear)
         if now > due + SLOW:
             world.broken(f"{how} {now - due:.1f} s after it could have been drained")
 

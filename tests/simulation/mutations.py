@@ -61,6 +61,11 @@ def stragglers_are_ignored() -> Mutation:
     return patch.object(views, "_ask", ask)
 
 
+def stragglers_end_in_silence() -> Mutation:
+    """Take a reading from before the last old route ended for one from after it."""
+    return patch.object(sighting, "clear", lambda _: 0.0)
+
+
 def leases_are_kept_for_the_dead() -> Mutation:
     """Keep what was restored alive whether the app is ready or not."""
     true = sighting.is_ready
@@ -182,6 +187,7 @@ MUTATIONS: tuple[Callable[[], Mutation], ...] = (
     acknowledged_is_withdrawn,
     acknowledgements_are_never_doubted,
     stragglers_are_ignored,
+    stragglers_end_in_silence,
     leases_are_kept_for_the_dead,
     leases_run_out,
     snapshots_are_forgotten,

@@ -76,7 +76,7 @@ class FakeRegistry(Registry):
             if not self._by_agent:
                 self.blip = self.world.now
             if self._by_agent:  # an agent that never saw it listed could not wait for these
-                self.old_clients = self.old_routes + self.world.plan.policy.settle
+                self.old_clients = self.world.now + self.world.plan.policy.settle
         self.world.say(f"{self.name} {'lists' if listed else 'does not list'} it")
         self._version += 1
         self._waiters.wake()

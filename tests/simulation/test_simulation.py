@@ -13,7 +13,7 @@ from tests.simulation.world import run
 
 PIECE = 1000  # seeds of one test; xdist spreads the tests
 PIECES = 6
-ENOUGH = 2000  # seeds within which a broken agent must be found out
+ENOUGH = 4000  # seeds within which a broken agent must be found out
 
 
 @pytest.mark.parametrize("first", range(0, PIECES * PIECE, PIECE))

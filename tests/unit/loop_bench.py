@@ -113,6 +113,7 @@ class Page:
     def __init__(self, name: str = "page") -> None:
         self.name = name
         self.in_flight, self.down, self.late, self.reads = 0, False, 0.0, 0
+        self.started: int | None = None
         self.while_reading: Callable[[], None] = lambda: None
 
     def read(self, wait: float) -> Reading:
@@ -121,7 +122,7 @@ class Page:
         in_flight = self.in_flight
         self.reads += 1
         self.while_reading()
-        return Reading({"requests": in_flight}, late=self.late)
+        return Reading({"requests": in_flight}, self.started, late=self.late)
 
 
 class Finder:

@@ -30,6 +30,7 @@ WHEN_READY = replace(POLICY, restore=RestoreWhen.WHEN_READY)
 FACTS = (
     "acknowledged",
     "listed",
+    "unlisted",
     "withdrawn",
     "restored",
     "exited",
@@ -50,7 +51,7 @@ def seen(*facts: str, quiet_for: float | None = None) -> Sighting:
 
 
 W, S, D = Phase.WITHDRAWING, Phase.SETTLING, Phase.DRAINING
-OUT = ("acknowledged", "withdrawn")
+OUT = ("acknowledged", "unlisted")
 
 
 @pytest.mark.parametrize(
@@ -58,13 +59,15 @@ OUT = ("acknowledged", "withdrawn")
     [
         (Phase.SERVING, seen("listed", "restored"), 1, Phase.SERVING),
         (W, seen("acknowledged"), 1, W),
-        (W, seen("withdrawn"), 1, W),
+        (W, seen("unlisted", "withdrawn"), 1, W),
         (W, seen(*OUT), 1, S),
         (W, seen(*OUT), 99, S),  # finished beats deadline
         (W, seen("acknowledged"), 60, Phase.EXPIRED),
         (W, seen(*OUT, "refused"), 1, Phase.RESTORING),
         (S, seen("withdrawn", quiet_for=99), 4.9, S),
         (S, seen("withdrawn"), 5, D),
+        (S, seen("unlisted"), 5, D),  # whatever old routes still bring is waited for there
+        (D, seen("unlisted", quiet_for=99), 10, D),
         (S, seen("listed"), 5, W),
         (D, seen("withdrawn", quiet_for=1.9), 10, D),
         (D, seen("withdrawn", quiet_for=2), 10, Phase.DRAINED),

@@ -16,6 +16,7 @@ from deregister_agent.model import (
     StopRequest,
     Straggler,
 )
+from deregister_agent.views import READ_BEHIND
 from tests.unit.loop_bench import NEW, OLD, Bench, Check, ListRegistry, Page
 
 Make = Callable[..., Bench]
@@ -144,13 +145,65 @@ def test_a_straggler_holds_up_the_drain_unless_it_is_waived(make: Make) -> None:
     bench.stop()
     bench.go_on(10.0)
     report = bench.loop.report()
-    assert (bench.phase, report["blocking"]) == (Phase.WITHDRAWING, ["memory: worker 7"])
+    assert (bench.phase, report["blocking"]) == (Phase.DRAINING, ["memory: worker 7"])
     assert report["registries"][0]["waived"] == ["worker 8"]
     bench.registries[0].old_routes.pop(0)
-    bench.until(Phase.DRAINED)
+    assert bench.until(Phase.DRAINED) < bench.policy.quiet
     told = {entry.kind: entry.detail.get("waived") for entry in bench.told}
     assert told["withdrawing"] is None
     assert told["settling"] == told["drained"] == {"memory": ["worker 8"]}
+
+
+def test_what_an_old_route_brought_at_its_end_is_seen(make: Make) -> None:
+    """A reading from before the last straggler went proves nothing, however long it was quiet."""
+    bench = make()
+    registry = bench.registries[0]
+    registry.old_routes = [Straggler("worker 7")]
+    bench.stop()
+    bench.go_on(10.0)
+
+    def brings_work() -> None:
+        bench.page.in_flight = 1
+        registry.old_routes = []
+
+    registry.while_looking = brings_work
+    bench.go_on(1.0)
+    registry.while_looking = lambda: None
+    bench.go_on(5.0)
+    assert bench.loop.report()["blocking"] == ["1 requests in flight (page)"]
+    bench.page.in_flight = 0
+    assert bench.until(Phase.DRAINED) >= bench.policy.quiet
+
+
+def test_an_app_is_read_less_often_while_a_straggler_is_waited_for(make: Make) -> None:
+    """A client may hold an old worker for hours."""
+    bench = make(Policy(quiet=1.0, deadline=60.0, min_others=0))
+    bench.registries[0].old_routes = [Straggler("worker 7")]
+    bench.stop()
+    bench.until(Phase.DRAINING)
+    before = bench.page.reads
+    bench.go_on(10.0)
+    assert bench.page.reads - before <= 10.0 / READ_BEHIND + 2
+
+
+@pytest.mark.parametrize(("started", "least", "most"), [(None, 30, 50), (7, 15, 21)])
+def test_an_app_that_answers_slowly_and_counts_is_spared(
+    make: Make, started: int | None, least: int, most: int
+) -> None:
+    """Its counter shows what comes and goes between two readings; without one, all are needed."""
+    bench = make(Policy(quiet=10.0, deadline=60.0, min_others=0))
+    bench.page.started = started
+    bench.stop()
+    bench.until(Phase.DRAINING)
+
+    def slowly() -> None:
+        bench.clock.time += 0.1
+
+    bench.page.while_reading = slowly
+    before = bench.page.reads
+    bench.go_on(5.0)
+    assert least <= bench.page.reads - before <= most
+    bench.until(Phase.DRAINED)
 
 
 def test_what_hangs_on_the_agent_is_kept_while_the_app_is_ready(make: Make) -> None:
