@@ -87,9 +87,7 @@ class InstanceLoop:
         self.guard = Guard(parts.instance, parts.registries, parts.policy.min_others)
         self._calls = Calls(around.submit, around.clock, wake)
         self.drain = around.journal.current(parts.instance.name)
-        rounds = Rounds(
-            self._calls, around.chance, lambda: self.drain.phase, lambda: clear(self.registries)
-        )
+        rounds = Rounds(self._calls, around.chance, lambda: self.drain.phase, lambda: clear(self))
         self.registries = [RegistryView(one, rounds) for one in parts.registries]
         self.probes = [ProbeView(one, parts.finder.heard, rounds) for one in parts.probes]
         self.ready = [ReadyView(one, rounds) for one in parts.ready]
@@ -222,7 +220,7 @@ class InstanceLoop:
         now = self.clock.now()
         began = quiet_since(quiet_windows(self))
         if began is not None and self.drain.phase is Phase.DRAINING:
-            enough = max(began + self.policy.quiet, clear(self.registries) or 0.0)
+            enough = max(began + self.policy.quiet, clear(self) or 0.0)
             self.process.read_at(enough)
             for probe in self.probes:
                 probe.read_at(enough + probe.window.late)

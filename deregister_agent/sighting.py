@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING
 
 from deregister_agent.model import Phase, Sighting
 from deregister_agent.quiet import QuietWindow, lateness, quiet_for, quiet_since
-from deregister_agent.views import RegistryView, Word
+from deregister_agent.views import Word
 
 if TYPE_CHECKING:
     from deregister_agent.loop import InstanceLoop
+
+ARRIVES = 0.2  # seconds in which the app has taken in what was sent to it
 
 
 def sighting(loop: "InstanceLoop") -> Sighting:
@@ -49,19 +51,21 @@ def quiet_windows(loop: "InstanceLoop") -> Sequence[QuietWindow]:
     return [probe.window for probe in loop.probes]
 
 
-def clear(registries: Sequence[RegistryView]) -> float | None:
-    """Return since when all have said that nothing comes from them; None if one has not."""
-    since = [view.clear for view in registries if view.clear is not None]
-    return max(since, default=0.0) if len(since) == len(registries) else None
+def clear(loop: "InstanceLoop") -> float | None:
+    """
+    Return from when on the app shows all that old routes have brought; None if that is not known.
+
+    What one brought in its last moment has yet to reach the app, and to be counted there.
+    """
+    since = [view.clear for view in loop.registries if view.clear is not None]
+    if len(since) < len(loop.registries):
+        return None
+    return max(since, default=0.0) + min(ARRIVES, loop.policy.quiet)
 
 
 def _quiet(loop: "InstanceLoop") -> float | None:
-    """
-    Return for how long the app has been quiet, and still was when nothing could send it work.
-
-    What an old route brought just before it ended is seen only by a reading after that.
-    """
-    windows, since = quiet_windows(loop), clear(loop.registries)
+    """Return for how long the app has been quiet, and was when old routes had ended."""
+    windows, since = quiet_windows(loop), clear(loop)
     if loop.drain.phase is not Phase.DRAINING or since is None:
         return None
     return quiet_for(windows) if all(window.until >= since for window in windows) else None

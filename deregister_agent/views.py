@@ -33,7 +33,7 @@ class Rounds:
     calls: Calls
     chance: random.Random
     phase: Callable[[], Phase]
-    clear: Callable[[], float | None]  # since when nothing can send work; None: not known to be so
+    clear: Callable[[], float | None]  # from when on old routes bring nothing; None: not known
 
     @property
     def serving(self) -> bool:
