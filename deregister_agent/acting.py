@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from deregister_agent.errors import AgentError
 from deregister_agent.model import Phase
 from deregister_agent.ports import Registry
+from deregister_agent.registry_view import RegistryView
 from deregister_agent.sighting import is_ready
-from deregister_agent.views import RegistryView
 
 if TYPE_CHECKING:
     from deregister_agent.loop import InstanceLoop

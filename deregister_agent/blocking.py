@@ -8,7 +8,8 @@ from deregister_agent.sighting import quiet_windows
 
 if TYPE_CHECKING:  # the loop writes these sentences into its journal
     from deregister_agent.loop import InstanceLoop
-    from deregister_agent.views import ProbeView, RegistryView
+    from deregister_agent.registry_view import RegistryView
+    from deregister_agent.views import ProbeView
 
 KEEPS = 2  # times that it must have come back to be called a habit
 

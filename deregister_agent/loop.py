@@ -36,10 +36,11 @@ from deregister_agent.ports import IdleProbe, Registry
 from deregister_agent.process import ProcessFinder
 from deregister_agent.quiet import quiet_since
 from deregister_agent.ready import ReadyCheck
+from deregister_agent.registry_view import ACTING, RegistryView
 from deregister_agent.report import report
 from deregister_agent.sighting import clear, is_ready, quiet_windows, sighting
 from deregister_agent.successor import ProcessView
-from deregister_agent.views import ACTING, AT_REST, ProbeView, ReadyView, RegistryView, Rounds
+from deregister_agent.views import AT_REST, ProbeView, ReadyView, Rounds
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 from deregister_agent.blocking import blocking, not_ready
 from deregister_agent.model import UNFINISHED, Drain, Phase
 from deregister_agent.records import iso
-from deregister_agent.views import ProbeView, RegistryView
+from deregister_agent.registry_view import RegistryView
+from deregister_agent.views import ProbeView
 
 if TYPE_CHECKING:
     from deregister_agent.loop import InstanceLoop

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from deregister_agent.model import Phase, Sighting
 from deregister_agent.quiet import QuietWindow, lateness, quiet_for, quiet_since
-from deregister_agent.views import Word
+from deregister_agent.registry_view import Word
 
 if TYPE_CHECKING:
     from deregister_agent.loop import InstanceLoop

@@ -5,13 +5,13 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
-from deregister_agent import acting, drain, loop, quiet, sighting, views
+from deregister_agent import acting, drain, loop, quiet, registry_view, sighting
 from deregister_agent.calls import Done
 from deregister_agent.guard import Guard
 from deregister_agent.journal import Journal
 from deregister_agent.model import Drain, Phase, Policy, Reading, Sighting
 from deregister_agent.outbox import Outbox
-from deregister_agent.views import RegistryView, Word
+from deregister_agent.registry_view import RegistryView, Word
 
 Mutation = Any  # a context manager of unittest.mock: the agent is broken while it is entered
 
@@ -52,13 +52,13 @@ def acknowledgements_are_never_doubted() -> Mutation:
 
 def stragglers_are_ignored() -> Mutation:
     """Forget old routes that a registry still serves."""
-    true = views._ask
+    true = registry_view._ask
 
     def ask(*args: Any, **kwargs: Any) -> Any:
         listed, _, others = true(*args, **kwargs)
         return listed, (), others
 
-    return patch.object(views, "_ask", ask)
+    return patch.object(registry_view, "_ask", ask)
 
 
 def stragglers_end_in_silence() -> Mutation:

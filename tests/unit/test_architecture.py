@@ -27,6 +27,7 @@ LOOP = {
     "journal_file",
     "letters",
     "history",
+    "registry_view",
     "views",
     "sighting",
     "outbox",
