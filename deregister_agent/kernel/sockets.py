@@ -2,10 +2,12 @@
 The kernel's table of TCP sockets: who listens on a port, and who is connected to it.
 
 Read by sock_diag, and where that is not permitted from /proc/net/tcp and tcp6.
-Neither needs a privilege. Both show this network namespace
-only: an app in another one (a container of its own) is not in the table.
+Neither needs a privilege. Both show one network namespace only, which is this one unless
+a process of another is named: an app in a container of its own is not in the table.
 """
 
+import errno
+import os
 import socket
 import struct
 import time
@@ -75,22 +77,31 @@ def connections(port: int, *, with_info: bool = False) -> list[Socket]:
 
 
 def table(
-    states: Iterable[State], *, local_port: int = 0, peer_port: int = 0, with_info: bool = False
+    states: Iterable[State],
+    *,
+    local_port: int = 0,
+    peer_port: int = 0,
+    with_info: bool = False,
+    pid: int = 0,
 ) -> list[Socket]:
     """
     Return the sockets in one of *states*; a port of 0 means any.
 
-    Raises SocketsError when neither source can be read, or not within LIMIT seconds.
+    With *pid*, those of the network that this process sees. Raises SocketsError when
+    neither source can be read, or not within LIMIT seconds.
     """
-    wanted = frozenset(states)
+    wanted, ports = frozenset(states), (local_port, peer_port)
     deadline = time.monotonic() + LIMIT
     try:
         try:
-            return _by_netlink(wanted, (local_port, peer_port), deadline, with_info=with_info)
+            if pid:
+                _require_our_network(pid)
+            return _by_netlink(wanted, ports, deadline, with_info=with_info)
         except TimeoutError:
             raise
         except OSError as refused:
-            return _by_procfs(wanted, (local_port, peer_port), deadline, refused)
+            folder = Path(f"/proc/{pid}/net") if pid else _PROCFS
+            return _by_procfs(wanted, ports, deadline, _Files(folder, refused))
     except TimeoutError as e:
         raise SocketsError(
             f"the kernel's socket table could not be read within {LIMIT:g} s: "
@@ -98,7 +109,21 @@ def table(
         ) from e
 
 
+def _require_our_network(pid: int) -> None:
+    """Raise OSError unless a process is known to be in the network namespace that we are in."""
+    theirs, ours = (Path(f"/proc/{one}/ns/net").stat() for one in (pid, "thread-self"))
+    if not os.path.samestat(theirs, ours):
+        raise OSError(errno.EXDEV, f"process {pid} is in another network")
+
+
 _Ports = tuple[int, int]
+
+
+class _Files(NamedTuple):
+    """Where the tables can be read as text, and why the kernel was not asked instead."""
+
+    folder: Path
+    refused: OSError
 
 
 def _by_netlink(
@@ -140,7 +165,7 @@ _PROCFS = Path("/proc/net")
 
 
 def _by_procfs(
-    states: frozenset[State], ports: _Ports, deadline: float, refused: OSError
+    states: frozenset[State], ports: _Ports, deadline: float, files: _Files
 ) -> list[Socket]:
     """
     Read the files twice, and return what stands in either reading.
@@ -151,7 +176,7 @@ def _by_procfs(
     """
     found: dict[tuple[object, ...], Socket] = {}
     for _ in range(2):
-        for s in _read_files(states, ports, deadline, refused):
+        for s in _read_files(states, ports, deadline, files):
             # many listeners may share one address; the inode of a connection comes late
             inode = s.inode if s.state is State.LISTEN else 0
             found[s.local, s.local_port, s.peer, s.peer_port, inode] = s
@@ -159,25 +184,25 @@ def _by_procfs(
 
 
 def _read_files(
-    states: frozenset[State], ports: _Ports, deadline: float, refused: OSError
+    states: frozenset[State], ports: _Ports, deadline: float, files: _Files
 ) -> list[Socket]:
     """Read /proc/net/tcp and tcp6 once (linux/Documentation/networking/proc_net_tcp.rst)."""
     found: list[Socket] = []
     for family, name in ((socket.AF_INET, "tcp"), (socket.AF_INET6, "tcp6")):
         try:
-            with (_PROCFS / name).open(encoding="ascii") as lines:
+            with (files.folder / name).open(encoding="ascii") as lines:
                 next(lines)
                 for line in lines:
                     _check(deadline)
                     found += _from_line(family, line, states, ports)
         except FileNotFoundError as e:
-            if name == "tcp6" and not (_PROCFS / "if_inet6").exists():
+            if name == "tcp6" and not (files.folder / "if_inet6").exists():
                 continue  # a kernel without IPv6
-            raise _unreadable(refused, e) from e
+            raise _unreadable(files, e) from e
         except TimeoutError:
             raise
         except (OSError, ValueError, StopIteration) as e:
-            raise _unreadable(refused, e) from e
+            raise _unreadable(files, e) from e
     return found
 
 
@@ -186,9 +211,10 @@ def _check(deadline: float) -> None:
         raise TimeoutError
 
 
-def _unreadable(refused: OSError, e: Exception) -> SocketsError:
+def _unreadable(files: _Files, e: Exception) -> SocketsError:
     return SocketsError(
-        f"cannot read the kernel's socket table: sock_diag: {refused}; {_PROCFS}/tcp: {e}; "
+        f"cannot read the kernel's socket table: sock_diag: {files.refused}; "
+        f"{files.folder}/tcp: {e}; "
         "allow AF_NETLINK sockets to the agent, or mount /proc"
     )
 

@@ -5,17 +5,16 @@ All that is read here (man 5 proc: stat, status, cmdline) is open to every user 
 host, but for the connections of a worker, which only its own user and root may see.
 """
 
-import ipaddress
 import os
 import select
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from deregister_agent.errors import AgentError
+from deregister_agent.kernel.sockets import Socket, SocketsError, State, table
 
 POLL = 0.01
 """Seconds between two looks."""
@@ -139,47 +138,15 @@ def wait_exit(workers: Sequence[Worker], timeout: float) -> None:
         exits.poll(timeout * 1000)
 
 
-def connections(worker: Worker, address: str, port: int) -> int | None:
-    """Count this worker's connections to a server; None where its files cannot be read."""
-    held = held_sockets(worker)
-    if held is None:
-        return None
-    wanted = _hexadecimal(address, port)
-    try:
-        return sum(1 for row in rows(worker) if row[9] in held and row[2] in wanted)
-    except ControlError:
-        return None
-
-
-def held_sockets(worker: Worker) -> set[str] | None:
-    """Return the inodes of this worker's sockets; None where its files cannot be read."""
+def held_by(worker: Worker, states: Iterable[State], *, peer_port: int = 0) -> list[Socket] | None:
+    """Return this worker's TCP sockets in these states; None where they cannot be read."""
     try:
         links = [str(entry.readlink()) for entry in Path(f"/proc/{worker.pid}/fd").iterdir()]
-    except OSError:
+        found = table(states, peer_port=peer_port, pid=worker.pid)
+    except (OSError, SocketsError):
         return None
-    return {link[8:-1] for link in links if link.startswith("socket:[")}
-
-
-def rows(worker: Worker) -> Iterator[list[str]]:
-    """Yield the TCP sockets of this worker's network (man 5 proc, net/tcp). Raises ControlError."""
-    for table in ("tcp", "tcp6"):
-        for row in _proc(worker.pid, f"net/{table}").splitlines()[1:]:
-            yield row.split()
-
-
-def _hexadecimal(address: str, port: int) -> set[str]:
-    """Return an address as /proc/net/tcp and tcp6 print it: words in the host's byte order."""
-    try:
-        packed = ipaddress.ip_address(address).packed
-    except ValueError:
-        return set()
-    forms = [packed] if len(packed) != 4 else [packed, b"\0" * 10 + b"\xff\xff" + packed]  # noqa: PLR2004 - IPv4
-    step = -1 if sys.byteorder == "little" else 1
-    return {
-        "".join(form[i : i + 4][::step].hex() for i in range(0, len(form), 4)).upper()
-        + f":{port:04X}"
-        for form in forms
-    }
+    held = {link[8:-1] for link in links if link.startswith("socket:[")}
+    return [one for one in found if str(one.inode) in held]
 
 
 def _pid(pid_file: Path) -> int:

@@ -11,20 +11,18 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from deregister_agent.kernel.sockets import LISTENING
 from deregister_agent.nginx.processes import (
     MASTER,
     ControlError,
     Master,
     Worker,
     Workers,
-    held_sockets,
+    held_by,
     parent_of,
-    rows,
     title_of,
     worker_of,
 )
-
-_LISTENING = "0A"  # man 5 proc, net/tcp: the state
 
 
 def with_relatives(master: Master, own: Workers) -> Workers:
@@ -94,13 +92,9 @@ def _may_share_a_port(worker: Worker, own: Workers) -> bool:
     return theirs is None or ours is None or not theirs.isdisjoint(ours)
 
 
-def _ports(worker: Worker) -> set[str] | None:
-    """Return the TCP ports that a worker listens on; None where its files cannot be read."""
-    try:
-        held = held_sockets(worker)
-        if held is not None:
-            listening = [row for row in rows(worker) if row[3] == _LISTENING and row[9] in held]
-            return {row[1].rpartition(":")[2] for row in listening}
-    except ControlError:
-        pass
+def _ports(worker: Worker) -> set[int] | None:
+    """Return the TCP ports that a worker listens on; None where its sockets cannot be read."""
+    listening = held_by(worker, LISTENING)
+    if listening is not None:
+        return {one.local_port for one in listening}
     return None if title_of(worker.pid) else set()  # one that has exited listens no more

@@ -7,15 +7,20 @@ be told from one that only holds a WebSocket, so only its exit is proof.
 """
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import ip_address
 
+from deregister_agent.kernel.sockets import CONNECTED, State
 from deregister_agent.model import Instance, Straggler
 from deregister_agent.nginx import record as records
 from deregister_agent.nginx.conf import Conf
-from deregister_agent.nginx.processes import Worker, connections
+from deregister_agent.nginx.processes import Worker, held_by
 from deregister_agent.nginx.record import Record
 from deregister_agent.nginx.running import ByProcesses
 from deregister_agent.nginx.site import Site
+
+_OPEN = CONNECTED | {State.SYN_SENT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +79,12 @@ def old_workers(site: Site, running: ByProcesses, until: float) -> tuple[list[Wo
 
 
 def _held(worker: Worker, address: str, port: int) -> str:
-    count = connections(worker, address, port)
-    if count is None:
+    sockets = held_by(worker, _OPEN, peer_port=port)
+    if sockets is None:
         return "its connections cannot be read"
+    with suppress(ValueError):  # a host's name: nothing is connected to that
+        address = str(ip_address(address))
+    count = sum(1 for one in sockets if one.peer == address)
     return f"{count} connection(s) to {address}:{port}"
 
 

@@ -15,6 +15,7 @@ import pytest
 from deregister_agent.kernel import sock_diag, sockets
 from deregister_agent.kernel.sockets import (
     CONNECTED,
+    LISTENING,
     Socket,
     SocketsError,
     State,
@@ -384,14 +385,47 @@ def test_without_a_privilege(opened: ExitStack) -> None:
     assert found.inode == inode(accepted)
 
 
-def test_another_process(opened: ExitStack) -> None:
-    """The sockets of other processes are in the table as well."""
-    code = "import socket, sys; s = socket.create_server(('127.0.0.1', 0)); "
-    code += "print(s.getsockname()[1], flush=True); sys.stdin.read()"
-    child = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
+LISTEN = """
+import socket, sys
+s = socket.create_server(("127.0.0.1", 0))
+print(s.getsockname()[1], flush=True)
+sys.stdin.read()
+"""
+
+
+def listening(opened: ExitStack, *before: str) -> tuple[int, int]:
+    """Let another process listen; return its pid and port."""
+    command = [*before, sys.executable, "-I", "-S", "-c", LISTEN]
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     opened.enter_context(child)
     opened.callback(child.kill)
     assert child.stdout
-    assert len(listeners(int(child.stdout.readline()))) == 1
+    return child.pid, int(child.stdout.readline())
+
+
+def test_another_process(opened: ExitStack) -> None:
+    """The sockets of other processes are in the table as well, and have a cookie there."""
+    pid, port = listening(opened)
+    (found,) = listeners(port)
+    assert found.cookie
+    assert table(LISTENING, local_port=port, pid=pid) == [found]
+
+
+def test_a_process_in_another_network(opened: ExitStack) -> None:
+    """The sockets of a container's process are not in our table, and are in its own."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may make a network")
+    pid, port = listening(
+        opened, "unshare", "--net", "sh", "-c", 'ip link set lo up; exec "$@"', "-"
+    )
+    assert listeners(port) == []
+    (found,) = table(LISTENING, local_port=port, pid=pid)
+    assert (found.local, found.local_port) == ("127.0.0.1", port)
+
+
+def test_a_process_that_has_gone(opened: ExitStack) -> None:
+    """Nothing is known of its network; that is an error, and not an empty table."""
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    with pytest.raises(SocketsError, match=f"/proc/{gone.pid}/net/tcp"):
+        table(LISTENING, pid=gone.pid)
