@@ -6,8 +6,10 @@ tells whose the change was: each entry bears the indexes of its last change.
 """
 
 import re
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -23,6 +25,11 @@ PAUSE = 0.5
 """
 Seconds between two questions when others have changed: where many leave a service at once, each
 of them would else be asked about by all.
+"""
+RATE = 40
+"""
+Questions a second, at most, of all watches of this process together when others have changed:
+an agent with hundreds of instances of one service would else do nothing but watch.
 """
 _NOT_THERE = "-"
 _PLAIN = re.compile(r"[\w.:/@-]+", re.ASCII)  # what needs no quoting in a filter
@@ -66,8 +73,11 @@ class Ours:
         The cursor is an index of the catalog, and the mark of what it showed then. Where the
         mark is the same and that of an entry, nothing has changed, as indexes never repeat.
         """
-        index, _, before = (cursor or "").partition(" ")
-        end = time.monotonic() + wait
+        with _watches.one_more():
+            return self._watch(talk, cursor or "", time.monotonic() + wait)
+
+    def _watch(self, talk: Talk, cursor: str, end: float) -> str:
+        index, _, before = cursor.partition(" ")
         while True:
             entries, now = talk.entries(index, end - time.monotonic(), self.filter)
             mark, moved = self.mark(entries), now != index
@@ -75,7 +85,30 @@ class Ours:
             new = not index or mark != before or int(now) < int(index)
             if new or not moved or time.monotonic() >= end:
                 return f"{now} {mark}"
+            pause = max(PAUSE, _watches.count / RATE)
             if mark == _NOT_THERE:
-                end = min(end, time.monotonic() + SOON)
-            time.sleep(min(PAUSE, max(0.0, end - time.monotonic())))
+                end = min(end, time.monotonic() + max(SOON, pause))
+            time.sleep(min(pause, max(0.0, end - time.monotonic())))
             index = now
+
+
+class _Watches:
+    """How many watches this process has under way."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def one_more(self) -> Iterator[None]:
+        """Count one until the block ends."""
+        with self._lock:
+            self.count += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.count -= 1
+
+
+_watches = _Watches()

@@ -48,7 +48,7 @@ def cursor(*entries: Entry) -> str:
 def test_others_do_not_end_it() -> None:
     """While others come and go it goes on, and its cursor is where it has come to."""
     catalog = Catalog([THIS], [THIS, OTHER], [THIS], [THIS, OTHER])
-    assert WHO.watch(catalog, cursor(THIS), 0.1).startswith("13 ")
+    assert WHO.watch(catalog, cursor(THIS), 1.0).startswith("13 ")
     assert catalog.asked == ["10", "11", "12", "13"]
 
 
@@ -80,6 +80,19 @@ def test_what_may_have_come_and_gone_is_told_soon() -> None:
     """Where nothing was and is, there may have been something: that too ends it, a bit later."""
     catalog = Catalog([], [OTHER])
     assert WHO.watch(catalog, cursor(), 10_000).startswith("11 ")
+
+
+def test_many_watches_ask_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With many under way, each asks once more when its time is over, and not for each change."""
+    states = [[THIS], *([[THIS, OTHER], [THIS]] * 5)]
+    monkeypatch.setattr(ours._watches, "count", 10_000)
+    crowded = Catalog(*states)
+    WHO.watch(crowded, cursor(THIS), 1.0)
+    monkeypatch.setattr(ours._watches, "count", 0)
+    alone = Catalog(*states)
+    WHO.watch(alone, cursor(THIS), 1.0)
+    assert len(crowded.asked) <= 2 < len(alone.asked)
+    assert ours._watches.count == 0
 
 
 def test_an_index_that_goes_backwards_ends_it() -> None:
