@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 from threading import Event, Thread
-from typing import Self
+from typing import Any, Self
 
 from bench.table import Row, percentile
 from deregister_agent import pools
@@ -38,9 +38,18 @@ QUIET = 0.5
 LIMIT = 240.0  # seconds after which a drain expires
 STAGGER = 0.1  # seconds from one drain to the next, where they are not all at once
 SETTLED = 5.0  # seconds for the agents' first looks
-WATCHED = 10.0  # seconds for which a steady load is measured
+WATCHED = 4.0  # seconds for which a steady load is measured
 SAMPLE = 0.5  # seconds over which a peak is taken
 NAMED = {"consul": "Consul", "etcd": "etcd"}
+TICK = 100  # clock ticks a second in /proc/PID/stat (man 2 sysconf, _SC_CLK_TCK on Linux)
+COUNTED: dict[str, Any] = {
+    "telemetry": {"prometheus_retention_time": "24h", "disable_hostname": True},
+    "limits": {"http_max_conns_per_client": 10_000},
+}
+"""
+Let Consul count its requests, and lift its limit of 200 connections of one address: here all
+instances have one address, which on many hosts they would not.
+"""
 
 Times = list[float]
 """Seconds that each drain took."""
@@ -110,8 +119,12 @@ def _is_drained(drain: Drain) -> bool:
 class Fleet:
     """All the agents, in some processes. Made by fleet()."""
 
-    def __init__(self, pipes: Sequence[Connection], count: int) -> None:
-        self._pipes, self._count = pipes, count
+    def __init__(self, pipes: Sequence[Connection], pids: Sequence[int], count: int) -> None:
+        self._pipes, self._pids, self._count = pipes, pids, count
+
+    def cpu(self) -> float:
+        """Return the seconds of CPU that all of them have used."""
+        return sum(map(cpu_of, self._pids))
 
     def drain(self, stagger: float) -> Times:
         """Drain them all, one every *stagger* seconds; return how long each took."""
@@ -139,7 +152,8 @@ def fleet(jobs: Sequence[Job]) -> Iterator[Fleet]:
                 running.append((process, ours))
             for _, pipe in running:
                 pipe.recv()
-            yield Fleet([pipe for _, pipe in running], len(jobs))
+            pids = [process.pid for process, _ in running if process.pid is not None]
+            yield Fleet([pipe for _, pipe in running], pids, len(jobs))
         finally:
             for process, _ in running:
                 process.kill()
@@ -193,6 +207,10 @@ class Server:
                 self.server.ok("PUT", "/v1/agent/service/register", definition)
         return found
 
+    def cpu(self) -> float:
+        """Return the seconds of CPU that it has used."""
+        return cpu_of(self.server.pid)
+
     def open(self) -> int:
         """Return how many connections it has; each watch has one of its own."""
         return len(connections(int(self.server.url.rpartition(":")[2])))
@@ -202,7 +220,7 @@ class Server:
 def server_of(kind: str, counts: Callable[[Consul | Etcd], Callable[[], int]]) -> Iterator[Server]:
     """Run a registry of that kind, until the block ends."""
     if kind == "consul":
-        with consul_server() as server:
+        with consul_server(**COUNTED) as server:
             yield Server(kind, server, counts(server))
     else:
         with etcd_server("3.5") as node:
@@ -210,26 +228,38 @@ def server_of(kind: str, counts: Callable[[Consul | Etcd], Callable[[], int]]) -
 
 
 def measure(server: Server, count: int, stagger: float) -> Iterator[Row]:
-    """Drain a fleet, and give out what it took."""
+    """Drain a fleet, and give out what it took; at once, also how it weighs on the registry."""
     how = f"{NAMED[server.kind]}, {count} agents, {f'{1 / stagger:g}/s' if stagger else 'at once'}"
     with fleet(server.jobs(count)) as agents:
         time.sleep(SETTLED)
-        idle = rate(server.asked) / count
-        before, began = server.asked(), time.monotonic()
+        idle = 0.0 if stagger else rate(server.asked) / count
+        before = server.asked(), agents.cpu(), server.cpu()
+        began = time.monotonic()
         with Peak(server.asked) as peak:
             times = agents.drain(stagger)
         seconds = time.monotonic() - began
-        each = (server.asked() - before) / count
-        held, opened = rate(server.asked) / count, server.open()
+        after = server.asked(), agents.cpu(), server.cpu()
+        held = 0.0 if stagger else rate(server.asked) / count
+        opened = server.open()
+    asked, by_agents, by_server = ((b - a) / count for a, b in zip(before, after, strict=True))
     yield Row(f"{how}: until all are drained", seconds, "s")
     yield Row(f"{how}: expired instead", sum(each >= LIMIT for each in times), "")
     yield Row(f"{how}: one drain, median", median(times), "s")
     yield Row(f"{how}: one drain, 99 of 100", percentile(times, 0.99), "s")
-    yield Row(f"{how}: requests for each drain", each, "")
+    yield Row(f"{how}: requests for each drain", asked, "")
+    yield Row(f"{how}: CPU of the agent for each drain", by_agents * 1000, "ms")
+    yield Row(f"{how}: CPU of the registry for each drain", by_server * 1000, "ms")
     yield Row(f"{how}: requests a second in all, at the peak", peak.value, "/s")
-    yield Row(f"{how}: connections in all, while drained", opened, "")
-    yield Row(f"{how}: requests a second of each, while drained", held, "/s")
-    yield Row(f"{how}: requests a second of each, while serving", idle, "/s")
+    if not stagger:
+        yield Row(f"{how}: connections in all, while drained", opened, "")
+        yield Row(f"{how}: requests a second of each, while drained", held, "/s")
+        yield Row(f"{how}: requests a second of each, while serving", idle, "/s")
+
+
+def cpu_of(pid: int) -> float:
+    """Return the seconds of CPU that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICK
 
 
 def rate(count: Callable[[], int]) -> float:

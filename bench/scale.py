@@ -1,11 +1,13 @@
 """How a drain grows: with the instances of one agent, and with the agents of one registry."""
 
 import json
+import re
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from bench import fleet
@@ -23,7 +25,6 @@ from tests.servers.etcd import Etcd
 SIZES = (25, 50, 100, 200)
 QUIET = 0.5
 LIMIT = 120.0
-TICK = 100  # clock ticks a second in /proc/PID/stat (man 2 sysconf, _SC_CLK_TCK on Linux)
 
 _HEAD = """
 [agent]
@@ -128,22 +129,22 @@ def drain_all(agent: Agent, count: int) -> float:
 def cpu(agent: Agent) -> float:
     """Return the seconds of CPU that the agent's process has used."""
     assert agent.child is not None
-    fields = Path(f"/proc/{agent.child.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICK
+    return fleet.cpu_of(agent.child.pid)
+
+
+_HTTP = re.compile(r"^consul_http_[A-Z]+_\w+_count(?:\{.*\})? (\d+)$", re.MULTILINE)
 
 
 def asked_of_consul(server: Consul) -> Count:
-    """
-    Let Consul log each request; return what counts them.
+    """Return what counts the requests that Consul has answered, but for those of the counting."""
+    api = Fetcher(server.url, timeout=60.0)
 
-    It allows 200 connections of one address (limits.http_max_conns_per_client). Here
-    all instances have one address, which on many hosts they would not: that is lifted.
-    """
-    more = {"log_level": "debug", "limits": {"http_max_conns_per_client": 10_000}}
-    settings = server.folder / "consul.json"
-    settings.write_text(json.dumps(json.loads(settings.read_text()) | more))
-    server.ok("PUT", "/v1/agent/reload")
-    return lambda: server.log.read_bytes().count(b"Request finished")
+    def count() -> int:
+        text = api.call("GET", "/v1/agent/metrics", params=[("format", "prometheus")]).text
+        counts = (one for one in _HTTP.finditer(text) if "_v1_agent_metrics" not in one[0])
+        return sum(int(one[1]) for one in counts)
+
+    return count
 
 
 def asked_of_etcd(server: Etcd) -> Count:
@@ -165,22 +166,45 @@ def asked(server: Consul | Etcd) -> Count:
 
 def growth() -> Iterator[Row]:
     """Measure every size, and give each row out as soon as it is known."""
-    for count in SIZES:
-        with agent_of(count, in_a_file) as agent:
-            before = cpu(agent)
-            seconds = drain_all(agent, count)
-            used = (cpu(agent) - before) / count * 1000
-        yield Row(f"{count} at once in one agent, file: until all are drained", seconds, "s")
-        yield Row(f"{count} at once in one agent, file: CPU of the agent, each", used, "ms")
+    yield from _grown(SIZES, _in_a_file)
     for kind in KINDS:
-        for count in SIZES:
-            with server_of(kind, asked) as server:
-                yield from in_one_agent(server, count)
+        yield from _grown(SIZES, partial(_with_server, kind, in_one_agent))
     for kind in KINDS:
         for stagger in (STAGGER, 0.0):
-            for count in fleet.SIZES:
-                with server_of(kind, asked) as server:
-                    yield from fleet.measure(server, count, stagger)
+            drained = partial(fleet.measure, stagger=stagger)
+            yield from _grown(fleet.SIZES, partial(_with_server, kind, drained))
+
+
+def _grown(sizes: Sequence[int], measure: Callable[[int], Iterator[Row]]) -> Iterator[Row]:
+    """Measure every size, and at the end how many times the first what each drain costs is."""
+    first = dict[str, float]()
+    for count in sizes:
+        for row in measure(count):
+            yield row
+            what = row.what.replace(f"{count} a", "N a", 1)
+            if what.endswith("each drain"):
+                first.setdefault(what, row.value)
+                if count == sizes[-1]:
+                    times = row.value / max(first[what], 0.01)
+                    yield Row(f"{what}: {count} against {sizes[0]}", times, "times")
+
+
+def _with_server(
+    kind: str, measure: Callable[[Server, int], Iterator[Row]], count: int
+) -> Iterator[Row]:
+    with server_of(kind, asked) as server:
+        yield from measure(server, count)
+
+
+def _in_a_file(count: int) -> Iterator[Row]:
+    how = f"{count} at once in one agent, file"
+    with agent_of(count, in_a_file) as agent:
+        time.sleep(SETTLED)
+        before = cpu(agent)
+        seconds = drain_all(agent, count)
+        used = (cpu(agent) - before) / count * 1000
+    yield Row(f"{how}: until all are drained", seconds, "s")
+    yield Row(f"{how}: CPU of the agent for each drain", used, "ms")
 
 
 def in_one_agent(server: Server, count: int) -> Iterator[Row]:
@@ -191,12 +215,15 @@ def in_one_agent(server: Server, count: int) -> Iterator[Row]:
     with agent_of(count, tables) as agent:
         time.sleep(SETTLED)
         idle = rate(server.asked) / count
-        before = server.asked()
+        before = server.asked(), cpu(agent), server.cpu()
         seconds = drain_all(agent, count)
-        each = (server.asked() - before) / count
+        after = server.asked(), cpu(agent), server.cpu()
         held, opened = rate(server.asked) / count, server.open()
+    each, by_agent, by_server = ((b - a) / count for a, b in zip(before, after, strict=True))
     yield Row(f"{how}: until all are drained", seconds, "s")
     yield Row(f"{how}: requests for each drain", each, "")
+    yield Row(f"{how}: CPU of the agent for each drain", by_agent * 1000, "ms")
+    yield Row(f"{how}: CPU of the registry for each drain", by_server * 1000, "ms")
     yield Row(f"{how}: connections in all, while drained", opened, "")
     yield Row(f"{how}: requests a second of each, while drained", held, "/s")
     yield Row(f"{how}: requests a second of each, while serving", idle, "/s")

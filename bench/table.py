@@ -35,4 +35,5 @@ def report(measure: Callable[[], list[Row]]) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     as_json = parser.parse_args().json
     rows = measure()
-    print(json.dumps([asdict(row) for row in rows]) if as_json else "\n".join(map(Row.line, rows)))
+    as_one = {"rows": [asdict(row) for row in rows]}
+    print(json.dumps(as_one) if as_json else "\n".join(map(Row.line, rows)))

@@ -8,7 +8,7 @@ hence check_rights().
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ class Entry:
     address: str
     port: int
     critical: Mapping[str, str]  # its critical checks, those of the node too, and their notes
+    indexes: Sequence[int] = ()  # of its last change, and of those of its node and its checks
 
     @classmethod
     def read(cls, raw: Any) -> "Entry":
@@ -36,7 +37,9 @@ class Entry:
         service, node = raw["Service"], raw["Node"]
         critical = {c["CheckID"]: c["Notes"] for c in raw["Checks"] if c["Status"] == "critical"}
         address = service["Address"] or node["Address"]
-        return cls(service["ID"], node["Node"], address, service["Port"], critical)
+        parts = (service, node, *raw["Checks"])
+        indexes = [part.get(k, 0) for part in parts for k in ("CreateIndex", "ModifyIndex")]
+        return cls(service["ID"], node["Node"], address, service["Port"], critical, indexes)
 
     @property
     def on_loopback(self) -> bool:
@@ -77,15 +80,18 @@ class Talk:
         """Return the seconds that are left for the operation, never quite none."""
         return max(self._deadline - time.monotonic(), 0.001)
 
-    def entries(self, index: str = "", wait: float = 0.0) -> tuple[list[Entry], str]:
+    def entries(
+        self, index: str = "", wait: float = 0.0, only: str = ""
+    ) -> tuple[list[Entry], str]:
         """
-        Return all instances of the service, as a quorum of the servers has them, and an index.
+        Return the instances of the service, as a quorum of the servers has them, and an index.
 
         With the index of an earlier answer, return once it has moved or after *wait* seconds.
+        *only* is a filter; a Consul that knows none returns them all.
         """
         blocking = (("index", index), ("wait", f"{max(1, wait * 1000):.0f}ms")) if index else ()
         target = f"/v1/health/service/{quote(self.place.service, safe='')}?consistent"
-        answer = self._call("GET", target, *self._catalog, *blocking)
+        answer = self._call("GET", target, *self._catalog, *blocking, ("filter", only))
         # An index below 1 would make the next call return at once, again and again.
         return [Entry.read(raw) for raw in answer.json()], str(
             max(1, int(answer.headers["X-Consul-Index"]))
@@ -97,6 +103,13 @@ class Talk:
             return self.place.node
         answer = self._call("GET", "/v1/agent/self", ok=(200, 403))
         return str(answer.json()["Config"]["NodeName"]) if answer.status == 200 else None  # noqa: PLR2004
+
+    def is_open(self) -> bool:
+        """Tell whether there are no ACLs, so that nothing is kept from anybody."""
+        asked = [{"Resource": "service", "Access": "read", "Segment": self.place.service}]
+        target = "/v1/internal/acl/authorize"
+        answer = self._call("POST", target, *self._catalog, payload=asked, ok=(200, 401))
+        return answer.status == 401 and "disabled" in answer.text  # noqa: PLR2004
 
     def check_rights(self, node: str | None) -> None:
         """Raise AgentError unless the token may read the service, and the node it is on."""
@@ -136,7 +149,8 @@ class Talk:
 
     def sidecars(self) -> list[str]:
         """Return the IDs of the proxies of the service that this agent has."""
-        services = self._call("GET", "/v1/agent/services", self._namespace).json()
+        proxies = ("filter", 'Kind == "connect-proxy"')
+        services = self._call("GET", "/v1/agent/services", self._namespace, proxies).json()
         return sorted(
             id_
             for id_, one in services.items()

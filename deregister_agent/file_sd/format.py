@@ -10,12 +10,14 @@ Format: prometheus.io, "Configuration", section file_sd_config.
 import json
 import re
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import yaml
 
 from deregister_agent.errors import AgentError
 from deregister_agent.file_sd.written_list import NotExact, Place, Span, WrittenList
+from deregister_agent.spelling import host_and_port
 
 Syntax = Literal["json", "yaml"]
 
@@ -43,10 +45,21 @@ class TargetFile:
         self.text, self._syntax = text, syntax
         self._data = _parsed(text, syntax)
         self.groups = [_group(number, group) for number, group in enumerate(self._data)]
+        self.targets = frozenset(target for group in self.groups for target in group.targets)
 
     def holds(self, target: str) -> bool:
         """Tell whether any group has *target*."""
-        return any(target in group.targets for group in self.groups)
+        return target in self.targets
+
+    def spelled(self, target: str) -> str | None:
+        """Return how a group has the address that *target* is, written in any way; or None."""
+        here = host_and_port(target)
+        return None if here is None else self._spellings.get(here)
+
+    @cached_property
+    def _spellings(self) -> Mapping[tuple[str, int], str]:
+        found = ((host_and_port(target), target) for target in sorted(self.targets))
+        return {here: target for here, target in found if here is not None}
 
     def places(self, target: str) -> list[tuple[int, Place]]:
         """Return where *target* stands: the number of each group that has it, and where there."""

@@ -8,6 +8,7 @@ from ipaddress import ip_address
 
 from deregister_agent.clock import Clock
 from deregister_agent.kernel import pids
+from deregister_agent.kernel.held_sockets import recent_holders
 from deregister_agent.kernel.pids import Pid
 from deregister_agent.kernel.sockets import SocketsError, listeners
 from deregister_agent.model import Presence, Process
@@ -15,7 +16,7 @@ from deregister_agent.model import Presence, Process
 _ACTIVATOR = 1
 _WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not bound to
 _BETWEEN = 0.1  # seconds between two looks where no pid is known
-_SHARE = 50  # looking for new holders takes at most a fiftieth of one core
+_SHARE = 50  # looking for new holders takes at most a fiftieth of one core, for all instances
 _REST = 1.0  # seconds between two such looks, at the least
 
 
@@ -30,7 +31,7 @@ class PortFinder:
 
     Who holds a socket is read from /proc, which shows the processes of the agent's
     own user, or all of them to root. It is read when an inode is new, and now and
-    then for workers that were started since.
+    then for workers that were started since: once for all finders of this agent.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class PortFinder:
         self._port, self._address, self._clock = port, _plain(address), clock
         self._activator = activator
         self._holders: dict[int, frozenset[Pid]] = {}
-        self._again = 0.0
+        self._again = self._rest = 0.0
 
     def heard(self, mark: str) -> None:
         """Ignore what the app says of itself."""
@@ -153,20 +154,22 @@ class PortFinder:
 
     def _held(self, inodes: frozenset[int]) -> dict[int, frozenset[Pid]]:
         """Return who holds each of *inodes*, as read not long ago."""
-        if not inodes <= self._holders.keys() or time.monotonic() >= self._again:
+        if not inodes <= self._holders.keys():
             return self._scanned(inodes)
+        if time.monotonic() >= self._again:
+            return self._scanned(inodes, self._rest)
         alive = pids.living(frozenset().union(*(self._holders[inode] for inode in inodes)))
         now = {inode: self._holders[inode] & alive for inode in inodes}
         if any(self._holders[inode] and not processes for inode, processes in now.items()):
             return self._scanned(inodes)
         return now
 
-    def _scanned(self, inodes: frozenset[int]) -> dict[int, frozenset[Pid]]:
-        began = time.monotonic()
-        self._holders = found = pids.holders(inodes)
-        ended = time.monotonic()
-        self._again = ended + max(_REST, _SHARE * (ended - began))
-        return found
+    def _scanned(self, inodes: frozenset[int], age: float = 0.0) -> dict[int, frozenset[Pid]]:
+        """Return who holds each of *inodes* now, or held it at most *age* seconds ago."""
+        self._holders, began, took = recent_holders(inodes, age)
+        self._rest = max(_REST, _SHARE * took)
+        self._again = began + took + self._rest
+        return self._holders
 
     def _apps(self, inodes: Iterable[int]) -> list[frozenset[Pid]]:
         return [self._without_us(self._holders.get(inode, frozenset())) for inode in inodes]

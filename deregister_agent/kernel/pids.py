@@ -1,10 +1,9 @@
-"""What the kernel says of processes: alive or not, since when, and who holds which socket."""
+"""What the kernel says of processes: alive or not, and since when."""
 
 import os
 import select
-import threading
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
@@ -73,103 +72,6 @@ def is_alive(process: Pid) -> bool:
 def living(processes: Iterable[Pid]) -> frozenset[Pid]:
     """Return those of *processes* that live."""
     return frozenset(process for process in processes if is_alive(process))
-
-
-class _Scan:
-    """One reading of all of /proc, for everybody who asked before it began."""
-
-    def __init__(self) -> None:
-        self.wanted: set[int] = set()
-        self.found: dict[int, frozenset[Pid]] = {}
-        self.error: OSError | None = None
-        self.over = threading.Event()
-
-    def read(self) -> None:
-        """Read, and let all who wait go, whatever comes of it."""
-        try:
-            self.found = _read_holders(self.wanted)
-        except OSError as e:
-            self.error = e
-        finally:
-            self.over.set()
-
-
-class _Scans:
-    """Lets those who ask at the same moment share a scan: it costs the same for all of them."""
-
-    def __init__(self) -> None:
-        self._next: _Scan | None = None  # the one that has not begun
-        self._asking = threading.Lock()
-        self._reading = threading.Lock()  # one at a time
-
-    def ask(self, inodes: Collection[int]) -> dict[int, frozenset[Pid]]:
-        """Return what a scan shows that began after this was called."""
-        with self._asking:
-            scan, first = (self._next, False) if self._next else (_Scan(), True)
-            self._next = scan
-            scan.wanted.update(inodes)
-        if first:
-            with self._reading:
-                with self._asking:
-                    self._next = None  # whoever asks from now on waits for another
-                scan.read()
-        scan.over.wait()
-        if scan.error is not None:
-            raise scan.error
-        return {inode: scan.found[inode] for inode in inodes}
-
-
-_scans = _Scans()
-
-
-def holders(inodes: Collection[int]) -> dict[int, frozenset[Pid]]:
-    """
-    Return, for each of the socket *inodes*, the processes that have it open.
-
-    As far as this user may see (man 5 proc_pid_fd): the processes of other users,
-    and those in other containers, are left out. Costs some milliseconds for each
-    hundred processes. Threads that ask at the same moment share the work, and none
-    is told of a time before it asked. Raises OSError where /proc cannot be read.
-    """
-    return _scans.ask(inodes) if inodes else {}
-
-
-def _read_holders(inodes: Collection[int]) -> dict[int, frozenset[Pid]]:
-    wanted = {f"socket:[{inode}]": inode for inode in inodes}
-    found: dict[int, set[Pid]] = {inode: set() for inode in inodes}
-    for pid in _all():
-        held = {wanted[target] for target in _open_files(pid) if target in wanted}
-        process = find(pid) if held else None
-        if process is not None:
-            for inode in held:
-                found[inode].add(process)
-    return {inode: frozenset(processes) for inode, processes in found.items()}
-
-
-def _all() -> list[int]:
-    return [int(name) for name in os.listdir(_PROC) if name.isdecimal()]  # noqa: PTH208 - twice as fast
-
-
-def own_sockets() -> frozenset[int]:
-    """Return the inodes of the sockets that this very process has open."""
-    sockets = (target for target in _open_files(os.getpid()) if target.startswith("socket:["))
-    return frozenset(int(target[8:-1]) for target in sockets)
-
-
-def _open_files(pid: int) -> list[str]:
-    """Return what the descriptors of *pid* point to; nothing if that cannot be seen."""
-    folder = f"/proc/{pid}/fd"
-    found: list[str] = []
-    try:
-        with os.scandir(folder) as descriptors:
-            for descriptor in descriptors:
-                try:
-                    found.append(os.readlink(descriptor.path))  # noqa: PTH115 - many thousands a second
-                except FileNotFoundError:
-                    continue  # closed since
-    except OSError:
-        return found
-    return found
 
 
 def name(pid: int) -> str:

@@ -11,6 +11,7 @@ from pydantic import Field
 from deregister_agent.errors import ProbeError
 from deregister_agent.kernel import pids
 from deregister_agent.kernel.connections import Activity, CountsMissingError, Follower, is_in_hand
+from deregister_agent.kernel.held_sockets import holders, own_sockets
 from deregister_agent.kernel.sockets import (
     CONNECTED,
     Socket,
@@ -103,8 +104,8 @@ class TcpProbe(IdleProbe):
             )
         if inodes <= self._examined:
             return
-        for holders in pids.holders(inodes).values():
-            names = {pids.name(pid) for pid, _ in holders} & _FORWARDERS
+        for processes in holders(inodes).values():
+            names = {pids.name(pid) for pid, _ in processes} & _FORWARDERS
             if names:
                 raise self._error(
                     f"{names.pop()} listens there for a container, and connections to a container "
@@ -130,7 +131,7 @@ class TcpProbe(IdleProbe):
         """
         if all(s.cookie in self._own for s in found):
             return [s for s in found if not self._own[s.cookie]]
-        mine = pids.own_sockets()
+        mine = own_sockets()
         to_app = table(_CONNECTING, peer_port=self._port) if mine else []
         ends = {(s.local, s.local_port, s.peer) for s in to_app if s.inode in mine}
         own = [(s.peer, s.peer_port, s.local) in ends for s in found]

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from deregister_agent import spelling
 from deregister_agent.consul.api import Entry, Place, Talk, read_definition
 from deregister_agent.consul.kept import lost, taken
+from deregister_agent.consul.ours import Ours
 from deregister_agent.errors import AgentError, ConfigError, RegistryError
 from deregister_agent.fetch import Fetcher, FetchError
 from deregister_agent.model import Instance, Snapshot
@@ -71,23 +71,26 @@ class Consul(Registry):
     def __init__(self, options: Options, instance: Instance, fetcher: Fetcher) -> None:
         self.name = options.label
         self._options = options
-        self._instance = instance
         self._fetcher = fetcher
         service_id = options.service_id or instance.name
         self._place = Place(
             instance.service, service_id, options.node, options.datacenter, options.namespace
         )
+        self._about = Ours(service_id, instance.address, instance.port)
 
     def lists(self) -> bool:
         """Ask the catalog; in maintenance mode a critical instance gets no work."""
         with self._doing("look up") as talk:
-            entries, _ = talk.entries()
-            node = talk.node()
+            entries, _ = talk.entries(only=self._about.filter)
+            # Which node this is costs as much to learn as all the rest, and matters only if
+            # something is there, or where somebody may keep it from us.
+            node = talk.node() if self._about.among(entries) else None
             entry = self._ours(entries, node)
             if entry is not None:
                 return self._options.mode == "deregister" or not entry.critical
             self._refuse_twin(entries, node)
-            talk.check_rights(node)
+            if self._options.token is not None or not talk.is_open():
+                talk.check_rights(node or talk.node())
             # What the agent holds and the catalog has not got will be there in a moment.
             return talk.held() is not None
 
@@ -124,10 +127,10 @@ class Consul(Registry):
             self._until(talk, self._not_yet_listed)
 
     def watch(self, cursor: str | None, timeout: float) -> str | None:
-        """Wait until the catalog's index moves; if it went backwards, go on from there."""
+        """Wait until something about the instance may have changed in the catalog."""
         with self._doing("watch", timeout) as talk:
             # Consul waits up to a sixteenth longer, and the answer has a way to go.
-            return talk.entries(cursor or "", timeout * 0.8)[1]
+            return self._about.watch(talk, cursor, timeout * 0.8)
 
     def notes(self, snapshot: Snapshot | None) -> Sequence[str]:
         """Say which checks and sidecars a restore will not bring back."""
@@ -160,8 +163,10 @@ class Consul(Registry):
         index = ""
         spare = self._options.timeout * GIVE_UP
         while True:
-            entries, index = talk.entries(index, max(talk.left() - spare, 0.001))
-            why = complaint(self._ours(entries, talk.node()))
+            wait = max(talk.left() - spare, 0.001)
+            entries, index = talk.entries(index, wait, self._about.filter)
+            node = talk.node() if self._about.among(entries) else None
+            why = complaint(self._ours(entries, node))
             if not why:
                 return
             if talk.left() <= spare:
@@ -188,10 +193,8 @@ class Consul(Registry):
 
     def _refuse_twin(self, entries: Sequence[Entry], node: str | None) -> None:
         """Raise AgentError if another entry sends work to this very address all the same."""
-        here = (spelling.host(self._instance.address), self._instance.port)
-        for entry in entries:
-            same = (spelling.host(entry.address), entry.port) == here
-            if same and (node in (None, entry.node) or not entry.on_loopback):
+        for entry in filter(self._about.is_here, entries):
+            if node in (None, entry.node) or not entry.on_loopback:
                 raise AgentError(
                     f"{entry.address}:{entry.port} is also registered as {entry.id!r} on node "
                     f"{entry.node}, which would still send it work: set url or service_id to "

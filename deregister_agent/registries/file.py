@@ -5,7 +5,6 @@ Whoever routes reads the file: Prometheus, a gateway's configuration generator, 
 demonstration's load balancer. Format: prometheus.io, "Configuration", file_sd_config.
 """
 
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,15 +14,14 @@ from pydantic import field_validator
 
 from deregister_agent.errors import RegistryError
 from deregister_agent.file_sd.format import FormatError, Syntax, TargetFile
+from deregister_agent.file_sd.shared_look import shared_file
 from deregister_agent.file_sd.written_list import Place
 from deregister_agent.files import locked, replace_durably
 from deregister_agent.model import Instance, Snapshot
 from deregister_agent.options import BackendOptions, Timeout
 from deregister_agent.ports import Registry
-from deregister_agent.spelling import host_and_port
 
 _SYNTAX: Mapping[str, Syntax] = {".json": "json", ".yml": "yaml", ".yaml": "yaml"}
-_WATCH_POLL = 0.05
 
 
 class Options(BackendOptions):
@@ -34,7 +32,8 @@ class Options(BackendOptions):
     target: str = ""
     """The instance as the file names it; its address:port when empty."""
     timeout: Timeout = 3.0
-    """How long to wait, in seconds, while another program holds the file's lock."""
+    """How long to wait, in seconds, while another program holds the file's lock, or an earlier
+    look at the file has not ended."""
     labels: dict[str, str] | None = None
     """The labels of the group to put the target into when there is no snapshot."""
     restore_by: Literal["agent", "app"] = "agent"
@@ -56,6 +55,7 @@ class FileRegistry(Registry):
         self._options, self._path, self._service = options, options.path, instance.service
         host = f"[{instance.address}]" if ":" in instance.address else instance.address
         self._target = options.target or f"{host}:{instance.port}"
+        self._file = shared_file(options.path, _SYNTAX[options.path.suffix])
 
     def lists(self) -> bool:
         """Read the file, now. One that is missing or cannot be parsed is unknown: RegistryError."""
@@ -119,20 +119,14 @@ class FileRegistry(Registry):
         )
 
     def watch(self, cursor: str | None, timeout: float) -> str:
-        """Block until the file is another one, or has been written to."""
-        end = time.monotonic() + timeout
-        while (now := self._version()) == cursor and (left := end - time.monotonic()) > 0:
-            time.sleep(min(_WATCH_POLL, left))
-        return now
+        """Block until the file has the target and did not, or the other way round."""
+        return self._file.watch(self._target, cursor, timeout)
 
     def _refuse_other_spelling(self, file: TargetFile) -> None:
         """Raise FormatError if the file has the instance, written in another way."""
-        here = host_and_port(self._target)
-        for target in (target for group in file.groups for target in group.targets):
-            if here is not None and host_and_port(target) == here:
-                raise FormatError(
-                    f"it has {target!r}, which is the same address: set target to that"
-                )
+        target = file.spelled(self._target)
+        if target is not None:
+            raise FormatError(f"it has {target!r}, which is the same address: set target to that")
 
     def _put(
         self, file: TargetFile, labels: Mapping[str, str], number: int, place: Place
@@ -157,18 +151,11 @@ class FileRegistry(Registry):
         return [(self._options.labels, 0, Place(_LAST, ""))]
 
     def _read(self) -> TargetFile:
-        return TargetFile(self._path.read_bytes().decode(), _SYNTAX[self._path.suffix])
+        return self._file.look(self._options.timeout)
 
     def _write(self, before: TargetFile, after: TargetFile) -> None:
         if after.text != before.text:
             replace_durably(self._path, after.text.encode())
-
-    def _version(self) -> str:
-        try:
-            seen = self._path.stat()
-        except OSError as e:
-            return f"error {e.errno}"  # lists() says which
-        return f"{seen.st_ino} {seen.st_mtime_ns} {seen.st_ctime_ns} {seen.st_size}"
 
     @contextmanager
     def _doing(self, what: str) -> Iterator[None]:

@@ -3,9 +3,12 @@
 import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
+from deregister_agent.consul.api import Talk
 from deregister_agent.errors import ConfigError, RegistryError
 from deregister_agent.model import Instance
 from deregister_agent.registries.consul import Options, build
@@ -152,6 +155,57 @@ class TestWhoIsWho:
             with pytest.raises(RegistryError, match=f"an instance of '{orders.service}'"):
                 call()
         assert orders.entry() is not None
+
+
+def test_a_watch_goes_on_while_others_change(orders: Orders) -> None:
+    """What others of the service do does not end it; what is done to the instance does."""
+    orders.register()
+    registry, another = orders.registry(), orders.definition() | {"ID": f"{orders.id}-2"}
+    cursor = registry.watch(None, 1)
+    assert registry.lists()
+    with ThreadPoolExecutor(1) as pool:
+        watch = pool.submit(registry.watch, cursor, 30)
+        for _ in range(2):
+            orders.agent.register(another | {"Address": "10.0.0.99"})
+            orders.agent.deregister(another["ID"])
+        assert not watch.done()
+        orders.agent.register(another)
+        assert watch.result(20) != cursor, "another one at its address"
+    orders.agent.deregister(another["ID"])
+
+
+def test_where_nothing_is_the_node_need_not_be_known(
+    orders: Orders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without ACLs, an answer without a word about the instance is the same on every node."""
+    orders.register()
+    registry = orders.registry()
+    registry.withdraw()
+    asked: list[str] = []
+    call = Talk._call
+
+    def counted(self: Talk, method: str, target: str, *rest: Any, **more: Any) -> Any:
+        asked.append(target.partition("?")[0])
+        return call(self, method, target, *rest, **more)
+
+    monkeypatch.setattr(Talk, "_call", counted)
+    assert not registry.lists()
+    assert asked == [
+        f"/v1/health/service/{orders.service}",
+        "/v1/internal/acl/authorize",
+        f"/v1/agent/service/{orders.id}",
+    ]
+
+
+@pytest.mark.parametrize("name", ['a"b', "a b", "a`b"])
+def test_a_name_that_a_filter_cannot_take(agent: Consul, name: str) -> None:
+    """It is found, withdrawn and seen to be gone all the same."""
+    orders = Orders(agent, service_id=name)
+    orders.register()
+    registry = orders.registry()
+    assert registry.lists()
+    registry.withdraw()
+    assert not registry.lists()
 
 
 def test_another_datacenter(orders: Orders) -> None:

@@ -12,10 +12,10 @@ from deregister_agent.agent import Agent
 from deregister_agent.backends import find
 from deregister_agent.clock import SystemClock
 from deregister_agent.journal import Journal
-from deregister_agent.kernel import pids
 from deregister_agent.loop import InstanceLoop, Parts
 from deregister_agent.model import Instance, Outcome, Phase, Policy, Reading, StopRequest
 from deregister_agent.ports import IdleProbe
+from deregister_agent.probes import tcp
 from deregister_agent.process import ProbeMark
 from deregister_agent.registries import file
 from tests.held_work import Stand, stands
@@ -62,7 +62,7 @@ def draining(folder: Path, stand: Stand) -> Iterator[tuple[InstanceLoop, Remembe
 @pytest.fixture(autouse=True)
 def _clients_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the app in this process for one of others: the tcp probe leaves out its own."""
-    monkeypatch.setattr(pids, "own_sockets", frozenset)
+    monkeypatch.setattr(tcp, "own_sockets", frozenset)
 
 
 @pytest.mark.parametrize("name", stands())

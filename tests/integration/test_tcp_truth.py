@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deregister_agent.kernel import pids
+from deregister_agent.probes import tcp
 from tests.integration.tcp_plays import ROWS
 from tests.integration.tcp_stage import ASGI, PLAIN, STILL, Stage, trusting, wait_for
 from tests.servers.certificates import make_certificates
@@ -25,7 +25,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _clients_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the clients of this process for clients of others: the probe leaves out its own."""
-    monkeypatch.setattr(pids, "own_sockets", frozenset)
+    monkeypatch.setattr(tcp, "own_sockets", frozenset)
 
 
 @pytest.fixture

@@ -142,9 +142,9 @@ class Consul(Child):
 
 
 @contextmanager
-def consul(*, acl: bool = False) -> Iterator[Consul]:
-    """Run a Consul server of its own, default-deny where *acl*, until the block ends."""
-    settings: dict[str, Any] = {
+def consul(*, acl: bool = False, **more: Any) -> Iterator[Consul]:
+    """Run a Consul server, default-deny where *acl*, with *more* settings, until the block ends."""
+    settings: dict[str, Any] = more | {
         "server": True,
         "bootstrap_expect": 1,
         "node_name": f"server-{free_ports(1)[0]}",

@@ -342,8 +342,9 @@ class TestWritersAndWatch:
         """A change between two calls, or during one, is not missed; without one the time ends."""
         ours = registry(path := written(tmp_path, YAML_LINES))
         cursor = ours.watch(None, 60)
+        assert ours.lists()
         assert ours.watch(cursor, 0.01) == cursor
-        replace_durably(path, path.read_bytes())
+        replace_durably(path, path.read_bytes().replace(OURS.encode(), b"b:1"))
         assert (second := ours.watch(cursor, 60)) != cursor
         timer = threading.Timer(0.1, os.unlink, [path])
         timer.start()

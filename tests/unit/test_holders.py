@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from deregister_agent.kernel import pids
+from deregister_agent.kernel import held_sockets, pids
 from deregister_agent.kernel.pids import Pid
 from tests.servers.child import wait_until
 
@@ -34,7 +34,8 @@ class SlowProc:
 @pytest.fixture
 def proc(monkeypatch: pytest.MonkeyPatch) -> SlowProc:
     slow = SlowProc()
-    monkeypatch.setattr(pids, "_read_holders", slow.read)
+    monkeypatch.setattr(held_sockets, "_read_holders", slow.read)
+    monkeypatch.setattr(held_sockets, "_scans", held_sockets._Scans())
     return slow
 
 
@@ -45,7 +46,7 @@ def ask(proc: SlowProc) -> Iterator[Callable[[int], "Future[Found]"]]:
 
         def one(inode: int) -> "Future[Found]":
             asks = _is_waiting if proc.scans else _is_scanned
-            asked = pool.submit(pids.holders, {inode})
+            asked = pool.submit(held_sockets.holders, {inode})
             wait_until(lambda: asks(proc, inode), f"{inode} is asked for")
             return asked
 
@@ -61,8 +62,8 @@ def _is_scanned(proc: SlowProc, inode: int) -> bool:
 
 def _is_waiting(proc: SlowProc, inode: int) -> bool:
     del proc
-    following = pids._scans._next
-    return following is not None and inode in following.wanted
+    scans = held_sockets._scans
+    return scans._next is not None and inode in scans._asked
 
 
 def test_a_scan_serves_only_those_who_asked_before_it_began(
@@ -91,7 +92,7 @@ def test_a_scan_that_fails_fails_for_all_and_no_longer(
             one.result(30)
     proc.error = None
     proc.go.release()
-    assert pids.holders({4}) == {4: frozenset({(4, 3)})}
+    assert held_sockets.holders({4}) == {4: frozenset({(4, 3)})}
 
 
 def test_many_ask_at_once() -> None:
@@ -101,7 +102,7 @@ def test_many_ask_at_once() -> None:
     try:
         inodes = [os.fstat(one.fileno()).st_ino for one in sockets]
         with ThreadPoolExecutor(40) as pool:
-            found = list(pool.map(lambda inode: pids.holders({inode}), inodes))
+            found = list(pool.map(lambda inode: held_sockets.holders({inode}), inodes))
         assert found == [{inode: frozenset({me})} for inode in inodes]
     finally:
         for one in sockets:
@@ -110,5 +111,57 @@ def test_many_ask_at_once() -> None:
 
 def test_nothing_is_read_for_nobody(proc: SlowProc) -> None:
     """Without a socket to ask for, /proc is left alone."""
-    assert pids.holders(()) == {}
+    assert held_sockets.holders(()) == {}
     assert proc.scans == []
+
+
+def test_a_scan_of_not_long_ago_serves_those_who_take_it(proc: SlowProc) -> None:
+    """One scan is enough for all who look now and then; whoever asks for now gets another."""
+    proc.go.release(3)
+    first, began, _ = held_sockets.recent_holders({1}, 0.0)
+    assert held_sockets.recent_holders({1}, 60.0)[:2] == (first, began)
+    assert held_sockets.holders({1}) == {1: frozenset({(1, 2)})}
+    assert held_sockets.recent_holders({1}, 60.0)[0] == {1: frozenset({(1, 2)})}
+    assert held_sockets.recent_holders({1}, 0.0)[0] == {1: frozenset({(1, 3)})}
+
+
+def test_a_scan_that_is_too_old_serves_nobody(
+    proc: SlowProc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is told is never older than what was asked for."""
+    proc.go.release(3)
+    clock = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    held_sockets.recent_holders({1}, 1.0)
+    clock[0] += 0.9
+    held_sockets.recent_holders({1}, 1.0)
+    assert len(proc.scans) == 1
+    clock[0] += 0.2
+    held_sockets.recent_holders({1}, 1.0)
+    assert len(proc.scans) == 2
+
+
+def test_a_scan_shows_what_was_asked_for_not_long_ago(
+    proc: SlowProc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those who come by turns share scans too; nobody is told of a socket that was not in it."""
+    proc.go.release(4)
+    for inode in (1, 2):
+        held_sockets.recent_holders({inode}, 60.0)
+    assert proc.scans == [{1}, {1, 2}]
+    held_sockets.recent_holders({1}, 60.0)
+    held_sockets.holders({3})
+    assert proc.scans[2] == {1, 2, 3}
+    monkeypatch.setattr(held_sockets, "_ASKED_AGAIN", 0.0)
+    held_sockets.holders({4})
+    assert proc.scans[3] == {4}, "the others are nobody's any more"
+
+
+def test_a_scan_that_failed_serves_nobody_later(proc: SlowProc) -> None:
+    """An error is not remembered as an empty answer."""
+    proc.go.release(2)
+    proc.error = PermissionError(13, "Permission denied")
+    with pytest.raises(PermissionError):
+        held_sockets.recent_holders({1}, 60.0)
+    proc.error = None
+    assert held_sockets.recent_holders({1}, 60.0)[0] == {1: frozenset({(1, 2)})}
