@@ -43,7 +43,7 @@ RUN python3 -m venv /opt/shop \
 FROM ${PYTHON_IMAGE} AS shop
 COPY --from=shop-installed /opt/shop /opt/shop
 COPY bench /opt/shop/bench
-COPY compose/__init__.py compose/load.py compose/register.py /opt/shop/compose/
+COPY compose/*.py /opt/shop/compose/
 USER 10001:10001
 WORKDIR /opt/shop
 ENV PYTHONUNBUFFERED=1 PATH=/opt/shop/bin:/usr/local/bin:/usr/bin:/bin

@@ -1,13 +1,14 @@
 """The ways to take an instance away before it is replaced: what people do today, and ours."""
 
+import socket
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.fronts import EVERY
-from bench.proxies import ByHaproxy
-from bench.stack import Stack
+from bench.haproxy import ByHaproxy
+from bench.stack import EVERY, HAPROXY, Local, Stack
 from deregister_agent.client import AgentClient, path_of
 from deregister_agent.errors import AgentError
 from tests.servers.child import wait_until
@@ -38,12 +39,14 @@ def _kill(stack: Stack, name: str) -> None:
 
 
 def _terminate(stack: Stack, name: str) -> None:
-    stack.shops.terminate(name, LIMIT)
+    if not isinstance(stack, Local):
+        raise TypeError("this way needs processes of this machine")
+    stack.processes.terminate(name, LIMIT)
 
 
 def _out_and_terminate(stack: Stack, name: str) -> None:
     stack.front.out(name)
-    stack.shops.terminate(name, LIMIT)
+    _terminate(stack, name)
 
 
 def _sleep(seconds: float) -> Step:
@@ -63,7 +66,7 @@ def _zero_connections(every: float, first: float) -> Step:
         end = time.monotonic() + LIMIT
         time.sleep(first)
         while time.monotonic() < end:
-            if not sum(_established(ports[name]) for ports in stack.doors.values()):
+            if not _established(stack.place.app(name)) + _established(stack.place.rpc(name)):
                 break
             time.sleep(every)
         stack.shops.kill(name)
@@ -71,15 +74,16 @@ def _zero_connections(every: float, first: float) -> Step:
     return leave
 
 
-def _established(port: int) -> int:
-    """Count the connections to a port, as grep does."""
+def _established(place: tuple[str, int]) -> int:
+    """Count the connections to an address and a port, as grep does."""
     lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
     ends = [(line.split()[1], line.split()[3]) for line in lines]
-    return sum(end.endswith(f":{port:04X}") and state == ESTABLISHED for end, state in ends)
+    address = int.from_bytes(socket.inet_aton(place[0]), sys.byteorder)
+    return ends.count((f"{address:08X}:{place[1]:04X}", ESTABLISHED))
 
 
 def _haproxy(stack: Stack, name: str) -> None:
-    front = stack.front
+    (front,) = stack.front.every
     if not isinstance(front, ByHaproxy):
         raise TypeError("this way needs HAProxy")
     front.out(name)
@@ -93,7 +97,7 @@ def _back(stack: Stack, name: str) -> None:
 
 def drained(stack: Stack, name: str) -> None:
     """Stop traffic, wait until the agent says drained, and kill. Raises AgentError if not."""
-    agent = stack.agent.client
+    agent = stack.agent
     answer = agent.post(path_of(name, "stop-traffic"), {"reason": "rolling deploy"})
     if answer.status != 202:
         raise AgentError(answer.detail)
@@ -103,7 +107,7 @@ def drained(stack: Stack, name: str) -> None:
 
 def started(stack: Stack, name: str) -> None:
     """Start traffic, and wait until the agent says that it is back."""
-    agent = stack.agent.client
+    agent = stack.agent
     agent.post(path_of(name, "start-traffic"), {"reason": "new version is up"})
     wait_for(agent, name, "traffic-started")
 
@@ -148,7 +152,7 @@ WAYS = (
         _zero_connections(0.1, first=RELOADED),
         _back,
     ),
-    Way("haproxy-drain", "state drain, kill at scur == 0", "HAProxy", _haproxy, _back),
+    Way("haproxy-drain", "state drain, kill at scur == 0", HAPROXY, _haproxy, _back),
     Way("ours-consul", "deregister-agent", "Consul", drained, started, ours=True),
     Way("ours-etcd", "deregister-agent", "etcd", drained, started, ours=True),
     Way("ours-nginx", "deregister-agent", "Nginx", drained, started, ours=True),

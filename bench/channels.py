@@ -2,10 +2,8 @@
 
 import asyncio
 from collections.abc import Collection
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import grpc.aio
+import grpc.aio
 
 GRACE = 45.0  # seconds for the calls on a channel to a target that is listed no more
 OPTIONS = (("grpc.use_local_subchannel_pool", 1),)
@@ -24,11 +22,9 @@ class Channels:
         self._open: dict[str, grpc.aio.Channel] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
-    def to(self, target: str) -> "grpc.aio.Channel":
+    def to(self, target: str) -> grpc.aio.Channel:
         """Return the channel to a target; it connects with the first call."""
         if target not in self._open:
-            import grpc.aio  # noqa: PLC0415 - who sends no calls needs no gRPC
-
             self._open[target] = grpc.aio.insecure_channel(target, options=OPTIONS)
         return self._open[target]
 

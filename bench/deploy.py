@@ -10,8 +10,9 @@ from pathlib import Path
 from bench.alternatives import Way
 from bench.loads import COUNTED, Kind, Load, Sent
 from bench.mixes import at_every_door
-from bench.stack import NAMES, Stack, stack
+from bench.stack import Local, Stack, stack
 from bench.verdict import Mark, begun_twice, cause_of, finished, marks, slowest
+from compose.places import NAMES
 
 LEAD = 13.0  # seconds of load before the first replacement: longer than the longest request
 TAIL = 3.0  # and after the last
@@ -137,13 +138,13 @@ class Result:
         return [one.overhead for one in self.replaced]
 
 
-Act = Callable[[Stack, Load], list[Took]]
+Act = Callable[[Local, Load], list[Took]]
 
 
 def roll(way: Way, rounds: int = 1) -> Act:
     """Return an act: replace all instances one after the other, *rounds* times."""
 
-    def act(here: Stack, load: Load) -> list[Took]:
+    def act(here: Local, load: Load) -> list[Took]:
         del load
         time.sleep(LEAD)
         replaced = [replace(here, way, name) for _ in range(rounds) for name in NAMES]
@@ -175,8 +176,8 @@ def run(
     """Run the stack and the load, do the *act*, and judge what has become of every request."""
     with stack(way.front, waits=way.waits, deadline=deadline) as here:
         if way.ours:
-            here.agent.start()
-        load = Load(here.targets, kinds, count=count)
+            here.start_agents()
+        load = Load(here.front.targets, kinds, count=count)
         began = time.monotonic()
         load.start()
         try:

@@ -113,15 +113,13 @@ class Doors:
         self._work, self._ledger = work, ledger
         self._open: list[Door] = []
 
-    def serve(self, place: Place) -> None:
-        """Serve gRPC there."""
-        from bench.rpc import Calls  # noqa: PLC0415 - elsewhere the app runs where there is no gRPC
-
-        self._open.append(Calls(place, self._work, self._ledger))
+    def add(self, door: Door) -> None:
+        """Take in one that is open."""
+        self._open.append(door)
 
     def consume(self, redis: Place, name: str) -> None:
         """Take messages from that Redis under this name."""
-        self._open.append(Consumer(redis, name, self._work, self._ledger))
+        self.add(Consumer(redis, name, self._work, self._ledger))
 
     def close(self) -> None:
         """Take nothing more, and finish what is in hand: as graceful as can be."""

@@ -1,23 +1,26 @@
 """The same deploy while something is broken: nothing is lost, and what cannot be proved expires."""
 
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 
 from bench import harms
 from bench.alternatives import HELD, WAYS, Way
+from bench.clusters import MEMBERS
 from bench.deploy import Result, Took, run
 from bench.deploy import replace as replace_one
-from bench.fronts import ByCluster
 from bench.harms import Report
 from bench.loads import Load
-from bench.stack import NAMES, Agent, Stack
-from bench.stepped import SteppedAgent
+from bench.stack import CONSUL_CLUSTER, ETCD_CLUSTER, Local, Stack
+from bench.stepped import stepped
+from compose.places import NAMES
 from deregister_agent.client import Answer, Unreachable, path_of
 from deregister_agent.errors import AgentError
 from tests.servers.child import wait_until
@@ -28,10 +31,10 @@ LIMIT = 240.0  # seconds that the pipeline has patience for: more than what is b
 DEADLINE = 15.0  # seconds for a drain that is to expire
 ROOM = "4m"  # the size of a small disk, for tmpfs
 
-Disturb = Callable[[Stack, Report], None]
+Disturb = Callable[[Local, Report], None]
 """Do harm until the deploy is over, and report it; the thread of its own ends then."""
-Prepare = Callable[[Stack], AbstractContextManager[Stack]]
-"""Make ready what can be broken, and give the stack as it is with it."""
+Prepare = Callable[[Local], AbstractContextManager[object]]
+"""Make ready what can be broken, until the block ends."""
 Where = Callable[[Callable[[], Result]], Result]
 """Run a deploy in the place that the fault needs."""
 
@@ -42,39 +45,32 @@ def _here(work: Callable[[], Result]) -> Result:
 
 def _between_hosts(work: Callable[[], Result]) -> Result:
     """Run it at the hub of a network of hosts, one for each member of etcd."""
-    with hosts(ByCluster.MEMBERS) as net:
+    with hosts(MEMBERS) as net:
         return net.at_hub(work)
 
 
 @contextmanager
-def _on_a_small_disk(here: Stack) -> Iterator[Stack]:
-    """Give the agent a journal on a disk of its own, which can be filled."""
-    disk = here.folder / "small"
+def _on_a_small_disk(here: Local) -> Iterator[None]:
+    """Give all agents journals on a disk of their own, which can be filled."""
+    disk = harms.disk_of(here)
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={ROOM}", "tmpfs", str(disk)]
     done = subprocess.run(mount, capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip(f"no disk can be mounted here (root is needed): {done.stderr.strip()}")
-    here.agent.close()
-    text = (here.folder / "agent.toml").read_text()
-    agent = Agent(here.folder, text.replace(f"{here.folder}/journal.db", f"{disk}/journal.db"))
     try:
-        agent.start()
-        yield replace(here, agent=agent)
+        for agent in here.place.agents:
+            here.processes.kill(agent)
+            folder = Path(here.place.state(agent))
+            shutil.rmtree(folder)
+            (disk / agent).mkdir(mode=0o700)
+            folder.symlink_to(disk / agent)
+        here.start_agents()
+        yield
     finally:
-        agent.close()
+        for agent in here.place.agents:
+            here.processes.kill(agent)
         subprocess.run(["umount", str(disk)], check=True, capture_output=True)
-
-
-@contextmanager
-def _with_a_clock_of_its_own(here: Stack) -> Iterator[Stack]:
-    here.agent.close()
-    agent = SteppedAgent(here.folder)
-    try:
-        agent.start()
-        yield replace(here, agent=agent)
-    finally:
-        agent.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +89,7 @@ class Fault:
 FAULTS = {
     "consul-frozen": Fault("Consul is frozen", "ours-consul", harms.freeze_front),
     "consul-killed": Fault(
-        "Consul's leader is killed", "ours-consul", harms.kill_leader, front="Consul cluster"
+        "Consul's leader is killed", "ours-consul", harms.kill_leader, front=CONSUL_CLUSTER
     ),
     "etcd-frozen": Fault("etcd is frozen", "ours-etcd", harms.freeze_front),
     "etcd-cut-off": Fault(
@@ -101,7 +97,7 @@ FAULTS = {
         "ours-etcd",
         harms.cut_off_leader,
         where=_between_hosts,
-        front="etcd cluster",
+        front=ETCD_CLUSTER,
     ),
     "agent-killed": Fault("the agent is killed at random", "ours-consul", harms.kill_agent),
     "agent-killed-nginx": Fault("the agent is killed at random", "ours-nginx", harms.kill_agent),
@@ -117,7 +113,7 @@ FAULTS = {
         "the clock steps by 10 minutes",
         "ours-consul",
         harms.step_clock,
-        prepare=_with_a_clock_of_its_own,
+        prepare=stepped,
     ),
 }
 
@@ -131,10 +127,10 @@ def under(name: str) -> Callable[[int], Result]:
     front = fault.front or found.front
     way = replace(found, what=fault.what, front=front, leave=patient.leave, back=patient.back)
 
-    def act(here: Stack, load: Load) -> list[Took]:
+    def act(here: Local, load: Load) -> list[Took]:
         del load
-        with fault.prepare(here) as prepared:
-            return _disturbed(fault, way, prepared, report)
+        with fault.prepare(here):
+            return _disturbed(fault, way, here, report)
 
     def measure(rounds: int) -> Result:
         del rounds
@@ -150,7 +146,7 @@ def under(name: str) -> Callable[[int], Result]:
     return measure
 
 
-def _disturbed(fault: Fault, way: Way, here: Stack, report: Report) -> list[Took]:
+def _disturbed(fault: Fault, way: Way, here: Local, report: Report) -> list[Took]:
     time.sleep(START)
     with ThreadPoolExecutor(1) as pool:
         harm = pool.submit(fault.disturb, here, report)
@@ -194,7 +190,7 @@ class _Patient:
         def done() -> bool:
             with suppress(Unreachable):
                 body = {"reason": "rolling deploy"}
-                return here.agent.client.post(path_of(name, what), body).status == 202
+                return here.agent.post(path_of(name, what), body).status == 202
             return False
 
         wait_until(done, f"{what} is accepted for {name}", limit=LIMIT, pause=0.2)
@@ -203,6 +199,6 @@ class _Patient:
         """Return an answer; the agent may be away meanwhile."""
         while time.monotonic() < end:
             with suppress(Unreachable):
-                return here.agent.client.get(path_of(name, question), wait=HELD)
+                return here.agent.get(path_of(name, question), wait=HELD)
             time.sleep(0.1)
         raise AgentError(f"{name}: {question} had no good answer in {LIMIT:g} s")

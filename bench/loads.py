@@ -5,7 +5,7 @@ import random
 import threading
 import time
 from asyncio import IncompleteReadError
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -24,10 +24,10 @@ from bench.kinds import (
     upload,
     websocket,
 )
-from bench.targets import HTTP, QUEUE, RPC, Targets, by_door
+from bench.targets import HTTP, QUEUE, RPC, Targets
 
-Discover = Callable[[], Targets | Sequence[str]]
-"""Return the targets listed now, a plain list for HTTP alone; raises when nobody can say."""
+Discover = Callable[[], Targets]
+"""Return the targets listed now; raises when nobody can say."""
 
 RATE = 25.0
 REFRESH = 1.0  # seconds for which a client uses the list of targets that it got
@@ -59,8 +59,6 @@ HTTP_MIX = (
     (FAST, LATER, SLOW, KEPT, Kind("events", events, 3.0, 3.0)),
     (FAST, LATER, FAST, KEPT, Kind("websocket", websocket, 2.0, 2.0)),
 )
-MIX = [kind for part in HTTP_MIX for kind in part]
-"""What is sent over and over where there is HTTP alone, but for one request in REPORT_EVERY."""
 COUNTED = frozenset({LATER.name, MESSAGE.name})
 """Kinds whose work is done after the answer, and counted in Redis."""
 REPORT_EVERY = 200
@@ -79,11 +77,6 @@ class Sent:
     ended: float = 0.0
 
 
-def everything(number: int) -> Kind:
-    """Return the kind of request *number* where there is HTTP alone."""
-    return REPORT if number % REPORT_EVERY == 50 else MIX[number % len(MIX)]
-
-
 class Load:
     """
     Sends *rate* requests a second; the same seed makes the same requests.
@@ -97,7 +90,7 @@ class Load:
     def __init__(
         self,
         discover: Discover,
-        kinds: Callable[[int], Kind] = everything,
+        kinds: Callable[[int], Kind],
         *,
         rate: float = RATE,
         count: int | None = None,
@@ -109,7 +102,7 @@ class Load:
         self._remembered: dict[str, Sent] = {}
         self._discover, self._kinds, self._rate, self._count = discover, kinds, rate, count
         self._over = over
-        self._targets = by_door(discover())
+        self._targets = discover()
         self._chance = random.Random(1)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
@@ -163,7 +156,7 @@ class Load:
         while True:
             await asyncio.sleep(REFRESH)
             with suppress(Exception):  # whatever it is: the client goes on with what it knows
-                self._targets = by_door(await asyncio.to_thread(self._discover))
+                self._targets = await asyncio.to_thread(self._discover)
                 channels.keep(self._targets.get(RPC, ()))
 
     async def _one(self, number: int, channels: Channels) -> None:

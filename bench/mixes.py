@@ -1,4 +1,4 @@
-"""What is sent where the apps serve gRPC and take messages too."""
+"""What is sent: requests of every kind, calls by gRPC, and messages."""
 
 from bench import calls
 from bench.loads import HTTP_MIX, MESSAGE, REPORT, REPORT_EVERY, Kind
@@ -16,5 +16,5 @@ EVERY_DOOR = [
 
 
 def at_every_door(number: int) -> Kind:
-    """Return the kind of request *number* where there are gRPC and a queue too."""
+    """Return the kind of request *number*."""
     return REPORT if number % REPORT_EVERY == 50 else EVERY_DOOR[number % len(EVERY_DOOR)]

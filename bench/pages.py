@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from html import escape
 
 from bench.deploy import Result, Took
-from bench.stack import NAMES
 from bench.styles import HEAD, LEGEND
+from compose.places import NAMES
 
 WIDTH, LEFT, RIGHT = 960, 56, 10
 TOP = 18  # height of the line with the names of the instances

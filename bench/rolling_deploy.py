@@ -18,19 +18,18 @@ from typing import Any
 from bench.alternatives import WAYS, Way
 from bench.deploy import Result, Took, roll, run
 from bench.faults import FAULTS, under
-from bench.fronts import EVERY
 from bench.pages import page
 from bench.scale import growth
 from bench.soak import Loss, soak
-from bench.stack import QUIET
+from bench.stack import EVERY, PARTS
 from bench.table import Row
 from bench.thousand import thousand
+from compose.places import QUIET, Place
 
 HEAD = (
     f"{'':48} {'through':9} {'sent':>6} {'lost':>5} {'s/instance':>10} {'ideal':>6} "
     f"{'beyond ideal: mean, worst':>26}  lost, by cause"
 )
-SETTLE = {"Consul": 1.5, "etcd": 1.5, "Nginx": 0.0, "HAProxy": 0.0, EVERY: 1.5}
 Experiment = Callable[[int], Result]
 
 
@@ -100,10 +99,14 @@ def summary(name: str, result: Result) -> dict[str, Any]:
         "seconds": [round(one.seconds, 3) for one in result.replaced],
         "overhead": [round(one, 3) for one in result.overheads],
         "overhead_beyond_proxy": [round(one.beyond_proxy, 3) for one in result.replaced],
-        "overhead_goal": SETTLE[result.way.front] + QUIET + 0.1 if result.way.ours else None,
+        "overhead_goal": _goal(result.way) if result.way.ours else None,
         "drains": [_drain(one) for one in result.replaced],
         "notes": list(result.notes),
     }
+
+
+def _goal(way: Way) -> float:
+    return Place("", parts=PARTS[way.front]).settle + QUIET + 0.1
 
 
 def _drain(one: Took) -> dict[str, Any]:

@@ -13,10 +13,10 @@ from pathlib import Path
 from bench import fleet
 from bench.alternatives import wait_for
 from bench.fleet import NAMED, SETTLED, STAGGER, Server, rate, server_of
-from bench.proxies import accepts
-from bench.stack import ROOT, Agent
 from bench.table import Row
-from deregister_agent.client import path_of
+from compose.processes import ROOT, accepts
+from deregister_agent.client import AgentClient, path_of
+from deregister_agent.demo.stage import running_agent
 from deregister_agent.fetch import Fetcher
 from tests.servers.child import Child, free_ports, wait_until
 from tests.servers.consul import Consul
@@ -93,43 +93,35 @@ def in_etcd(server: Etcd) -> Tables:
 
 
 @contextmanager
-def agent_of(count: int, tables: Tables) -> Iterator[Agent]:
-    """Run an agent with *count* instances, and their apps."""
+def agent_of(count: int, tables: Tables) -> Iterator[tuple[AgentClient, int]]:
+    """Run an agent with *count* instances, and their apps; give it and its process."""
     with tempfile.TemporaryDirectory(prefix="many-") as name:
         folder, ports = Path(name), free_ports(count)
         command = [sys.executable, "-m", "bench.many", *map(str, ports)]
         with Child(command, folder / "many.log", folder=ROOT) as apps:
-            apps.wait_ready(lambda: accepts(ports[-1]))  # it begins to listen there last
+            apps.wait_ready(
+                lambda: accepts(("127.0.0.1", ports[-1]))
+            )  # it begins to listen there last
             text = _HEAD.format(folder=folder) + "".join(
                 _INSTANCE.format(number=number, port=port, quiet=QUIET, registry=table)
                 for number, (port, table) in enumerate(
                     zip(ports, tables(folder, ports), strict=True)
                 )
             )
-            agent = Agent(folder, text)
-            try:
-                agent.start()
-                yield agent
-            finally:
-                agent.close()
+            with running_agent(folder, text) as agent:
+                yield agent, int((folder / "journal.db.lock").read_text())
 
 
-def drain_all(agent: Agent, count: int) -> float:
+def drain_all(agent: AgentClient, count: int) -> float:
     """Drain all instances at once; return the seconds until the last is drained."""
     began = time.monotonic()
     names = [f"many-{number}" for number in range(count)]
     for name in names:
-        answer = agent.client.post(path_of(name, "stop-traffic"), {})
+        answer = agent.post(path_of(name, "stop-traffic"), {})
         assert answer.status == 202, answer.body
     for name in names:
-        wait_for(agent.client, name, "traffic-drained")
+        wait_for(agent, name, "traffic-drained")
     return time.monotonic() - began
-
-
-def cpu(agent: Agent) -> float:
-    """Return the seconds of CPU that the agent's process has used."""
-    assert agent.child is not None
-    return fleet.cpu_of(agent.child.pid)
 
 
 _HTTP = re.compile(r"^consul_http_[A-Z]+_\w+_count(?:\{.*\})? (\d+)$", re.MULTILINE)
@@ -198,11 +190,11 @@ def _with_server(
 
 def _in_a_file(count: int) -> Iterator[Row]:
     how = f"{count} at once in one agent, file"
-    with agent_of(count, in_a_file) as agent:
+    with agent_of(count, in_a_file) as (agent, pid):
         time.sleep(SETTLED)
-        before = cpu(agent)
+        before = fleet.cpu_of(pid)
         seconds = drain_all(agent, count)
-        used = (cpu(agent) - before) / count * 1000
+        used = (fleet.cpu_of(pid) - before) / count * 1000
     yield Row(f"{how}: until all are drained", seconds, "s")
     yield Row(f"{how}: CPU of the agent for each drain", used, "ms")
 
@@ -212,12 +204,12 @@ def in_one_agent(server: Server, count: int) -> Iterator[Row]:
     there = server.server
     tables = in_etcd(there) if isinstance(there, Etcd) else in_consul(there)
     how = f"{count} at once in one agent, {NAMED[server.kind]}"
-    with agent_of(count, tables) as agent:
+    with agent_of(count, tables) as (agent, pid):
         time.sleep(SETTLED)
         idle = rate(server.asked) / count
-        before = server.asked(), cpu(agent), server.cpu()
+        before = server.asked(), fleet.cpu_of(pid), server.cpu()
         seconds = drain_all(agent, count)
-        after = server.asked(), cpu(agent), server.cpu()
+        after = server.asked(), fleet.cpu_of(pid), server.cpu()
         held, opened = rate(server.asked) / count, server.open()
     each, by_agent, by_server = ((b - a) / count for a, b in zip(before, after, strict=True))
     yield Row(f"{how}: until all are drained", seconds, "s")

@@ -22,6 +22,7 @@ import uvicorn
 from bench.consumer import Consumer
 from bench.counter import Commands
 from bench.doors import Doors
+from bench.rpc import Calls
 from deregister_agent.app import Work
 
 Message = MutableMapping[str, Any]
@@ -175,7 +176,7 @@ def main() -> None:
         Consumer(given.broker, given.redis, work, ledger)
     doors = Doors(work, ledger)
     if given.rpc:
-        doors.serve(given.rpc)
+        doors.add(Calls(given.rpc, work, ledger))
     if given.stream:
         doors.consume(given.redis, given.stream)
     uvicorn.run(

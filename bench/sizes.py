@@ -41,7 +41,7 @@ class Run:
     late: float = 0.0  # seconds by which the sender was behind its plan
     slowest: float = 0.0  # seconds by which an answer came later than its work needed
     beyond: list[float] = field(default_factory=list)  # the ideal, for each replacement
-    agent: list[Size] = field(default_factory=list)
+    agents: dict[str, list[Size]] = field(default_factory=dict)
     apps: list[Size] = field(default_factory=list)  # each when it was about to be taken away
     journal: list[float] = field(default_factory=list)  # MiB
 
@@ -58,10 +58,10 @@ class Run:
             Row("latest answer: later than its work needed", self.slowest, "s"),
             Row("sender: behind its plan at worst", self.late, "s"),
         ]
-        for what, sizes in (("agent", self.agent), ("apps before a drain", self.apps)):
+        for what, sizes in {**self.agents, "apps before a drain": self.apps}.items():
             for name, unit in (("memory", "MiB"), ("threads", ""), ("files", "")):
                 found += _grown(f"{what}, {name}", [getattr(size, name) for size in sizes], unit)
-        return found + _grown("journal and its log", self.journal, "MiB")
+        return found + _grown("journals and their logs", self.journal, "MiB")
 
 
 def _grown(what: str, values: Sequence[float], unit: str) -> list[Row]:

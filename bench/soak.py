@@ -19,8 +19,8 @@ from bench.deploy import replace
 from bench.loads import COUNTED, KEPT, Load, Sent
 from bench.mixes import at_every_door
 from bench.sizes import Run, Size
-from bench.stack import NAMES, Stack, stack
-from bench.targets import QUEUE
+from bench.stack import Local, stack
+from compose.places import NAMES, REDIS, agent_of
 from deregister_agent.client import path_of
 from deregister_agent.errors import AgentError
 
@@ -37,7 +37,7 @@ class Loss(Exception):  # noqa: N818 - it is what happened, and no mistake of a 
 class Soak:
     """Sees to it that everything that was sent is answered, and done once."""
 
-    def __init__(self, here: Stack) -> None:
+    def __init__(self, here: Local) -> None:
         self.run = Run()
         self._here = here
         self._accepted: dict[str, Sent] = {}  # and not yet seen in Redis
@@ -55,13 +55,13 @@ class Soak:
         if one.kind in COUNTED:
             self._accepted[one.work] = one
 
-    def measure(self, here: Stack, name: str) -> None:
-        """Note what the agent needs now, and an app that is about to be taken away."""
-        assert here.agent.child is not None
-        self.run.apps.append(Size.of(here.shops.process(name).pid))
-        self.run.agent.append(Size.of(here.agent.child.pid))
-        journal = sum(path.stat().st_size for path in here.folder.glob("journal.db*"))
-        self.run.journal.append(journal / 2**20)
+    def measure(self, here: Local, name: str) -> None:
+        """Note what each agent needs now, and an app that is about to be taken away."""
+        self.run.apps.append(Size.of(here.pid(name)))
+        for agent in here.place.agents:
+            self.run.agents.setdefault(agent, []).append(Size.of(here.pid(agent)))
+        paths = Path(here.place.root).glob("*agent*/var/lib/deregister-agent/journal.db*")
+        self.run.journal.append(sum(path.stat().st_size for path in paths) / 2**20)
 
     def check(self, *, at_the_end: bool = False) -> None:
         """Raise Loss unless all is well so far."""
@@ -84,8 +84,7 @@ class Soak:
 
     def _count(self) -> None:
         """Take note of what Redis says is done, and have it forget that."""
-        (place,) = self._here.targets()[QUEUE]
-        with Commands(int(place.rpartition(":")[2])) as redis:
+        with Commands(REDIS, self._here.place.at("redis")) as redis:
             for work, times in redis.counted()[1].items():
                 if times != 1 or _noted(self._done, work) > 1:
                     raise Loss(f"{work} was done twice\n{self._known(work)}")
@@ -116,7 +115,7 @@ class Soak:
         return f"lost, sent {_age(one):.3f} s ago: {one}\n{self._known(one.work)}"
 
     def _known(self, work: str) -> str:
-        """Return what the ledgers say of one request, and where the agent stands."""
+        """Return what the ledgers say of one request, and where the agents stand."""
         lines = [
             f"{path.name}: {line}"
             for name in NAMES
@@ -125,22 +124,16 @@ class Soak:
             for line in path.read_text().splitlines()
             if line.split()[1] == work
         ]
-        log = (self._here.folder / "agent.log").read_text(errors="replace").splitlines()
-        return "\n".join(
-            [
-                *lines,
-                f"it is {time.monotonic():.3f}; the agent's log ends:",
-                *log[-60:],
-                self._said(),
-            ]
-        )
+        for agent in self._here.place.agents:
+            log = self._here.processes.log(agent).splitlines()
+            lines += [f"the log of {agent} ends:", *log[-30:]]
+        return "\n".join([*lines, f"it is {time.monotonic():.3f}", *map(self._said, NAMES)])
 
-    def _said(self) -> str:
-        ask = self._here.agent.client.get
+    def _said(self, name: str) -> str:
         try:
-            return "\n".join(json.dumps(ask(path_of(name)).body) for name in NAMES)
+            return json.dumps(self._here.agent.get(path_of(name)).body)
         except AgentError as e:
-            return f"the agent does not answer: {e}"
+            return f"{agent_of(name)} does not answer: {e}"
 
 
 def soak(count: int, *, rate: float, through: str) -> Run:
@@ -151,9 +144,9 @@ def soak(count: int, *, rate: float, through: str) -> Run:
     """
     way = next(way for way in WAYS if way.slug == through)
     with stack(way.front) as here:
-        here.agent.start()
+        here.start_agents()
         watch = Soak(here)
-        load = Load(here.targets, at_every_door, rate=rate, over=watch.over)
+        load = Load(here.front.targets, at_every_door, rate=rate, over=watch.over)
         began = shown = time.monotonic()
         load.start()
         try:
@@ -180,7 +173,8 @@ def _progress(run: Run, count: int) -> str:
     return (
         f"{run.requests} of {count} requests in {run.seconds / 60:.1f} min, none lost; "
         f"{len(run.beyond)} instances replaced, {run.beyond[-1]:.2f} s beyond the ideal; "
-        f"agent {run.agent[-1].memory:.1f} MiB, app {run.apps[-1].memory:.1f} MiB; "
+        f"agents {', '.join(f'{sizes[-1].memory:.1f}' for sizes in run.agents.values())} MiB, "
+        f"app {run.apps[-1].memory:.1f} MiB; "
         f"{max(0.0, left) / 60:.0f} min to go"
     )
 

@@ -1,187 +1,161 @@
-"""A rolling deploy's view of the stack, and the part of it that one front needs, as processes."""
+"""The stack that is described in compose, or a part of it, as a rolling deploy sees it."""
 
-import signal
-import socket
-import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bench.clusters import Cluster, etcd_cluster
 from bench.counter import Commands
-from bench.fronts import Front, front
-from bench.shop import Place
-from bench.sides import Sides
-from bench.targets import Doors, Targets, by_door
-from compose.hosts import shop
-from compose.tables import instance, page, probe, ready, table
-from deregister_agent.client import Address, AgentClient
-from deregister_agent.errors import AgentError
-from tests.servers.child import Child, free_ports, wait_until
-from tests.servers.redis import Redis
+from bench.fronts import Fronts
+from bench.haproxy import ByHaproxy
+from compose.places import CONSULS, FRONTS, NAMES, REDIS, Place, agent_of
+from compose.processes import Processes, free_net
+from deregister_agent.client import Address, AgentClient, Answer
+from deregister_agent.fetch import FetchError
+from tests.servers.child import wait_until
 
-NAMES = ("shop-1", "shop-2", "shop-3")
-QUIET = 1.0
-ROOT = Path(__file__).resolve().parents[1]
+EVERY, HAPROXY = "all three", "HAProxy"
+CONSUL_CLUSTER, ETCD_CLUSTER = "Consul cluster", "etcd cluster"
+PARTS = {
+    **{front: (front,) for front in FRONTS},
+    EVERY: FRONTS,
+    HAPROXY: (),
+    CONSUL_CLUSTER: ("Consul",),
+    ETCD_CLUSTER: ("etcd",),
+}
+"""The parts of the stack that run, by what a row of the table goes through."""
+START = 60.0  # seconds until every instance is listed
 
-Command = Callable[[str, Path], Sequence[str]]
-"""Returns the command line of an instance that writes into that ledger."""
 
-
-class Shops:
+class Shops(ABC):
     """The instances' processes, and what each of them wrote into its ledger."""
 
-    def __init__(self, folder: Path, places: Mapping[str, Place], command: Command) -> None:
-        self.folder, self.places = folder, places
-        self.ports = {name: port for name, (_, port) in places.items()}
-        self.ledgers: dict[str, list[Path]] = {name: [] for name in places}
-        self._command, self._running = command, dict[str, Child]()
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ledgers: dict[str, list[Path]] = {name: [] for name in NAMES}
 
     def next_ledger(self, name: str) -> Path:
         """Return the file for what the next process of an instance will have had in hand."""
         self.ledgers[name].append(self.folder / f"{name}.{len(self.ledgers[name])}.ledger")
         return self.ledgers[name][-1]
 
+    @abstractmethod
     def start(self, name: str) -> None:
         """Start the next process of an instance, and return once it accepts connections."""
-        command = self._command(name, self.next_ledger(name))
-        child = Child([sys.executable, *command[1:]], self.folder / f"{name}.log", folder=ROOT)
-        self._running[name] = child
-        child.wait_ready(lambda: accepts(self.places[name]))
 
+    @abstractmethod
     def kill(self, name: str) -> None:
         """Kill it as hard as can be: what it has in hand is lost."""
-        self._running.pop(name).kill()
-
-    def terminate(self, name: str, limit: float) -> None:
-        """Send SIGTERM and wait until it has exited, for *limit* seconds; then kill it."""
-        child = self._running.pop(name)
-        child.signal(signal.SIGTERM)
-        with suppress(AssertionError):
-            wait_until(lambda: child.process.poll() is not None, "it has exited", limit=limit)
-        child.kill()
-
-    def process(self, name: str) -> Child:
-        """Return the process that runs now."""
-        return self._running[name]
-
-    def close(self) -> None:
-        """End them all."""
-        for name in list(self._running):
-            self.kill(name)
 
 
-class Agent:
-    """The agent's process: it can be killed and started again."""
+class Plain(Shops):
+    """Processes of this machine."""
 
-    def __init__(self, folder: Path, config: str) -> None:
-        self.folder = folder
-        (folder / "agent.toml").write_text(config)
-        self.client = AgentClient(Address(f"unix:{folder}/agent.sock"))
-        self.child: Child | None = None
+    def __init__(self, processes: Processes) -> None:
+        super().__init__(Path(processes.place.root))
+        self._processes = processes
 
-    def start(self) -> None:
-        """Start it, and return once it answers."""
-        serve = ["-m", "deregister_agent", "--config", str(self.folder / "agent.toml"), "serve"]
-        self.child = Child([sys.executable, *serve], self.folder / "agent.log", folder=ROOT)
-        self.child.wait_ready(self._answers)
+    def start(self, name: str) -> None:
+        """Start it; what it takes for its ledger is a link to the next one."""
+        link = Path(self._processes.place.scratch(name, "ledger"))
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(self.next_ledger(name))
+        self._processes.start(name)
 
-    def kill(self) -> None:
-        """Kill it in whatever it does."""
-        if self.child is not None:
-            self.child.kill()
+    def kill(self, name: str) -> None:
+        """Kill it."""
+        self._processes.kill(name)
 
-    def close(self) -> None:
-        """End it."""
-        if self.child is not None:
-            self.child.close()
 
-    def _answers(self) -> bool:
-        with suppress(AgentError):
-            return self.client.get("/v1/instances").status == 200
-        return False
+class ByInstance(AgentClient):
+    """Several agents as one: asks the one that the instance in the path belongs to."""
+
+    def __init__(self, clients: Mapping[str, AgentClient]) -> None:
+        self._clients = clients
+
+    def get(self, path: str, wait: float | None = None, **params: int) -> Answer:
+        """Ask."""
+        return self._clients[path.split("/")[3]].get(path, wait, **params)
+
+    def post(self, path: str, body: Mapping[str, object]) -> Answer:
+        """Ask for a change."""
+        return self._clients[path.split("/")[3]].post(path, body)
 
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """All of it, running."""
+    """All of it, running; *counts* tells what Redis has counted, and *agent* is all agents."""
 
-    folder: Path
+    place: Place
     counts: Callable[[], tuple[int, Mapping[str, int]]]
     shops: Shops
-    front: Front
-    agent: Agent  # started only by those who want one
-    doors: Doors = field(default_factory=dict)
-    queue: Targets = field(default_factory=dict)
-
-    def targets(self) -> Targets:
-        """Return where the load sends what now, for each door."""
-        return {**by_door(self.front.targets()), **self.queue}
-
-    def counted(self, expected: int, limit: float) -> tuple[int, Mapping[str, int]]:
-        """Return Redis' counter and each work's own, once *expected* or *limit* is reached."""
-        end = time.monotonic() + limit
-        while (counted := self.counts())[0] < expected and time.monotonic() < end:
-            time.sleep(0.1)
-        return counted
+    front: Fronts
+    agent: AgentClient
 
 
-def config(
-    folder: Path, shops: Shops, front_: Front, sides: Sides, *, deadline: float = 120.0
-) -> str:
-    """Return the configuration of one agent for all instances."""
-    times = {"quiet": QUIET, "settle": front_.settle, "deadline": deadline}
-    return "\n".join(
-        [
-            table("[agent]", {"journal": f"{folder}/journal.db", "log_format": "text"}),
-            table("[server]", {"listen": [f"unix:{folder}/agent.sock"]}),
-            *(
-                instance(
-                    name,
-                    place,
-                    ready(place),
-                    front_.table(name),
-                    sides.table(name),
-                    probe(page(place)),
-                    **times,
-                )
-                for name, place in shops.places.items()
-            ),
-        ]
-    )
+@dataclass(frozen=True, slots=True)
+class Local(Stack):
+    """The same as processes of this machine; *cluster* is etcd, where it is one."""
 
+    processes: Processes
+    cluster: Cluster | None = None
 
-def accepts(place: Place) -> bool:
-    """Tell whether somebody accepts connections there."""
-    with suppress(OSError), socket.create_connection(place, timeout=5):
-        return True
-    return False
+    def start_agents(self) -> None:
+        """Start the agents, or start them again, and return once each accepts connections."""
+        for agent in self.place.agents:
+            self.processes.start(agent)
+
+    def pid(self, name: str) -> int:
+        """Return the process of a service."""
+        return self.processes.children[name].pid
 
 
 @contextmanager
-def stack(kind: str, *, waits: bool = False, deadline: float = 120.0) -> Iterator[Stack]:
-    """Run the stack behind a front of that kind; the agent is configured and not yet started."""
-    with ExitStack() as last, tempfile.TemporaryDirectory(prefix="rolling-") as name:
-        folder = Path(name)
-        redis = last.enter_context(Redis(folder))
-        ports = zip(NAMES, free_ports(len(NAMES)), strict=True)
-        places = {name: ("127.0.0.1", port) for name, port in ports}
+def stack(kind: str, *, waits: bool = False, deadline: float = 120.0) -> Iterator[Local]:
+    """Run what a row of that kind goes through; the agents are there and not yet started."""
+    with ExitStack() as last:
+        place = Place(free_net(), parts=PARTS[kind], deadline=deadline, waits=waits)
+        cluster = None
+        if kind == CONSUL_CLUSTER:
+            place = replace(place, consuls=len(CONSULS))
+        if kind == ETCD_CLUSTER:
+            cluster = last.enter_context(etcd_cluster())
+            place = replace(place, members=cluster.urls)
+        here = last.enter_context(running(place, proxied=kind == HAPROXY))
+        yield replace(here, cluster=cluster)
 
-        def command(name: str, ledger: Path) -> list[str]:
-            more = [*sides.arguments(name), *(["--wait"] if waits else [])]
-            return shop(places[name], ("127.0.0.1", redis.port), str(ledger), *more)
 
-        shops = Shops(folder, places, command)
-        sides = Sides(shops.ports, redis.port)
-        last.callback(shops.close)
-        for one in NAMES:
-            shops.start(one)
-        server = last.enter_context(front(kind, sides.doors, folder))
-        text = "" if kind == "HAProxy" else config(folder, shops, server, sides, deadline=deadline)
-        agent = Agent(folder, text)
-        last.callback(agent.close)
-        counts = last.enter_context(Commands(redis.port)).counted
-        yield Stack(folder, counts, shops, server, agent, sides.doors, sides.queue)
-        last.close()
+@contextmanager
+def running(place: Place, *, proxied: bool = False) -> Iterator[Local]:
+    """Run a place in a folder of its own, but for its agents and its load."""
+    with ExitStack() as last:
+        folder = Path(last.enter_context(tempfile.TemporaryDirectory(prefix="stack-")))
+        folder.chmod(0o755)  # Nginx' workers are somebody else, where its master is root
+        place = replace(place, root=str(folder))
+        processes = Processes(place)
+        last.callback(processes.close)
+        shops = Plain(processes)
+        for name in processes.services:
+            if name in NAMES:
+                shops.start(name)
+            elif name not in (*place.agents, "load"):
+                processes.start(name)
+        others = [last.enter_context(ByHaproxy(place))] if proxied else []
+        front = Fronts(place, *others)
+        clients = {
+            name: AgentClient(Address(f"unix:{place.socket(agent_of(name))}")) for name in NAMES
+        }
+        counts = last.enter_context(Commands(REDIS, place.at("redis"))).counted
+        here = Local(place, counts, shops, front, ByInstance(clients), processes)
+        wait_until(lambda: _is_listed(here), "every instance is listed", limit=START)
+        yield here
+
+
+def _is_listed(here: Local) -> bool:
+    with suppress(FetchError):
+        return here.front.list_all()
+    return False

@@ -1,5 +1,5 @@
 """
-An agent whose wall clock can be stepped while it runs, and no other process's.
+Agents whose wall clock can be stepped while they run, and no other process's.
 
 By libfaketime, preloaded: all that the process is told of CLOCK_REALTIME is shifted, in
 C as in Python. ``python -m bench.stepped ...`` is the agent's command line, started so.
@@ -9,52 +9,57 @@ import os
 import select
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import SupportsIndex
 from urllib.parse import quote
 
-from bench.stack import ROOT, Agent
+from bench.stack import Local
+from compose.places import agent_of
 from deregister_agent.cli import main
 from deregister_agent.fetch import Fetcher
 from tests.servers import find
-from tests.servers.child import Child
 
 
-class SteppedAgent(Agent):
-    """The agent of a folder that has its configuration, with a clock of its own."""
+@contextmanager
+def stepped(here: Local) -> Iterator[None]:
+    """Start the agents again, with a clock that can be stepped."""
+    environment = {
+        "LD_PRELOAD": str(_library()),
+        "FAKETIME_TIMESTAMP_FILE": str(_offset(here)),
+        "FAKETIME_NO_CACHE": "1",  # the file is read at every look at a clock, which costs time
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",  # CLOCK_BOOTTIME too
+        "NO_FAKE_STAT": "1",
+    }
+    settings = [f"{name}={value}" for name, value in environment.items()]
+    step(here, 0.0)
+    here.processes.use(
+        "deregister-agent", ["env", *settings, sys.executable, "-m", "bench.stepped"]
+    )
+    for agent in here.place.agents:
+        here.processes.kill(agent)
+    here.start_agents()
+    yield
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder, (folder / "agent.toml").read_text())
-        self._offset = folder / "offset"
-        self._asks = Fetcher(f"http+unix://{quote(f'{folder}/agent.sock', safe='')}", timeout=5.0)
-        self.step(0.0)
 
-    def start(self) -> None:
-        """Start it, and return once it answers."""
-        command = [sys.executable, "-m", "bench.stepped"]
-        command += ["--config", str(self.folder / "agent.toml"), "serve"]
-        environment = {
-            "LD_PRELOAD": str(_library()),
-            "FAKETIME_TIMESTAMP_FILE": str(self._offset),
-            "FAKETIME_NO_CACHE": "1",  # the file is read at every look at a clock, which costs time
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",  # CLOCK_BOOTTIME too
-            "NO_FAKE_STAT": "1",
-        }
-        log = self.folder / "agent.log"
-        self.child = Child(command, log, environment=environment, folder=ROOT)
-        self.child.wait_ready(self._answers)
+def step(here: Local, offset: float) -> None:
+    """Set the agents' wall clock to that of the host and *offset* seconds, at once."""
+    new = _offset(here).with_suffix(".new")
+    new.write_text(f"{offset:+.0f}s")
+    new.rename(_offset(here))
 
-    def step(self, offset: float) -> None:
-        """Set its wall clock to that of the host and *offset* seconds, at once."""
-        new = self._offset.with_suffix(".new")
-        new.write_text(f"{offset:+.0f}s")
-        new.rename(self._offset)
 
-    def ahead(self) -> float:
-        """Return how many seconds its wall clock is before the host's, as its answers say."""
-        said = self._asks.call("GET", "/healthz").headers["Date"]
-        return parsedate_to_datetime(said).timestamp() - time.time()
+def ahead(here: Local, name: str) -> float:
+    """Return how many seconds the clock of an instance's agent is before the host's."""
+    socket = quote(here.place.socket(agent_of(name)), safe="")
+    said = Fetcher(f"http+unix://{socket}", timeout=5.0).call("GET", "/healthz").headers["Date"]
+    return parsedate_to_datetime(said).timestamp() - time.time()
+
+
+def _offset(here: Local) -> Path:
+    return Path(here.place.root, "offset")
 
 
 def _library() -> Path:

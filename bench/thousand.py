@@ -6,7 +6,8 @@ from bench.alternatives import WAYS
 from bench.deploy import Result, Took, replace, run
 from bench.kinds import later
 from bench.loads import LATER, Kind, Load
-from bench.stack import NAMES, Stack
+from bench.stack import Local
+from compose.places import NAMES
 
 REQUESTS = 1000
 START = 2.0  # seconds of load before the first replacement
@@ -21,7 +22,7 @@ def thousand(slug: str, count: int = REQUESTS, longest: float = 5.0) -> Result:
     way = next(way for way in WAYS if way.slug == slug)
     kind = Kind(LATER.name, later, 1.0, longest)
 
-    def act(here: Stack, load: Load) -> list[Took]:
+    def act(here: Local, load: Load) -> list[Took]:
         time.sleep(START)
         replaced = [replace(here, way, name) for name in NAMES]
         load.finish()

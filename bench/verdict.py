@@ -31,7 +31,7 @@ def finished(here: Stack, accepted: Sequence[Sent], limit: float) -> tuple[int, 
     """Return what Redis has counted, once all that was accepted is there or *limit* is over."""
     end = time.monotonic() + limit
     while True:
-        counter, done = here.counted(0, 0.0)
+        counter, done = here.counts()
         if time.monotonic() >= end or all(one.work in done for one in accepted):
             return counter, done
         time.sleep(PAUSE)
@@ -72,7 +72,7 @@ def marks(here: Stack, names: Iterable[str]) -> Mapping[str, Sequence[Mark]]:
 
 
 def _drains(here: Stack, name: str) -> list[dict[str, Any]]:
-    ask = here.agent.client.get
+    ask = here.agent.get
     drains = ask(path_of(name, "drains")).body["drains"]
     return [ask(path_of(name, f"drains/{drain['id']}")).body for drain in drains]
 

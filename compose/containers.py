@@ -10,12 +10,11 @@ from typing import Any
 from urllib.parse import urlencode
 
 from bench.counter import COUNTER, DONE
-from bench.shop import Place
-from bench.stack import Shops, Stack
+from bench.fronts import Fronts
+from bench.stack import ByInstance, Shops, Stack
 from compose.engine import Docker
-from compose.hosts import app
 from compose.places import CONTAINERS, NAMES
-from compose.whole import Agents, AllFronts, ByInstance, Whole
+from compose.whole import Whole
 from deregister_agent.client import AgentClient, Answer, Unreachable
 
 HERE = Path(__file__).parent
@@ -61,8 +60,8 @@ class Containers(Whole):
         self.compose, self._folder = compose, folder
         clients = {name: Pipeline(compose, name) for name in NAMES}
         self._apps = Apps(compose, folder)
-        agents = Agents(ByInstance(clients))
-        self.stack = Stack(folder, self._counted, self._apps, AllFronts(), agents)
+        front, agent = Fronts(CONTAINERS), ByInstance(clients)
+        self.stack = Stack(CONTAINERS, self._counted, self._apps, front, agent)
 
     def ask(self, urls: Sequence[str]) -> list[Any]:
         """Return the JSON at each URL that the pipeline reaches."""
@@ -94,8 +93,7 @@ class Apps(Shops):
 
     def __init__(self, compose: Compose, folder: Path) -> None:
         self._compose = compose
-        places: dict[str, Place] = {name: CONTAINERS.app(name) for name in NAMES}
-        super().__init__(folder, places, lambda name, ledger: app(CONTAINERS, name, str(ledger)))
+        super().__init__(folder)
         for name in NAMES:
             self.next_ledger(name)
 

@@ -1,36 +1,53 @@
 """
 The stack, described once: what runs, with which command, after what, and when it is ready.
 
-``compose.render`` makes ``compose.yaml`` of this, for containers; ``compose.local`` starts
-the same as plain processes on loopback.
+``compose.render`` makes ``compose.yaml`` of this, for containers; ``compose.processes``
+starts any of it as plain processes on loopback.
 """
 
-from compose.hosts import GATEWAY_VOLUMES, IDLE, agent, host, joined
+from collections.abc import Iterator
+from dataclasses import replace
+
+from compose.hosts import GATEWAY_VOLUMES, IDLE, agent, hosts, joining
 from compose.places import (
     AMQP,
+    BROKER,
     CONSUL,
+    CONSULS,
     ETCD,
     GATEWAY,
-    HOSTS,
     LOAD,
     NAMES,
     PROMETHEUS,
     REDIS,
+    SERVICE,
+    WATCHERS,
     Place,
     Service,
+    joined,
 )
+from compose.tables import RPC_SERVICE, upstreams
 
 USER = "10001:10001"
 
 
 def services(place: Place) -> list[Service]:
-    """Return all of them; each stands after those that it needs."""
-    hosts = [each for n in HOSTS for each in host(place, n)]
-    return [_prepare(place), *_servers(place), *_gateway(place), *hosts, *_around(place)]
+    """Return those that run there; each stands after those of them that it needs."""
+    parts = {"Consul": _consul, "etcd": _etcd, BROKER: _broker, "Nginx": _gateway}
+    found = [_prepare(place), _redis(place)]
+    found += [each for part, of in parts.items() if part in place.parts for each in of(place)]
+    found += [*hosts(place), *(_watchers(place) if WATCHERS in place.parts else ())]
+    names = {each.name for each in found}
+    return [replace(each, needs=[n for n in each.needs if n in names]) for each in found]
 
 
 def _prepare(place: Place) -> Service:
     folders = ("/certificates", "/upstreams", "/run/nginx")
+    servers = [
+        f"{file.rpartition('/')[2]}={joined(server)}"
+        for name in NAMES
+        for file, server in upstreams(place, name).values()
+    ]
     return Service(
         "prepare",
         "PYTHON_IMAGE",
@@ -38,7 +55,8 @@ def _prepare(place: Place) -> Service:
             *("sh", place.file("/stack/prepare.sh"), *map(place.file, folders)),
             f"gateway={place.at('gateway-agent')}",
             f"prometheus={place.at('prometheus')}",
-            *(f"{name}={joined(place.app(name))}" for name in NAMES),
+            *(f"{name}={place.at(name)}" for name in NAMES),
+            *(servers if "Nginx" in place.parts else ()),
         ],
         once=True,
         compose={
@@ -50,46 +68,74 @@ def _prepare(place: Place) -> Service:
     )
 
 
-def _servers(place: Place) -> list[Service]:
-    consul, etcd = place.at("consul-server"), place.url("etcd", ETCD)
-    peers = place.url("etcd", ETCD + 1)
-    return [
-        Service(
-            "consul-server",
+def _consul(place: Place) -> Iterator[Service]:
+    for name in CONSULS[: place.consuls]:
+        at = place.at(name)
+        yield Service(
+            name,
             "CONSUL_IMAGE",
             [
-                *("consul", "agent", "-server", "-bootstrap-expect=1", "-node=consul-server"),
-                f"-data-dir={place.scratch('consul-server', 'consul')}",
-                *(f"-bind={consul}", f"-client={consul}", "-ui"),
+                *("consul", "agent", "-server", f"-bootstrap-expect={place.consuls}"),
+                *(f"-node={name}", f"-data-dir={place.scratch(name, 'consul')}"),
+                *(f"-bind={at}", f"-client={at}", "-ui", *joining(place, name)),
+                "-hcl=performance { raft_multiplier = 1 }",  # as for production
             ],
             healthy=["consul", "operator", "raft", "list-peers"],
             port=CONSUL,
-            compose={"environment": {"CONSUL_HTTP_ADDR": f"{consul}:{CONSUL}"}},
-        ),
-        Service(
-            "etcd",
-            "ETCD_IMAGE",
-            [
-                *("etcd", f"--data-dir={place.scratch('etcd', 'etcd')}"),
-                *(f"--listen-client-urls={etcd}", f"--advertise-client-urls={etcd}"),
-                *(f"--listen-peer-urls={peers}", f"--initial-advertise-peer-urls={peers}"),
-                f"--initial-cluster=default={peers}",
-            ],
-            healthy=["etcdctl", "endpoint", "health"],
-            port=ETCD,
-            compose={"environment": {"ETCDCTL_API": "3", "ETCDCTL_ENDPOINTS": etcd}},
-        ),
-        Service(
-            "redis",
-            "REDIS_IMAGE",
-            [
-                *("redis-server", "--bind", place.at("redis"), "--protected-mode", "no"),
-                *("--save", "", "--dir", place.scratch("redis")),
-            ],
-            healthy=["redis-cli", "-h", place.at("redis"), "ping"],
-            port=REDIS,
-        ),
-        Service(
+            compose={"environment": {"CONSUL_HTTP_ADDR": f"{at}:{CONSUL}"}},
+        )
+
+
+def _etcd(place: Place) -> Iterator[Service]:
+    if not place.members:
+        yield _member(place)
+    keys = [
+        f"{service}/{name}={joined(server)}"
+        for name in NAMES
+        for service, server in ((SERVICE, place.app(name)), (RPC_SERVICE, place.rpc(name)))
+    ]
+    yield Service(
+        "register",
+        "SHOP_IMAGE",
+        ["python", "-m", "compose.register", place.etcd[0], *keys],
+        needs=["etcd"],
+        once=True,
+    )
+
+
+def _member(place: Place) -> Service:
+    url, peers = place.url("etcd", ETCD), place.url("etcd", ETCD + 1)
+    return Service(
+        "etcd",
+        "ETCD_IMAGE",
+        [
+            *("etcd", f"--data-dir={place.scratch('etcd', 'etcd')}"),
+            *(f"--listen-client-urls={url}", f"--advertise-client-urls={url}"),
+            *(f"--listen-peer-urls={peers}", f"--initial-advertise-peer-urls={peers}"),
+            f"--initial-cluster=default={peers}",
+        ],
+        healthy=["etcdctl", "endpoint", "health"],
+        port=ETCD,
+        compose={"environment": {"ETCDCTL_API": "3", "ETCDCTL_ENDPOINTS": url}},
+    )
+
+
+def _redis(place: Place) -> Service:
+    return Service(
+        "redis",
+        "REDIS_IMAGE",
+        [
+            *("redis-server", "--bind", place.at("redis"), "--protected-mode", "no"),
+            *("--save", "", "--dir", place.scratch("redis")),
+        ],
+        healthy=["redis-cli", "-h", place.at("redis"), "ping"],
+        port=REDIS,
+    )
+
+
+def _broker(place: Place) -> Iterator[Service]:
+    if not place.broker:
+        yield Service(
             "broker",
             "BROKER_IMAGE",
             ["rabbitmq-server"],
@@ -102,51 +148,34 @@ def _servers(place: Place) -> list[Service]:
                 "environment": {"RABBITMQ_LOGS": "-"},
                 "volumes": ["./rabbitmq.conf:/etc/rabbitmq/rabbitmq.conf:ro"],
             },
-        ),
-        Service(
-            "register",
-            "SHOP_IMAGE",
-            [
-                "python",
-                "-m",
-                "compose.register",
-                etcd,
-                *(f"{n}={joined(place.app(n))}" for n in NAMES),
-            ],
-            needs=["etcd"],
-            once=True,
-        ),
-    ]
+        )
 
 
-def _gateway(place: Place) -> list[Service]:
+def _gateway(place: Place) -> Iterator[Service]:
     conf, address = place.file("/stack/nginx/nginx.conf"), f"{place.at('gateway')}:{GATEWAY}"
-    return [
-        Service(
-            "gateway",
-            "NGINX_IMAGE",
-            ["nginx", "-c", conf, "-g", "daemon off;"],
-            needs=["prepare"],
-            healthy=["curl", "-fsS", f"http://{address}/gateway"],
-            port=GATEWAY,
-            compose={
-                "ports": [f"127.0.0.1:${{GATEWAY_PORT}}:{GATEWAY}"],
-                "volumes": GATEWAY_VOLUMES,
-            },
-        ),
-        agent(
-            place,
-            "gateway",
-            needs=["gateway"],
-            compose={"network_mode": "service:gateway", "pid": "service:gateway"},
-            image="GATEWAY_AGENT",
-        ),
-    ]
+    yield Service(
+        "gateway",
+        "NGINX_IMAGE",
+        ["nginx", "-c", conf, "-g", "daemon off;"],
+        needs=["prepare"],
+        healthy=["curl", "-fsS", f"http://{address}/gateway"],
+        port=GATEWAY,
+        compose={
+            "ports": [f"127.0.0.1:${{GATEWAY_PORT}}:{GATEWAY}"],
+            "volumes": GATEWAY_VOLUMES,
+        },
+    )
+    yield agent(
+        place,
+        "gateway",
+        needs=["gateway"],
+        compose={"network_mode": "service:gateway", "pid": "service:gateway"},
+        image="GATEWAY_AGENT",
+    )
 
 
-def _around(place: Place) -> list[Service]:
+def _watchers(place: Place) -> list[Service]:
     """Return who uses the stack, and who watches it."""
-    agents = [f"agent-{n}" for n in HOSTS]
     address = place.at("prometheus")
     return [
         Service(
@@ -154,12 +183,9 @@ def _around(place: Place) -> list[Service]:
             "SHOP_IMAGE",
             [
                 *("python", "-m", "compose.load", place.scratch("load", "load.json")),
-                *("--gateway", f"{place.at('gateway')}:{GATEWAY}"),
-                *("--consul", place.url("consul-server", CONSUL)),
-                *("--etcd", place.url("etcd", ETCD), "--broker", joined(place.queue)),
-                *("--metrics", f"{place.at('load')}:{LOAD}"),
+                *("--net", place.net, "--broker", joined(place.queue), "--parts", *place.parts),
             ],
-            needs=agents,
+            needs=place.agents,
             port=LOAD,
             compose={"stop_grace_period": "60s"},
         ),
@@ -182,7 +208,7 @@ def _around(place: Place) -> list[Service]:
             "pipeline",
             "CURL_IMAGE",
             ["sleep", "infinity"],
-            needs=agents,
+            needs=place.agents,
             compose={**IDLE, "volumes": [f"socket-{n}:/run/{n}" for n in ("gateway", *NAMES)]},
         ),
         Service(

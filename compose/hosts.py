@@ -1,51 +1,69 @@
 """The machines: an app, its agent and its Consul agent on each."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from compose.places import AGENT, CONSUL, REDIS, Place, Service
+from compose.places import (
+    AGENT,
+    BROKER,
+    CONSUL,
+    CONSULS,
+    HOSTS,
+    REDIS,
+    Place,
+    Service,
+    agent_of,
+    joined,
+)
 
 IDLE = {"init": True, "stop_grace_period": "1s"}
 _ANSWERS = "import urllib.request as r; r.urlopen('http://{}/healthz', timeout=2)"
 
 
-def host(place: Place, n: int) -> list[Service]:
-    """Return a machine, whose network and processes the three share, and the three."""
-    machine, consul, name = f"host-{n}", f"consul-{n}", f"shop-{n}"
-    inside = {"network_mode": f"service:{machine}"}
-    shared = {**inside, "pid": f"service:{machine}"}
-    return [
-        Service(machine, "SHOP_IMAGE", ["sleep", "infinity"], compose=IDLE),
-        Service(
-            consul,
-            "CONSUL_IMAGE",
-            [
-                *("consul", "agent", f"-node={machine}", f"-bind={place.at(machine)}"),
-                *(f"-client={place.loopback(machine)}", f"-retry-join={place.at('consul-server')}"),
-                *("-retry-interval=1s", f"-data-dir={place.scratch(consul, 'consul')}"),
-                f"-config-file={place.file(f'/stack/consul/{name}.json')}",
-            ],
-            needs=["consul-server"],
-            healthy=["consul", "info"],
-            port=CONSUL,
-            compose=inside,
-        ),
-        Service(
+def hosts(place: Place) -> Iterator[Service]:
+    """Give the machines, whose network and processes their services share, and those."""
+    for n in HOSTS:
+        machine, name = f"host-{n}", f"shop-{n}"
+        shared = {"network_mode": f"service:{machine}", "pid": f"service:{machine}"}
+        yield Service(machine, "SHOP_IMAGE", ["sleep", "infinity"], compose=IDLE)
+        if "Consul" in place.parts:
+            yield _consul(place, n)
+        yield Service(
             name,
             "SHOP_IMAGE",
-            app(place, name, place.scratch(name, "ledger")),
+            _app(place, name),
             needs=["redis", "broker"],
             healthy=["python", "-c", _ANSWERS.format(joined(place.app(name)))],
             port=place.app(name)[1],
             compose=shared,
-        ),
-        agent(
-            place,
-            name,
-            needs=["prepare", "register", consul, name, "gateway-agent"],
-            compose=shared,
-        ),
-    ]
+        )
+        needs = ["prepare", "register", f"consul-{n}", name, "gateway-agent"]
+        yield agent(place, name, needs=needs, compose=shared)
+
+
+def _consul(place: Place, n: int) -> Service:
+    """Return the Consul agent of a machine."""
+    machine, consul = f"host-{n}", f"consul-{n}"
+    return Service(
+        consul,
+        "CONSUL_IMAGE",
+        [
+            *("consul", "agent", f"-node={machine}", f"-bind={place.at(machine)}"),
+            *(f"-client={place.loopback(machine)}", *joining(place, consul)),
+            f"-data-dir={place.scratch(consul, 'consul')}",
+            f"-config-file={place.file(f'/stack/consul/shop-{n}.json')}",
+        ],
+        needs=["consul-server"],
+        healthy=["consul", "info"],
+        port=CONSUL,
+        compose={"network_mode": f"service:{machine}"},
+    )
+
+
+def joining(place: Place, name: str) -> list[str]:
+    """Return how one of Consul finds the servers, or the others."""
+    others = [each for each in CONSULS[: place.consuls] if each != name]
+    return [*(f"-retry-join={place.at(each)}" for each in others), "-retry-interval=1s"]
 
 
 def agent(
@@ -78,23 +96,10 @@ def agent(
 GATEWAY_VOLUMES = ["upstreams:/upstreams", "nginx:/run/nginx"]
 
 
-def agent_of(name: str) -> str:
-    """Return what the agent of an app, or of the gateway, is called."""
-    return "gateway-agent" if name == "gateway" else name.replace("shop", "agent")
-
-
-def app(place: Place, name: str, ledger: str) -> list[str]:
+def _app(place: Place, name: str) -> list[str]:
     """Return the command line of one of the three apps."""
-    more = ["--broker", joined(place.queue), "--own", joined(place.own(name))]
-    return shop(place.app(name), (place.at("redis"), REDIS), ledger, *more)
-
-
-def shop(place: tuple[str, int], redis: tuple[str, int], ledger: str, *more: str) -> list[str]:
-    """Return the command line of an app."""
-    command = ["python", "-m", "bench.shop", joined(place), "--redis", joined(redis)]
-    return [*command, "--ledger", ledger, *more]
-
-
-def joined(place: tuple[str, int]) -> str:
-    """Return ``ADDRESS:PORT``."""
-    return f"{place[0]}:{place[1]}"
+    redis, ledger = (place.at("redis"), REDIS), place.scratch(name, "ledger")
+    command = ["python", "-m", "bench.shop", joined(place.app(name)), "--redis", joined(redis)]
+    command += ["--ledger", ledger, "--rpc", joined(place.rpc(name)), "--stream", name]
+    command += ["--broker", joined(place.queue)] if BROKER in place.parts else []
+    return [*command, "--own", joined(place.own(name)), *(["--wait"] if place.waits else [])]

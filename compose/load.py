@@ -1,25 +1,22 @@
 """
-The load: requests of every kind, through Nginx and straight to what Consul and etcd list.
+The load: what the experiment sends, through all fronts, and messages of the broker.
 
-``python -m compose.load FILE --gateway ... --consul ... --etcd ... --broker ...``. Messages go
-to the broker meanwhile. Ends at SIGTERM: it sends no more, waits for the answers still due,
-and writes what became of all into FILE.
+``python -m compose.load FILE --net ... --broker ... --parts ...``, as the stack is described.
+Ends at SIGTERM: it sends no more, waits for the answers still due, and writes what became of
+all into FILE.
 """
 
 import argparse
-import base64
 import json
 import logging
 import signal
 import threading
 import time
-import urllib.request
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import pika
 from prometheus_client import start_http_server
@@ -27,46 +24,22 @@ from prometheus_client.core import REGISTRY, CounterMetricFamily, GaugeMetricFam
 from prometheus_client.registry import Collector
 
 from bench.consumer import MESSAGE, QUEUE
+from bench.fronts import Fronts
 from bench.loads import PENDING, Load, Sent
+from bench.mixes import at_every_door
+from compose.places import BROKER, LOAD, Place
 
 RATE = 25.0  # requests a second
 MESSAGES = 6.0  # messages a second: two consumers can take more
 SHOWN = 5.0  # seconds between two lines of the log
-NGINX = 9  # entries of Nginx in the list of targets, beside three of Consul and three of etcd
 ALL = "messages and requests"
 
 log = logging.getLogger("load")
 logging.getLogger("pika").setLevel(logging.WARNING)
 
 
-class Everywhere:
-    """Every way to the apps: of 15 requests 9 go through Nginx, 3 by Consul and 3 by etcd."""
-
-    def __init__(self, gateway: str, consul: str, etcd: str) -> None:
-        self._gateway, self._consul, self._etcd = gateway, consul, etcd
-
-    def targets(self) -> Sequence[str]:
-        """Return where requests may go now."""
-        return [*[self._gateway] * NGINX, *self._by_consul(), *self._by_etcd()]
-
-    def _by_consul(self) -> Sequence[str]:
-        entries = _asked(f"{self._consul}/v1/health/service/shop?passing")
-        return [f"{each['Service']['Address']}:{each['Service']['Port']}" for each in entries]
-
-    def _by_etcd(self) -> Sequence[str]:
-        key, end = (base64.b64encode(key).decode() for key in (b"shop/", b"shop0"))
-        answer = _asked(f"{self._etcd}/v3/kv/range", {"key": key, "range_end": end})
-        return [base64.b64decode(each["value"]).decode() for each in answer.get("kvs", [])]
-
-
-def _asked(url: str, question: object = None) -> Any:
-    body = None if question is None else json.dumps(question).encode()
-    with urllib.request.urlopen(url, body, 30) as answer:  # noqa: S310 - http, as described
-        return json.load(answer)
-
-
 class Messages:
-    """Puts messages into the queue, each confirmed by the broker, until told to stop."""
+    """Puts messages into the queue, each confirmed by the broker, once started."""
 
     def __init__(self, broker: str) -> None:
         address, _, port = broker.rpartition(":")
@@ -74,12 +47,16 @@ class Messages:
         self.sent: list[Sent] = []
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
         self._thread.start()
 
     def stop(self) -> None:
         """Send no more."""
         self._stopping.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
 
     def _run(self) -> None:
         with pika.BlockingConnection(self._where) as connection, connection.channel() as channel:
@@ -128,15 +105,18 @@ def main() -> None:
     """Send until SIGTERM; then write one JSON object: what was sent, and what became of it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path)
-    for name in ("gateway", "consul", "etcd", "broker", "metrics"):
+    for name in ("net", "broker"):
         parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--parts", nargs="+", required=True)
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    ways = Everywhere(given.gateway, given.consul, given.etcd)
-    load, messages = Load(ways.targets, rate=RATE), Messages(given.broker)
-    address, _, port = given.metrics.rpartition(":")
+    place = Place(given.net, parts=given.parts)
+    load = Load(Fronts(place).targets, at_every_door, rate=RATE)
+    messages = Messages(given.broker)
+    if BROKER in place.parts:
+        messages.start()
     REGISTRY.register(Seen(load, messages))
-    start_http_server(int(port), address)
+    start_http_server(LOAD, place.at("load"))
     run(load, messages)
     sent = [asdict(one) for one in (*load.sent, *messages.sent)]
     given.file.write_text(json.dumps({"sent": sent, "retried": load.pool.retried}))

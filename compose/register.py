@@ -1,4 +1,4 @@
-"""List instances in etcd that are not there: ``python -m compose.register URL NAME=VALUE ...``."""
+"""Write keys into etcd that are not there: ``python -m compose.register URL KEY=VALUE ...``."""
 
 import base64
 import json
@@ -6,12 +6,12 @@ import sys
 import urllib.request
 
 
-def put(url: str, name: str, address: str) -> None:
+def put(url: str, key: str, value: str) -> None:
     """Put one key, in a transaction that does so only if it is absent."""
-    key, value = (base64.b64encode(text.encode()).decode() for text in (f"shop/{name}", address))
+    where, what = (base64.b64encode(text.encode()).decode() for text in (key, value))
     wish = {
-        "compare": [{"key": key, "target": "CREATE", "create_revision": "0"}],
-        "success": [{"request_put": {"key": key, "value": value}}],
+        "compare": [{"key": where, "target": "CREATE", "create_revision": "0"}],
+        "success": [{"request_put": {"key": where, "value": what}}],
     }
     with urllib.request.urlopen(f"{url}/v3/kv/txn", json.dumps(wish).encode(), 5):  # noqa: S310 - http, as described
         pass

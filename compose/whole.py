@@ -12,15 +12,12 @@ from urllib.parse import urlencode
 
 from bench.deploy import Over
 from bench.loads import Sent
-from bench.stack import Agent, Stack
-from compose.hosts import agent_of
-from compose.places import NAMES, PROMETHEUS, Place
-from compose.tables import SETTLE
-from deregister_agent.client import AgentClient, Answer
+from bench.stack import Stack
+from compose.places import CONTAINERS, NAMES, PROMETHEUS, Place
 from deregister_agent.errors import AgentError
-from tests.servers.child import Child, wait_until
+from tests.servers.child import wait_until
 
-AGENTS = ("gateway-agent", *map(agent_of, NAMES))
+AGENTS = CONTAINERS.agents
 TROUBLE = re.compile(r"\b(ERROR|CRITICAL)\b|^Traceback ")
 WAITING = "deregister_agent_announcements_waiting"
 
@@ -62,7 +59,7 @@ class Whole(ABC):
 
     def _serves(self, name: str) -> bool:
         with suppress(AgentError):
-            body = self.stack.agent.client.get(f"/v1/instances/{name}").body
+            body = self.stack.agent.get(f"/v1/instances/{name}").body
             return body["phase"] == "serving" and all(r["listed"] for r in body["registries"])
         return False
 
@@ -86,55 +83,3 @@ class Whole(ABC):
         few = [f"{len(counts)} agents of {len(AGENTS)} show {WAITING}"]
         told = [f"{agent}: {WAITING} is {n}" for agent, n in counts.items() if n != "0"]
         return told + (few if len(counts) != len(AGENTS) else [])
-
-
-class ByInstance(AgentClient):
-    """Several agents as one: asks the one that the instance in the path belongs to."""
-
-    def __init__(self, clients: Mapping[str, AgentClient]) -> None:
-        self._clients = clients
-
-    def get(self, path: str, wait: float | None = None, **params: int) -> Answer:
-        """Ask."""
-        return self._clients[path.split("/")[3]].get(path, wait, **params)
-
-    def post(self, path: str, body: Mapping[str, object]) -> Answer:
-        """Ask for a change."""
-        return self._clients[path.split("/")[3]].post(path, body)
-
-
-class Agents(Agent):
-    """All agents of the stack, which start and end with it."""
-
-    def __init__(self, client: AgentClient) -> None:
-        self.client, self.child = client, None
-
-    def start(self) -> None:
-        """Do nothing: they run."""
-
-
-class AllFronts:
-    """The front of the whole stack: all of them. Only the agents steer it."""
-
-    name = "all"
-    settle = SETTLE
-
-    @property
-    def server(self) -> Child:
-        """Raise LookupError: there are several."""
-        raise LookupError("the whole stack has several fronts")
-
-    def targets(self) -> Sequence[str]:
-        """Return nothing: the load runs inside of the stack, and finds its targets there."""
-        return []
-
-    def out(self, name: str) -> None:
-        """Raise LookupError: here this is the agent's task."""
-        raise LookupError(f"only its agent takes {name} out of the whole stack")
-
-    def back(self, name: str) -> None:
-        """Do nothing: nobody has taken it out."""
-
-    def table(self, name: str) -> str:
-        """Raise LookupError: the agents are configured already."""
-        raise LookupError(f"the agent of {name} is configured already")

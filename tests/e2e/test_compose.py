@@ -5,17 +5,21 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from bench.mixes import EVERY_DOOR
 from compose import local_images
+from compose.configs import files
 from compose.dashboards import expressions, panels
 from compose.deploy import CARELESS, NO_ENGINE, OURS, deploy
+from compose.described import services
 from compose.local import processes
-from compose.places import CONTAINERS, NAMES, PROMETHEUS
+from compose.places import BROKER, CONTAINERS, NAMES, PROMETHEUS, WATCHERS
 from compose.render import HERE as STACK
 from compose.render import rendered
 from compose.walk import steps
@@ -36,6 +40,31 @@ def test_what_is_rendered_is_current() -> None:
     """compose.yaml and the files beside it are those of the description."""
     stale = [path.name for path, text in rendered().items() if path.read_text() != text]
     assert stale == [], "run python -m compose.render"
+
+
+PARTS: dict[str, tuple[set[str], set[str]]] = {
+    "Consul": ({"consul-server", *(f"consul-{n}" for n in (1, 2, 3))}, {"consul"}),
+    "etcd": ({"etcd", "register"}, {"etcd"}),
+    "Nginx": ({"gateway", "gateway-agent"}, {"agent"}),
+    BROKER: ({"broker"}, set()),
+    WATCHERS: ({"load", "prometheus", "pipeline", "grafana"}, set()),
+}
+"""Each part that may be left out: its services, and how an app's agent takes it out of there."""
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_part_that_is_absent_appears_nowhere(part: str, *, alone: bool) -> None:
+    """Neither as a service, nor as what one needs, nor in an agent's table."""
+    parts = [each for each in PARTS if (each == part) is alone]
+    place = replace(CONTAINERS, parts=parts)
+    found, absent = services(place), set(PARTS) - set(parts)
+    missing = {name for each in absent for name in PARTS[each][0]}
+    assert {name for one in found for name in (one.name, *one.needs)} & missing == set()
+    assert {one.name for one in services(CONTAINERS)} - missing == {one.name for one in found}
+    (instance,) = tomllib.loads(files(place)["agents/shop-1.toml"])["instance"]
+    kinds = {registry["kind"] for registry in instance["registry"]}
+    assert kinds == {"http"} | {kind for each in parts for kind in PARTS[each][1]}
 
 
 @pytest.mark.parametrize("name", ["gateway", *NAMES])
@@ -146,7 +175,7 @@ def test_a_rolling_deploy_of_processes_loses_nothing() -> None:
         result, wrong = deploy(whole, OURS)
     assert (result.lost, result.begun_twice, result.done_twice, wrong) == ({}, 0, 0, [])
     assert [one.name for one in result.replaced] == list(NAMES)
-    assert {"fast", "websocket", "background", "message"} <= {one.kind for one in result.sent}
+    assert {kind.name for kind in EVERY_DOOR} <= {one.kind for one in result.sent}
     assert result.counter == result.accepted
 
 

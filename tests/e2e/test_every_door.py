@@ -10,7 +10,8 @@ from bench.deploy import Result, Took, replace, run
 from bench.loads import MESSAGE, Kind, Load
 from bench.mixes import CALL, EVERY_DOOR, STREAM
 from bench.soak import Loss, soak
-from bench.stack import NAMES, Stack
+from bench.stack import Local
+from compose.places import NAMES
 
 LEAD = 5.0  # seconds of load, longer than any request takes, before the deploy
 
@@ -18,7 +19,7 @@ LEAD = 5.0  # seconds of load, longer than any request takes, before the deploy
 def deploy(slug: str, kinds: Callable[[int], Kind], names: tuple[str, ...] = NAMES) -> Result:
     way = next(way for way in WAYS if way.slug == slug)
 
-    def act(here: Stack, load: Load) -> list[Took]:
+    def act(here: Local, load: Load) -> list[Took]:
         del load
         time.sleep(LEAD)
         return [replace(here, way, name) for name in names]
@@ -49,11 +50,15 @@ def test_a_soak_counts_what_it_sends() -> None:
     assert run.requests >= 100
     assert sum(run.by_kind.values()) == run.requests
     assert len(run.beyond) == len(NAMES)
-    assert {"agent, memory: growth", "journal and its log: growth"} <= {r.what for r in run.rows()}
+    assert {"agent-1, memory: growth", "journals and their logs: growth"} <= {
+        r.what for r in run.rows()
+    }
 
 
 def test_a_soak_stops_at_the_first_loss_with_what_is_known() -> None:
     """It says what was lost, what the ledgers know of it, and where the agent stands."""
-    with pytest.raises(Loss, match=r"(?s)lost, sent .* ago: Sent\(.*the agent's log ends:") as told:
+    with pytest.raises(
+        Loss, match=r"(?s)lost, sent .* ago: Sent\(.*the log of agent-3 ends:"
+    ) as told:
         soak(1000, rate=25.0, through="kill-9")
     assert '"phase": "serving"' in str(told.value)

@@ -1,7 +1,7 @@
 """Background work, which no proxy and no socket sees, survives a rolling deploy with kill -9."""
 
-from bench.stack import NAMES
 from bench.thousand import thousand
+from compose.places import NAMES
 
 COUNT = 400
 
