@@ -24,10 +24,11 @@ class Registry(Protocol):
     Something that sends work to one instance: Consul, etcd, an Nginx upstream.
 
     Every method may be called again after any failure, and raises RegistryError
-    rather than guess. A registry does not retry, sleep, log, keep state between
-    calls, or return a value that stands for failure: the loop does the retrying.
-    One that has to answer others (a health check) may run a listener from its first
-    call on, and count its answers: what a restart loses may only cost time.
+    rather than guess. A registry does not retry, log, or return a value that stands
+    for failure: the loop does the retrying. It sleeps in watch() alone, and believes
+    nothing that it has kept from an earlier call: what a restart loses may only cost
+    time. One that has to answer others (a health check) may run a listener from its
+    first call on, and count its answers.
 
     Inherit from this class explicitly; the methods at the end have an
     answer for registries that cannot do better.
