@@ -88,7 +88,8 @@ def _may_share_a_port(worker: Worker, own: Workers) -> bool:
     theirs = _ports(worker)
     if theirs is not None and not theirs:
         return False
-    ours = _ports(own.active[0])  # each worker has all the ports of its master
+    # Each worker has all the ports of its master; one that has just exited shows none.
+    ours = next((ports for one in own.active if (ports := _ports(one))), None)
     return theirs is None or ours is None or not theirs.isdisjoint(ours)
 
 

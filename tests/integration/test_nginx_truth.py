@@ -4,6 +4,7 @@ import os
 import shlex
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -13,7 +14,9 @@ from typing import Any
 import pytest
 
 from deregister_agent.errors import RegistryError
+from deregister_agent.nginx.processes import Master, Worker, Workers
 from deregister_agent.nginx.record import key, load
+from deregister_agent.nginx.relatives import _may_share_a_port
 from tests.integration.nginx_stage import World, make_world
 from tests.servers.child import Child, wait_until
 from tests.servers.nginx import VERSIONS, settled
@@ -104,6 +107,17 @@ def check_upgrade(world: World, old: int, new: int) -> None:
     wait_until(lambda: not Path(f"/proc/{old}").exists(), "the old master has gone")
     registry.withdraw()
     assert (registry.lists(), world.reaches_a()) == (False, False)
+
+
+def test_ports_that_nobody_can_show_may_be_shared(world: World) -> None:
+    """Where each of our own workers has just exited, others are not taken for harmless."""
+    (other, *_) = Master(world.nginx.folder / "nginx.pid").workers().active
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    exited = Worker(gone.pid, 0, "nginx: worker process")
+    for ours in ((exited,), ()):
+        assert _may_share_a_port(other, Workers(ours, (), 0))
+    assert not _may_share_a_port(exited, Workers((other,), (), 0))
 
 
 def test_workers_of_a_master_that_quits_are_waited_for(world: World) -> None:

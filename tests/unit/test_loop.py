@@ -191,7 +191,7 @@ def test_an_app_is_read_less_often_while_a_straggler_is_waited_for(make: Make) -
     assert bench.page.reads - before <= 10.0 / READ_BEHIND + 2
 
 
-@pytest.mark.parametrize(("started", "least", "most"), [(None, 30, 50), (7, 15, 21)])
+@pytest.mark.parametrize(("started", "least", "most"), [(None, 30, 50), (7, 8, 14)])
 def test_an_app_that_answers_slowly_and_counts_is_spared(
     make: Make, started: int | None, least: int, most: int
 ) -> None:
