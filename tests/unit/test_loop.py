@@ -191,9 +191,11 @@ def test_an_app_is_read_less_often_while_a_straggler_is_waited_for(make: Make) -
     assert bench.page.reads - before <= 10.0 / READ_BEHIND + 2
 
 
-@pytest.mark.parametrize(("started", "least", "most"), [(None, 30, 50), (7, 8, 14)])
-def test_an_app_that_answers_slowly_and_counts_is_spared(
-    make: Make, started: int | None, least: int, most: int
+@pytest.mark.parametrize(
+    ("started", "busy", "least", "most"), [(None, 0, 30, 50), (7, 0, 8, 14), (7, 1, 30, 50)]
+)
+def test_an_app_that_answers_slowly_and_counts_is_spared_while_idle(
+    make: Make, started: int | None, busy: int, least: int, most: int
 ) -> None:
     """Its counter shows what comes and goes between two readings; without one, all are needed."""
     bench = make(Policy(quiet=10.0, deadline=60.0, min_others=0))
@@ -204,10 +206,11 @@ def test_an_app_that_answers_slowly_and_counts_is_spared(
     def slowly() -> None:
         bench.clock.time += 0.1
 
-    bench.page.while_reading = slowly
+    bench.page.while_reading, bench.page.in_flight = slowly, busy
     before = bench.page.reads
     bench.go_on(5.0)
     assert least <= bench.page.reads - before <= most
+    bench.page.in_flight = 0
     bench.until(Phase.DRAINED)
 
 
