@@ -92,7 +92,7 @@ class RegistryView:
             return
         self._act_trouble.saw(None if isinstance(done.error, Refused) else done.error)
         if done.error is None:
-            self.acknowledged, self.error = done.answered, None
+            self.acknowledged, self.error, self.clear = done.answered, None, None
             self.look_again.now()
             self._act_again.later(done.answered)
         elif isinstance(done.error, Refused):
