@@ -34,7 +34,7 @@ from deregister_agent.model import (
 )
 from deregister_agent.ports import IdleProbe, Registry
 from deregister_agent.process import ProcessFinder
-from deregister_agent.quiet import quiet_since
+from deregister_agent.quiet import lateness, quiet_since
 from deregister_agent.ready import ReadyCheck
 from deregister_agent.registry_view import ACTING, RegistryView
 from deregister_agent.report import report
@@ -219,14 +219,17 @@ class InstanceLoop:
     def _look(self) -> None:
         """Begin every reading that is due. Reads only."""
         now = self.clock.now()
-        began = quiet_since(quiet_windows(self))
+        windows = quiet_windows(self)
+        began = quiet_since(windows)
         if began is not None and self.drain.phase is Phase.DRAINING:
             enough = max(began + self.policy.quiet, clear(self) or 0.0)
             self.process.read_at(enough)
             for probe in self.probes:
                 probe.read_at(enough + probe.window.late)
-        for view in self._looking():
-            view.look(now)
+            for view in self.registries:
+                view.look_at(enough + lateness(windows))
+        for each in self._looking():
+            each.look(now)
 
     def _looking(self) -> Sequence[RegistryView | ProbeView | ReadyView | ProcessView]:
         """Return what is looked at in this phase: readiness only where something hangs on it."""

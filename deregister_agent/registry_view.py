@@ -143,6 +143,11 @@ class RegistryView:
         self._wanted = now
         self.look_again.now()
 
+    def look_at(self, moment: float) -> None:
+        """Make sure that a look begins at *moment* or soon after: "drained" hangs on it."""
+        if self.looked < moment:
+            self.look_again.due = min(self.look_again.due, moment)
+
     def _looked(self, done: Done) -> None:
         self.looked = done.asked
         self._heard(done)

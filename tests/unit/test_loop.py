@@ -66,6 +66,16 @@ def test_stop_traffic_twice_is_one_drain(make: Make) -> None:
     assert bench.loop.drain == first
 
 
+def test_registries_are_asked_beside_the_last_reading(make: Make) -> None:
+    """Both decide, and neither waits for the other: they begin at the same moment."""
+    bench = make()
+    reads, looks = list[float](), list[float]()
+    bench.page.while_reading = lambda: reads.append(bench.clock.time)
+    bench.registries[0].while_looking = lambda: looks.append(bench.clock.time)
+    drained(bench)
+    assert looks[-1] == reads[-1]
+
+
 def test_work_in_hand_holds_it_up_until_the_deadline(make: Make) -> None:
     """A busy app is never drained; the deadline ends its drain, and says so."""
     bench = make(Policy(quiet=0.5, deadline=5.0, min_others=0))
