@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from deregister_agent.calls import Threads
 from deregister_agent.clock import Clock
 from deregister_agent.journal import Entry, Journal
+from deregister_agent.letters import Letter
 from deregister_agent.loop import InstanceLoop, Parts, Surroundings
 from deregister_agent.metrics import Metrics
 from deregister_agent.outbox import Outbox
@@ -42,7 +43,7 @@ class Agent:
             self._wakes[name] = threading.Event()
             self.instances[name] = InstanceLoop(one, around, self._wakes[name].set)
             self._outbox.add(name, notifiers, self.instances[name].stands_by)
-        self._metrics = Metrics(self.instances, journal)
+        self._metrics = Metrics(self.instances, self._outbox.waiting)
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
@@ -68,6 +69,10 @@ class Agent:
         """Return None, or a sentence that says why this agent cannot do its work."""
         errors = [str(loop.error) for loop in self.instances.values() if loop.error is not None]
         return errors[0] if errors else None
+
+    def untold(self, name: str) -> list[Letter]:
+        """Return the announcements of an instance that its notifiers have yet to take."""
+        return [one for one in self._outbox.waiting() if one.event.instance.name == name]
 
     def metrics(self) -> bytes:
         """Return the metrics in the text format of Prometheus."""

@@ -1,11 +1,12 @@
 """What can be graphed: phases, drains and how they ended, work in flight, errors."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 
-from deregister_agent.journal import Entry, Journal
+from deregister_agent.journal import Entry
+from deregister_agent.letters import Letter
 from deregister_agent.loop import InstanceLoop
 from deregister_agent.model import Phase
 from deregister_agent.report import in_flight
@@ -16,7 +17,9 @@ _SECONDS = (0.5, 1, 2, 5, 10, 30, 60, 120, 180, 300, 600, 1800, 3600)
 class Metrics:
     """Counts what has happened; what is the case now is read from the loops when asked."""
 
-    def __init__(self, loops: Mapping[str, InstanceLoop], journal: Journal) -> None:
+    def __init__(
+        self, loops: Mapping[str, InstanceLoop], waiting: Callable[[], Sequence[Letter]]
+    ) -> None:
         self._registry = CollectorRegistry()
         self._ended = Counter(
             "deregister_agent_drains",
@@ -37,7 +40,7 @@ class Metrics:
             buckets=_SECONDS,
             registry=self._registry,
         )
-        self._registry.register(_Now(loops, journal))
+        self._registry.register(_Now(loops, waiting))
 
     def count(self, entry: Entry) -> None:
         """Take a decision into account."""
@@ -57,8 +60,10 @@ class Metrics:
 class _Now:
     """The metrics that say what is the case at the moment of the scrape."""
 
-    def __init__(self, loops: Mapping[str, InstanceLoop], journal: Journal) -> None:
-        self._loops, self._journal = loops, journal
+    def __init__(
+        self, loops: Mapping[str, InstanceLoop], waiting: Callable[[], Sequence[Letter]]
+    ) -> None:
+        self._loops, self._waiting = loops, waiting
 
     def describe(self) -> Iterable[Metric]:
         return ()
@@ -94,5 +99,5 @@ class _Now:
         waiting = GaugeMetricFamily(
             "deregister_agent_announcements_waiting", "Announcements that nobody has taken yet."
         )
-        waiting.add_metric([], len(self._journal.letters()))
+        waiting.add_metric([], len(self._waiting()))
         return [phase, work, listed, failing, waiting]

@@ -50,6 +50,15 @@ class Outbox:
             self._notifiers[instance, label] = notifier
             self._backoff[instance, label] = Backoff(FIRST_WAIT, LONGEST_WAIT, self._chance)
 
+    def waiting(self) -> list[Letter]:
+        """
+        Return what has yet to be taken by a notifier that is here.
+
+        What is for one that is configured no more stays in the journal, and is not waited for.
+        """
+        letters = self._journal.letters()
+        return [one for one in letters if _to(one) in self._notifiers]
+
     def tick(self) -> float:
         """Deliver what is due. Return in how many seconds to be called again."""
         try:
@@ -61,11 +70,10 @@ class Outbox:
 
     def _deliver(self) -> float:
         now, rest, seen = self._clock.now(), AT_REST, set()
-        for letter in self._journal.letters():
-            to = letter.event.instance.name, letter.notifier
-            notifier = self._notifiers.get(to)
-            if notifier is None or to in seen:
-                continue  # no longer configured, or waiting behind an older one
+        for letter in self.waiting():
+            to = _to(letter)
+            if to in seen:
+                continue  # waits behind an older one
             seen.add(to)
             name = f"{to[0]} {to[1]}"
             if self._calls.busy(name):
@@ -77,7 +85,7 @@ class Outbox:
             if not self._stands_by[to[0]](letter.event.kind):
                 rest = min(rest, FIRST_WAIT)
                 continue
-            call = partial(self._announce, notifier, letter)
+            call = partial(self._announce, self._notifiers[to], letter)
             self._calls.start(name, call, partial(self._answered, to, letter))
         return rest
 
@@ -99,3 +107,8 @@ class Outbox:
             self._journal.delivered(letter)
             log.info("%s: announced %s to %s", event.instance, event.kind, letter.notifier)
         self._backoff[to].now()
+
+
+def _to(letter: Letter) -> tuple[str, str]:
+    """Return the instance and the notifier of a letter."""
+    return letter.event.instance.name, letter.notifier

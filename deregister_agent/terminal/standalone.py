@@ -10,7 +10,6 @@ from deregister_agent import config, logs
 from deregister_agent.agent import Agent
 from deregister_agent.client import asker
 from deregister_agent.errors import JournalError
-from deregister_agent.journal import Journal
 from deregister_agent.loop import InstanceLoop
 from deregister_agent.model import (
     UNFINISHED,
@@ -149,24 +148,16 @@ def _stay(
 
     view = view_for(as_json=as_json)
     word = follow(ask, view, patience=0.0)
-    _announce(agent.journal, loop.instance.name, view)
+    _announce(agent, loop.instance.name, view)
     return word
 
 
-def _announce(journal: Journal, name: str, view: View) -> None:
+def _announce(agent: Agent, name: str, view: View) -> None:
     """Give the announcements time to be taken; what is not waits in the journal."""
     end = time.monotonic() + ANNOUNCING
-    while waiting := _untold(journal, name):
+    while waiting := ", ".join(f"{one.event.kind} to {one.notifier}" for one in agent.untold(name)):
         if time.monotonic() >= end:
             view.say(f"not announced yet: {waiting}; the next agent on this journal goes on trying")
             return
         view.say(f"announcing {waiting}")
         time.sleep(_LOOK)
-
-
-def _untold(journal: Journal, name: str) -> str:
-    return ", ".join(
-        f"{letter.event.kind} to {letter.notifier}"
-        for letter in journal.letters()
-        if letter.event.instance.name == name
-    )

@@ -46,12 +46,14 @@ class Post:
         self.stands = True
         self.new_life()
 
-    def new_life(self) -> None:
-        """Begin anew with what the journal holds."""
+    def new_life(self, only: str = "") -> None:
+        """Begin anew with what the journal holds; with *only*, one notifier is left."""
         self.calls.waiting.clear()
         chance = Random(1)
         self.outbox = Outbox(self.journal, self.clock, self.calls.submit, chance, lambda: None)
-        self.outbox.add(WEB.name, {"one": self.one, "two": self.two}, lambda _: self.stands)
+        both = {"one": self.one, "two": self.two}
+        notifiers = {name: each for name, each in both.items() if only in ("", name)}
+        self.outbox.add(WEB.name, notifiers, lambda _: self.stands)
 
     def decide(
         self, announcements: tuple[Announcement, ...], overtaken: frozenset[Announcement]
@@ -98,6 +100,21 @@ def test_what_was_not_taken_comes_again_with_the_same_id(post: Post) -> None:
     assert len(post.one.heard) > 1
     assert len({event.id for event in post.one.heard}) == 1
     assert post.journal.letters() == []
+
+
+def test_nobody_waits_for_a_notifier_that_is_configured_no_more(post: Post) -> None:
+    """Its letter is kept for the day it comes back; alerts and commands do not wait for it."""
+    post.one.down = True
+    post.decide(DRAINED, frozenset())
+    post.go_on(3.0)
+    assert [letter.notifier for letter in post.outbox.waiting()] == ["one"]
+    post.new_life(only="two")
+    assert post.outbox.waiting() == []
+    assert [letter.notifier for letter in post.journal.letters()] == ["one"]
+    post.one.down = False
+    post.new_life()
+    post.go_on(60.0)
+    assert post.one.kinds == ["drained"]
 
 
 def test_one_notifier_that_is_down_holds_up_no_other(post: Post) -> None:
