@@ -20,6 +20,7 @@ from deregister_agent.fetch import Fetcher, FetchError
 from deregister_agent.model import Instance, Snapshot
 from deregister_agent.options import BackendOptions, Secret, Timeout
 from deregister_agent.ports import Registry
+from deregister_agent.spelling import host_and_port
 
 REASON = "withdrawn by deregister-agent"
 """The reason of our own maintenance: restore() lifts no other."""
@@ -38,8 +39,12 @@ class Options(BackendOptions):
 
     url: str = "http://127.0.0.1:8500"
     """The agent that the app is registered with: http://, https:// or http+unix://."""
+    service: str = ""
+    """The name of the service in Consul; the instance's service unless given."""
     service_id: str = ""
     """The ID the app is registered under; the instance's name unless given."""
+    address: str = ""
+    """The instance as Consul has it, host:port; its own address and port unless given."""
     mode: Literal["deregister", "maintenance"] = "deregister"
     """How to withdraw: maintenance keeps the checks, but only consumers that ask for healthy
     instances obey it; all obey deregister."""
@@ -68,15 +73,10 @@ class Options(BackendOptions):
 class Consul(Registry):
     """One instance in Consul."""
 
-    def __init__(self, options: Options, instance: Instance, fetcher: Fetcher) -> None:
+    def __init__(self, options: Options, place: Place, about: Ours, fetcher: Fetcher) -> None:
         self.name = options.label
-        self._options = options
+        self._options, self._place, self._about = options, place, about
         self._fetcher = fetcher
-        service_id = options.service_id or instance.name
-        self._place = Place(
-            instance.service, service_id, options.node, options.datacenter, options.namespace
-        )
-        self._about = Ours(service_id, instance.address, instance.port)
 
     def lists(self) -> bool:
         """Ask the catalog; in maintenance mode a critical instance gets no work."""
@@ -215,6 +215,12 @@ class Consul(Registry):
 def build(options: Options, instance: Instance) -> Consul:
     """Make the registry. Raises ConfigError; touches no network."""
     mistakes = []
+    address = (instance.address, instance.port)
+    if options.address:
+        given = host_and_port(options.address)
+        if given is None:
+            mistakes.append(f"address: {options.address!r} is not host:port")
+        address = given or address
     service_id = options.service_id or instance.name
     if {"", ".", ".."} & set(service_id.removesuffix("/").split("/")):
         mistakes.append(
@@ -241,4 +247,6 @@ def build(options: Options, instance: Instance) -> Consul:
         mistakes.append(f"url: {e}")
     if mistakes:
         raise ConfigError(f"registry {options.label}", mistakes)
-    return Consul(options, instance, fetcher)
+    service = options.service or instance.service
+    place = Place(service, service_id, options.node, options.datacenter, options.namespace)
+    return Consul(options, place, Ours(service_id, *address), fetcher)

@@ -152,12 +152,15 @@ def build(options: Options, instance: Instance) -> Etcd:
 def _mistakes(options: Options) -> list[str]:
     document = options.mode == "document"
     by_address = options.layout is not None or bool(options.prefix)
+    by_key = bool(options.key) and not by_address and not document
     found = {
         "endpoints: give at least one": not options.endpoints,
         "key: give key, or layout or prefix": not options.key and not by_address,
         'key: mode = "document" needs the key of the document': document and not options.key,
         'prefix: mode = "document" has no use for layout, prefix and match': document
         and (by_address or options.match is not None),
+        "match: only with prefix or layout it has a use": by_key and options.match is not None,
+        "address: only with prefix or layout it has a use": by_key and bool(options.address),
         'lease: only mode = "key" has a use for "agent"': document and options.lease == "agent",
         "lease_ttl: it must be more than twice timeout": options.lease == "agent"
         and options.lease_ttl <= 2 * options.timeout,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from deregister_agent.errors import RegistryError
+from deregister_agent.errors import ConfigError, RegistryError
 from deregister_agent.registries.consul import REASON
 from tests.servers.child import wait_until
 from tests.servers.consul import Consul, shared
@@ -51,6 +51,35 @@ def test_a_restored_service_is_the_same(orders: Orders) -> None:
     for entry in (before, after):
         del entry["Service"]["CreateIndex"], entry["Service"]["ModifyIndex"]
     assert after["Service"] == before["Service"]
+
+
+def test_an_app_may_be_two_services(agent: Consul, orders: Orders) -> None:
+    """Each has its name, ID and port in Consul, a registry of its own, and goes alone."""
+    calls = Orders(agent)
+    orders.register()
+    calls.register()
+    try:
+        where = {"service": calls.service, "service_id": calls.id}
+        second = orders.registry(name="calls", address=f"127.0.0.1:{calls.port}", **where)
+        snapshot = second.snapshot()
+        second.withdraw()
+        assert not second.lists()
+        assert calls.entry() is None
+        assert orders.registry().lists()
+        second.restore(snapshot)
+        assert second.lists()
+        with pytest.raises(RegistryError, match="also registered as"):
+            orders.registry(
+                address=f"127.0.0.1:{calls.port}", **where | {"service_id": "n"}
+            ).lists()
+    finally:
+        agent.deregister(calls.id)
+
+
+def test_an_address_is_host_and_port(orders: Orders) -> None:
+    """Anything else is refused before it is used."""
+    with pytest.raises(ConfigError, match=r"address: '127\.0\.0\.1' is not host:port"):
+        orders.registry(address="127.0.0.1")
 
 
 def test_checks_that_a_restore_loses_are_named(orders: Orders) -> None:

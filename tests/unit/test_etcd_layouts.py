@@ -212,6 +212,8 @@ def test_others_are_counted_by_address() -> None:
             {"mode": "document", "key": "k", "layout": "grpc"},
             'prefix: mode = "document" has no use',
         ),
+        ({"key": "k", "match": "value"}, "match: only with prefix or layout"),
+        ({"key": "k", "address": "10.0.0.7:80"}, "address: only with prefix or layout"),
         ({"key": "k", "certificate": "/c.pem"}, "certificate: give certificate and"),
     ],
 )
