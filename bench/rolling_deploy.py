@@ -44,7 +44,7 @@ def _thousand(way: Way) -> Experiment:
 
 
 def _way(way: Way) -> Experiment:
-    return lambda rounds: run(way, roll(way, rounds if way.ours else 1))
+    return lambda rounds: run(way, roll(way, rounds))
 
 
 def experiments() -> dict[str, Experiment]:
@@ -148,7 +148,7 @@ def _parser(names: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=names, help=", ".join(names))
-    parser.add_argument("--rounds", type=int, default=1, help="deploys of the fleet, in our rows")
+    parser.add_argument("--rounds", type=int, default=1, help="deploys of the fleet in each row")
     parser.add_argument("--html", type=Path, help="write plots into this file")
     parser.add_argument("--soak", type=int, metavar="REQUESTS", help="deploy until so many")
     parser.add_argument("--rate", type=float, default=100.0, help="requests a second, with --soak")
