@@ -228,8 +228,9 @@ def _with_more(one: Took, sent: Sequence[Sent], phases: Sequence[Mark]) -> Took:
     """
     Note when the phases of its drain began, and when a proxy was clear.
 
-    That is when the last request was over that it had taken on before it was told.
+    That is when the last request was over that had been sent before the instance was out.
     """
-    open_then = [each.ended for each in sent if each.at <= one.began <= each.ended]
     mine = [mark for mark in phases if one.began <= mark[0] <= one.ended]
+    out = next((at for at, phase in mine if phase == "settling"), one.began)
+    open_then = [each.ended for each in sent if each.at <= out and each.ended >= one.began]
     return replace_field(one, clear=max(open_then, default=one.began), marks=mine)
