@@ -81,6 +81,10 @@ class Registry(Protocol):
         """
         return ()
 
+    def look(self) -> tuple[bool, Sequence[Straggler]]:
+        """Answer lists() and then stragglers(); both at once, where one answer tells of both."""
+        return self.lists(), self.stragglers()
+
     def notes(self, snapshot: Snapshot | None) -> Sequence[str]:
         """Say what a person should know of this registry and of its snapshot. No I/O."""
         del snapshot

@@ -215,4 +215,4 @@ class RegistryView:
 
 def _ask(registry: Registry, *, count_others: bool) -> tuple[bool, Sequence[Straggler], int | None]:
     others = registry.others() if count_others else None
-    return registry.lists(), registry.stragglers(), others
+    return *registry.look(), others

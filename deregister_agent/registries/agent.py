@@ -86,15 +86,20 @@ class FarAgent(Registry):
 
         While that agent withdraws, restores, or has given up, the answer is True.
         """
+        return self.look()[0]
+
+    def look(self) -> tuple[bool, Sequence[Straggler]]:
+        """Ask for both in one conversation: the same words tell of old workers, too."""
         with self._doing("look up") as end:
             status = self._status(end)
             if status is None:
-                return False
+                return False, ()
             if status.phase is Phase.SERVING:
                 _refuse_odd(status)
             if status.phase in _OUT:
                 status = self._asked_anew(status, end)
-            return status.phase not in _OUT or any(each.listed for each in status.registries)
+            listed = status.phase not in _OUT or any(each.listed for each in status.registries)
+            return listed, _stragglers(status)
 
     def snapshot(self) -> Snapshot | None:
         """Keep who had stopped traffic there before, if anybody but us has."""
@@ -145,12 +150,7 @@ class FarAgent(Registry):
         """Name what the registries there name: old workers of that Nginx."""
         with self._doing("look for the stragglers of") as end:
             status = self._status(end)
-            listings = () if status is None else status.registries
-            return [
-                Straggler(f"{each.name}: {one}", waived=one in each.waived)
-                for each in listings
-                for one in (*each.stragglers, *each.waived)
-            ]
+            return () if status is None else _stragglers(status)
 
     def others(self) -> int | None:
         """Return the smallest count of others that a registry there has last told."""
@@ -227,6 +227,14 @@ class FarAgent(Registry):
         except AgentError as e:
             where = f"{self._called} at {self._options.url}"
             raise RegistryError(self.name, f"{doing} {where}", e) from e
+
+
+def _stragglers(status: Status) -> list[Straggler]:
+    return [
+        Straggler(f"{each.name}: {one}", waived=one in each.waived)
+        for each in status.registries
+        for one in (*each.stragglers, *each.waived)
+    ]
 
 
 def _refuse_odd(status: Status) -> None:

@@ -44,6 +44,15 @@ class TestRegistryContract:
         world.registry.restore(before)
         assert world.registry.lists()
 
+    def test_a_look_tells_of_both(self, world: World) -> None:
+        """look() says what lists() and stragglers() say, in service and out of it."""
+        assert world.registry.look() == (True, world.registry.stragglers())
+        world.registry.withdraw()
+        listed, stragglers = world.registry.look()
+        assert not listed
+        names = [one.what.split(",")[0] for one in stragglers]
+        assert names == [one.what.split(",")[0] for one in world.registry.stragglers()]
+
     def test_twice_is_the_same_as_once(self, world: World) -> None:
         """Withdraw and restore may be repeated, and the same is there again in the end."""
         before = world.registry.snapshot()
