@@ -27,7 +27,7 @@ lint: $(VENV)/test
 	$(BIN)/mypy
 
 test: lint servers  ## everything, real servers included
-	$(BIN)/python -m pytest -n 3 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 unit: $(VENV)/test  ## what needs no server
 	$(BIN)/python -m pytest -n 2 tests/unit tests/contract

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from deregister_agent.errors import RegistryError
-from deregister_agent.nginx.processes import Master, Worker, Workers
+from deregister_agent.nginx.processes import Master, Worker, Workers, title_of
 from deregister_agent.nginx.record import key, load
 from deregister_agent.nginx.relatives import _may_share_a_port
 from tests.integration.nginx_stage import World, make_world
@@ -152,6 +152,7 @@ def test_workers_whose_master_was_killed_are_not_forgotten(version: str, tmp_pat
             registry.withdraw()
         for orphan in orphans:
             os.kill(orphan, signal.SIGKILL)
+        wait_until(lambda: not any(map(title_of, orphans)), "they have gone")
         registry.withdraw()
         assert (registry.lists(), world.reaches_a()) == (False, False)
 
