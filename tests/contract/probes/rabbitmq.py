@@ -43,9 +43,18 @@ def world() -> Iterator[World]:
             consumer.take(count)
             wait_for(lambda: told() == count, f"{count} messages")
 
+        def lose() -> None:
+            consumer.close()
+            # What it tells of the consumer is late: the probe's ``lag`` is there for that.
+            lists = (f"/api/vhosts/{host}/connections", f"/api/consumers/{host}")
+            wait_for(
+                lambda: not any(rabbit.call("GET", each) for each in lists),
+                "RabbitMQ tells that it has gone",
+            )
+
         def find() -> None:
             consumer.open()
             busy(0)
 
         busy(0)
-        yield World(probe, "messages", busy, consumer.close, find, rabbit.stop)
+        yield World(probe, "messages", busy, lose, find, rabbit.stop)
