@@ -3,7 +3,7 @@ The experiment: rolling deploys under load, ours and what people do today, in on
 
 ``python -m bench.rolling_deploy [--json] [--only NAME ...] [--rounds N] [--html FILE]``, or
 ``--soak REQUESTS [--rate N] [--through NAME]``: deploys until so many have been sent.
-Needs real servers: ``python -m tests.servers fetch``. All of it takes about half an hour.
+Needs real servers: ``python -m tests.servers fetch``. All of it takes about forty minutes.
 """
 
 import argparse
