@@ -99,7 +99,11 @@ class FarAgent(Registry):
             if status.phase in _OUT:
                 status = self._asked_anew(status, end)
             listed = status.phase not in _OUT or any(each.listed for each in status.registries)
-            return listed, _stragglers(status)
+            return listed, [
+                Straggler(f"{each.name}: {one}", waived=one in each.waived)
+                for each in status.registries
+                for one in (*each.stragglers, *each.waived)
+            ]
 
     def snapshot(self) -> Snapshot | None:
         """Keep who had stopped traffic there before, if anybody but us has."""
@@ -148,9 +152,7 @@ class FarAgent(Registry):
 
     def stragglers(self) -> Sequence[Straggler]:
         """Name what the registries there name: old workers of that Nginx."""
-        with self._doing("look for the stragglers of") as end:
-            status = self._status(end)
-            return () if status is None else _stragglers(status)
+        return self.look()[1]
 
     def others(self) -> int | None:
         """Return the smallest count of others that a registry there has last told."""
@@ -227,14 +229,6 @@ class FarAgent(Registry):
         except AgentError as e:
             where = f"{self._called} at {self._options.url}"
             raise RegistryError(self.name, f"{doing} {where}", e) from e
-
-
-def _stragglers(status: Status) -> list[Straggler]:
-    return [
-        Straggler(f"{each.name}: {one}", waived=one in each.waived)
-        for each in status.registries
-        for one in (*each.stragglers, *each.waived)
-    ]
 
 
 def _refuse_odd(status: Status) -> None:

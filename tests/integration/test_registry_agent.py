@@ -17,7 +17,7 @@ from deregister_agent.agent import Agent
 from deregister_agent.client import Address, AgentClient, Unreachable, path_of
 from deregister_agent.demo.stage import Apps, config_text
 from deregister_agent.errors import ConfigError, RegistryError
-from deregister_agent.model import Instance, Phase, StopRequest
+from deregister_agent.model import Instance, Phase, StopRequest, Straggler
 from deregister_agent.registries.agent import FarAgent, Options, build
 from tests.contract.registries.agent import far_agent
 from tests.servers.certificates import make_certificates
@@ -141,6 +141,10 @@ class Site:
     def stop(self, **wish: object) -> None:
         assert self.agent.post(path_of(NAME, "stop-traffic"), wish).status == 202
 
+    def old_workers(self) -> list[str]:
+        found = [what for one in self.report()["registries"] for what in one["stragglers"]]
+        return [what for what in found if "old nginx worker" in what]
+
     def drained(self) -> int:
         return self.agent.get(path_of(NAME, "traffic-drained"), wait=60).status
 
@@ -212,10 +216,11 @@ def test_two_gateways(site: Site) -> None:
     before = {name: one.nginx.conf.read_bytes() for name, one in site.gateways.items()}
     with ThreadPoolExecutor(4) as pool:
         slow = [
-            pool.submit(one.ask, "/work?seconds=2") for one in site.gateways.values() for _ in "ab"
+            pool.submit(one.ask, "/work?seconds=5") for one in site.gateways.values() for _ in "ab"
         ]
         wait_until(site.in_hand, "work is in hand")
         site.stop()
+        wait_until(lambda: len(site.old_workers()) >= 2, "old workers of both are named")
         assert site.drained() == 200
         assert [future.result()[0] for future in slow] == [200] * 4
     site.apps.kill(NAME)
@@ -475,6 +480,23 @@ def test_a_new_word_is_proof() -> None:
     """That agent has asked again when it was told to."""
     with talking(saying(lambda n: status(str(n)))) as server:
         assert not asking(server.port).lists()
+
+
+def test_old_workers_are_those_of_the_new_word() -> None:
+    """A look names what that agent still waits for, and what it waits for no longer."""
+
+    def said(n: int) -> dict[str, Any]:
+        word = status(str(n))
+        (listing,) = word["registries"]
+        names = {"stragglers": ["worker 7"], "waived": ["worker 5"]} if n % 2 else {}
+        return word | {"registries": [listing | names]}
+
+    with talking(saying(said)) as server:
+        one = asking(server.port)
+        assert one.look() == (
+            False,
+            [Straggler("nginx: worker 7"), Straggler("nginx: worker 5", waived=True)],
+        )
 
 
 @pytest.mark.parametrize(
