@@ -97,7 +97,7 @@ class _Now:
             for probe in loop.probes:
                 failing.add_metric([name, probe.name], float(probe.error is not None))
         waiting = GaugeMetricFamily(
-            "deregister_agent_announcements_waiting", "Announcements that a notifier has yet to take."
+            "deregister_agent_announcements_waiting", "Announcements yet to be taken."
         )
         waiting.add_metric([], len(self._waiting()))
         return [phase, work, listed, failing, waiting]

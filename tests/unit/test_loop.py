@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from deregister_agent.errors import JournalError, Refused
+from deregister_agent.errors import JournalError, Refused, RegistryError
 from deregister_agent.model import (
     Announcement,
     OnDeadline,
@@ -74,6 +74,28 @@ def test_registries_are_asked_beside_the_last_reading(make: Make) -> None:
     bench.registries[0].while_looking = lambda: looks.append(bench.clock.time)
     drained(bench)
     assert looks[-1] == reads[-1]
+
+
+def test_the_end_of_old_routes_is_one_that_was_said_after_the_withdrawal(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else had taken it out, and it had no old routes before withdraw() had made any."""
+    bench = make()
+    registry, view = bench.registries[0], bench.loop.registries[0]
+    with monkeypatch.context() as patched:
+
+        def fails() -> None:
+            raise RegistryError("memory", "withdraw", "connection refused")
+
+        patched.setattr(registry, "withdraw", fails)
+        registry.listed = False
+        bench.stop()
+        bench.go_on(0.05)
+        assert view.clear is not None
+        assert view.acknowledged is None
+    bench.until(Phase.SETTLING)
+    assert view.acknowledged is not None
+    assert view.clear is None or view.clear > view.acknowledged
 
 
 def test_work_in_hand_holds_it_up_until_the_deadline(make: Make) -> None:
