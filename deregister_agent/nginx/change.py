@@ -7,7 +7,7 @@ edited, and the others find it loaded. What cannot be loaded is taken back for a
 """
 
 import time
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,17 +37,27 @@ def is_listed(site: Site, until: float) -> bool:
 
     Raises AgentError or OSError when it cannot be told.
     """
+    # What is proved of files that stay the same meanwhile is true whoever is changing others:
+    # looks would hold each other up for nothing. What is not proved may be so at once, when
+    # somebody who has just reloaded has written it down, and lets go of the lock.
+    with suppress(_ChangedError):
+        if not _listed(site, until, nullcontext()):
+            return False
     while True:
-        conf = site.read()
-        if not all(server.down for server in site.servers(conf)):
-            return True  # whatever others may be changing: no lock is needed to know
-        with site.locked(until):
-            known = records.load(site.record)
-            try:
-                return not _proven(site, conf, known, until, down=True)
-            except _ChangedError:
-                if time.monotonic() >= until:
-                    raise
+        try:
+            return _listed(site, until, site.locked(until))
+        except _ChangedError:
+            if time.monotonic() >= until:
+                raise
+
+
+def _listed(site: Site, until: float, lock: AbstractContextManager[None]) -> bool:
+    """Tell whether it is listed, as far as is proved. Raises what _proven() does."""
+    conf = site.read()
+    if not all(server.down for server in site.servers(conf)):
+        return True  # whatever others may be changing: no lock is needed to know
+    with lock:
+        return not _proven(site, conf, records.load(site.record), until, down=True)
 
 
 def _proven(
@@ -58,7 +68,7 @@ def _proven(
 
     *by_time*: take workers that began after the last change for such as have loaded it. So
     they have after somebody's reload; but one that crashed is replaced by one of its kind.
-    Raises ControlError when it cannot be told.
+    Raises ControlError when it cannot be told, _ChangedError when the files change meanwhile.
     """
     site.running.check(conf, {server.file for server in site.servers(conf)})
     ids = site.running.active(until)

@@ -81,6 +81,26 @@ def test_a_file_marked_down_by_hand_is_not_the_running_state(world: World) -> No
     assert not registry.lists()
 
 
+def test_a_look_waits_for_nobody_when_it_is_proved(world: World) -> None:
+    """Others may be at work: what is proved is told at once, and the rest when they are done."""
+    registry = world.nginx.registry(world.a.port, timeout=1.0)
+    registry.withdraw()
+    with files.locked(record_of(world), 5):
+        assert not registry.lists()
+        world.rewrite("worker_processes 2;", "worker_processes 1;")
+        assert not registry.lists()  # it is down in what the workers have loaded
+        assert world.nginx.registry(world.b.port, timeout=1.0).lists()
+        world.rewrite(f":{world.b.port};", f":{world.b.port} down;")
+        with pytest.raises(RegistryError, match="has held this lock"):
+            world.nginx.registry(world.b.port, timeout=1.0).lists()
+    assert world.nginx.registry(world.b.port).lists()
+
+
+def record_of(world: World) -> Path:
+    """Return the file whose lock whoever changes this Nginx holds."""
+    return world.nginx.conf.resolve().with_name(".deregister-agent-nginx.json")
+
+
 def test_a_refused_reload_is_found_and_undone(world: World) -> None:
     """A listen port in use passes nginx -t and -s reload: it is reported, and all is put back."""
     registry = world.nginx.registry(world.a.port)
