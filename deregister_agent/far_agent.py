@@ -1,5 +1,6 @@
 """One instance as the agent of another host shows it; see docs/reference/http-api.md."""
 
+import secrets
 from collections.abc import Mapping
 from typing import Annotated, Any, Self, TypeVar
 from urllib.parse import quote
@@ -52,7 +53,6 @@ class Listing(_Part):
     stragglers: tuple[str, ...]
     waived: tuple[str, ...] = ()  # earlier versions do not tell
     others: int | None
-    asked: str | None  # when, by the clock over there: good for telling one word from the next
     error: str | None
 
 
@@ -69,23 +69,16 @@ class Status(_Part):
 
     instance: Place
     phase: Phase
-    since: str
     drain: FarDrain | None
     blocking: tuple[str, ...]
+    cursor: str  # another one as soon as the phase, or what a registry says, is
+    nonce: str = ""
     registries: Annotated[tuple[Listing, ...], Field(min_length=1)]
 
     @property
     def what_blocks(self) -> str:
         """What that agent is waiting for, in its own words."""
         return "; ".join(self.blocking) or f"it is {self.phase}"
-
-    @property
-    def cursor(self) -> str:
-        """What is another one as soon as the phase, or what a registry says, is."""
-        words = [
-            (one.name, one.listed, one.stragglers, one.waived, one.error) for one in self.registries
-        ]
-        return f"{self.phase} {self.since} {words}"
 
 
 class _Problem(_Part):
@@ -102,17 +95,22 @@ class FarInstance:
         self._fetcher = fetcher
         self._path = f"/v1/instances/{quote(name, safe='')}"
 
-    def status(self, limit: float, *, look: float = 0.0) -> Status | None:
+    def status(self, limit: float, **question: str) -> Status | None:
         """
         Ask how it stands there; None: that agent says that it has no such instance.
 
-        With *look*, it asks each registry first, for at most so many seconds.
+        *question* is ``look``, or ``wait`` and ``cursor``, as the HTTP API has them. What
+        is returned was said after this call.
         """
-        params = (("look", f"{look:.3f}"),) if look else ()
+        nonce = secrets.token_hex(8)
+        params = [*question.items(), ("nonce", nonce)]
         answer = self._fetcher.call("GET", self._path, params=params, timeout=limit)
         if answer.status == NOT_FOUND and _detail(answer).startswith("no instance is called"):
             return None
-        return _status(answer, OK)
+        status = _status(answer, OK)
+        if status.nonce != nonce:
+            raise AgentError("this is the answer to another question: is there a cache at url?")
+        return status
 
     def ask(self, action: str, wish: Mapping[str, Any], limit: float) -> Status:
         """Ask for *action*, which is stop-traffic or start-traffic."""

@@ -7,6 +7,7 @@ and nothing but "drained" is 2xx on traffic-drained.
 
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -143,11 +144,12 @@ class Api:
         return as_json(200, {"instances": reports})
 
     def instance(self, name: str) -> Response:
-        """Show one instance, as it was found last, or as its registries say now."""
-        loop, look = self._loop(name), asked.query(asked.LookQuery).look
-        if late := self._waits.looked(loop, look) if look else []:
-            raise try_later(f"{', '.join(late)} did not answer within {look:g} s")
-        return as_json(200, loop.report())
+        """Show one instance: as found last, as its registries say now, or once it is another."""
+        loop, query = self._loop(name), asked.query(asked.StatusQuery)
+        if late := self._waits.looked(loop, query.look) if query.look else []:
+            raise try_later(f"{', '.join(late)} did not answer within {query.look:g} s")
+        self._waits.until(partial(loop.is_other, query.cursor), query.wait, _gone())
+        return as_json(200, loop.report() | ({"nonce": query.nonce} if query.nonce else {}))
 
     def drains(self, name: str) -> Response:
         """List what was done to one instance, newest first."""
@@ -211,7 +213,11 @@ class Api:
     def _held(self, loop: InstanceLoop, status_of: Callable[[Drain], int], advice: str) -> Response:
         wait = asked.query(asked.WaitQuery).wait
         not_yet = HTTPStatus.SERVICE_UNAVAILABLE
-        self._waits.until(loop, lambda drain: status_of(drain) != not_yet, wait, _gone())
+
+        def final(drain: Drain) -> bool:
+            return status_of(drain) != not_yet
+
+        self._waits.until(lambda limit: final(loop.wait(final, limit)), wait, _gone())
         with loop.changed:  # of one moment: status code and body must never disagree
             drain, status, report = loop.drain, status_of(loop.drain), loop.report()
         if status == HTTPStatus.CONFLICT:

@@ -37,7 +37,7 @@ from deregister_agent.process import ProcessFinder
 from deregister_agent.quiet import lateness, quiet_since
 from deregister_agent.ready import ReadyCheck
 from deregister_agent.registry_view import ACTING, RegistryView
-from deregister_agent.report import report
+from deregister_agent.report import cursor, report
 from deregister_agent.sighting import clear, is_ready, quiet_windows, sighting
 from deregister_agent.successor import ProcessView
 from deregister_agent.views import AT_REST, ProbeView, ReadyView, Rounds
@@ -98,7 +98,7 @@ class InstanceLoop:
         if self.drain.phase is Phase.SETTLING:
             self.drain = replace(self.drain, since=self.since)  # routes may be newer than that
         self._seen_out = False  # whether "drained" was decided or seen to hold in this process life
-        self._askers = 0  # how many wait in look_anew(); nobody else is woken by a mere look
+        self._askers = 0  # how many wait for a registry's word: a mere look wakes nobody else
         self.error: AgentError | None = None
         self.closed = False
 
@@ -166,12 +166,21 @@ class InstanceLoop:
             for view in self.registries:
                 view.look_anew(now)
             self._wake()
-            self._askers += 1
-            try:
-                self.changed.wait_for(lambda: self.closed or not self._unheard(now), timeout)
-            finally:
-                self._askers -= 1
+            self._wait_for_words(lambda: not self._unheard(now), timeout)
             return self._unheard(now)
+
+    def is_other(self, known: str, timeout: float) -> bool:
+        """Block until the cursor of the report is not *known*, and tell; as wait() otherwise."""
+        with self.changed:
+            self._wait_for_words(lambda: cursor(self) != known, timeout)
+            return cursor(self) != known
+
+    def _wait_for_words(self, heard: Callable[[], bool], timeout: float) -> None:
+        self._askers += 1
+        try:
+            self.changed.wait_for(lambda: self.closed or heard(), timeout)
+        finally:
+            self._askers -= 1
 
     def _unheard(self, since: float) -> list[str]:
         return [view.name for view in self.registries if view.looked < since]

@@ -1,5 +1,6 @@
 """What the agent knows of one instance, as people and pipelines are shown it."""
 
+import hashlib
 from typing import TYPE_CHECKING, Any
 
 from deregister_agent.blocking import blocking, not_ready
@@ -40,7 +41,26 @@ def report(loop: "InstanceLoop") -> dict[str, Any]:
         "process": _process(loop),
         "ready": all(check.ready for check in loop.ready) if loop.ready else None,
         "error": str(loop.error) if loop.error else None,
+        "cursor": cursor(loop),
     }
+
+
+def cursor(loop: "InstanceLoop") -> str:
+    """
+    Return what is another one as soon as the phase is, or as a registry says something else.
+
+    How many old routes are left counts, and not how old they are: that changes all the time.
+    """
+    words = [_said(view) for view in loop.registries]
+    seen = repr((loop.drain.id, loop.drain.phase, loop.drain.since, words))
+    return hashlib.blake2b(seen.encode(), digest_size=8).hexdigest()
+
+
+def _said(view: RegistryView) -> tuple[bool | None, int, int, bool]:
+    word = view.word
+    if word is None:
+        return None, 0, 0, view.fault is not None
+    return word.listed, len(word.awaited), len(word.waived), view.fault is not None
 
 
 def in_flight(loop: "InstanceLoop") -> dict[str, int]:
@@ -80,7 +100,7 @@ def _notes(loop: "InstanceLoop") -> list[str]:
 
 
 def _registry(view: RegistryView, offset: float) -> dict[str, Any]:
-    word, error = view.word, view.error or view.look_error or view.keep_error
+    word, error = view.word, view.fault
     return {
         "name": view.name,
         "listed": word.listed if word else None,

@@ -77,6 +77,14 @@ class FakeLoop:
         del timeout
         return self.late
 
+    @property
+    def cursor(self) -> str:
+        return f"{self.drain.phase}-{self.drain.id}"
+
+    def is_other(self, known: str, timeout: float) -> bool:
+        self.wait(lambda _: self.cursor != known, timeout)
+        return self.cursor != known
+
     def stop_traffic(self, request: StopRequest) -> None:
         self.requests.append(request)
         self.journal.check()
@@ -169,6 +177,7 @@ class FakeLoop:
             "process": {"pids": [123], "exited": False, "note": ""},
             "ready": None,
             "error": None,
+            "cursor": self.cursor,
         }
 
     def _shown(self, drain: Drain) -> dict[str, Any]:

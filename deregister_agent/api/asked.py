@@ -2,10 +2,10 @@
 
 import re
 from difflib import get_close_matches
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 from flask import request
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from deregister_agent.api.bridge import PEER
 from deregister_agent.api.problem import Problem
@@ -17,12 +17,15 @@ LONGEST_WAIT = 300.0
 """The most seconds that ``wait`` may ask for."""
 LONGEST_LOOK = 30.0
 """The most seconds that ``look`` may ask for."""
+MARK = r"^[A-Za-z0-9_-]{0,64}$"
+"""A cursor or a nonce."""
 PLAIN = r"^[^\x00-\x1f\x7f]*$"
 """One line: what is written to logs and the journal holds no control characters."""
 
 _LAST_EVENT = re.compile(r"\d{1,18}", re.ASCII)  # fits the journal's 64 bits
 _NAME = re.compile(r"[\x20-\x7e]{1,100}")
 
+Mark = Annotated[str, Field(pattern=MARK)]
 Line = Annotated[str, Field(max_length=500, pattern=PLAIN)]
 
 
@@ -59,10 +62,25 @@ class WaitQuery(NoQuery):
     wait: Annotated[float, Field(ge=0, le=LONGEST_WAIT, allow_inf_nan=False)] = 0.0
 
 
-class LookQuery(NoQuery):
-    """Whether the registries are asked first, and how long they may take, in seconds."""
+class StatusQuery(WaitQuery):
+    """
+    Of what moment a status is to be.
+
+    With *look* the registries are asked first, and may take so many seconds. With *wait*
+    the answer is held while its cursor would be *cursor*. A *nonce* comes back in it.
+    """
 
     look: Annotated[float, Field(ge=0, le=LONGEST_LOOK, allow_inf_nan=False)] = 0.0
+    cursor: Mark = ""
+    nonce: Mark = ""
+
+    @model_validator(mode="after")
+    def _one_way_to_wait(self) -> Self:
+        if self.wait and not self.cursor:
+            raise ValueError("wait: give cursor too, that of the status you have")
+        if self.wait and self.look:
+            raise ValueError("look: give either look or wait, not both")
+        return self
 
 
 class HistoryQuery(NoQuery):
@@ -136,5 +154,7 @@ def _sentence(one: dict[str, Any], model: type[BaseModel], kind: str) -> str:
             known = ", ".join(model.model_fields) or "none at all"
             hint = f"did you mean {near[0]!r}?" if near else f"known here: {known}"
             return f"{key}: no such {kind}; {hint}"
+        case "value_error":
+            return str(one["ctx"]["error"])
         case _:
             return f"{key}: {one['msg'][0].lower()}{one['msg'][1:]}"

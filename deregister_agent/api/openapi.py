@@ -7,6 +7,7 @@ from deregister_agent.api.asked import (
     ASKED_BY,
     LONGEST_LOOK,
     LONGEST_WAIT,
+    MARK,
     StartTraffic,
     StopTraffic,
 )
@@ -93,6 +94,24 @@ _PARAMETERS: Json = {
         "description": "Ask each registry first, for up to so many seconds; 503 if one is late.",
         "schema": {"type": "number", "minimum": 0, "maximum": LONGEST_LOOK, "default": 0},
     },
+    "hold": {
+        "name": "wait",
+        "in": "query",
+        "description": "Hold the answer for up to so many seconds, while its cursor is that one.",
+        "schema": {"type": "number", "minimum": 0, "maximum": LONGEST_WAIT, "default": 0},
+    },
+    "cursor": {
+        "name": "cursor",
+        "in": "query",
+        "description": "The cursor of the status that is known already; for wait.",
+        "schema": {"type": "string", "pattern": MARK},
+    },
+    "nonce": {
+        "name": "nonce",
+        "in": "query",
+        "description": "Comes back in the answer: which then is one to this very request.",
+        "schema": {"type": "string", "pattern": MARK},
+    },
     "limit": {
         "name": "limit",
         "in": "query",
@@ -165,7 +184,10 @@ def _views() -> Json:
         },
         one: {
             "get": _operation(
-                "One instance.", {"200": "Status"}, (*of_one, "503"), parameters=["name", "look"]
+                "One instance.",
+                {"200": "Status"},
+                (*of_one, "503"),
+                parameters=["name", "look", "hold", "cursor", "nonce"],
             ),
         },
         f"{one}/drains": {

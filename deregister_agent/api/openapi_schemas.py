@@ -18,6 +18,13 @@ def _object(**properties: Json) -> Json:
     return {"type": "object", "required": list(properties), "properties": properties}
 
 
+def _status(**properties: Json) -> Json:
+    """Return a status, which also has what was sent to be sent back."""
+    found = _object(**properties)
+    nonce = {**TEXT, "description": "The nonce of the request, if it had one."}
+    return {**found, "properties": {**properties, "nonce": nonce}}
+
+
 def _or_null(schema: Json) -> Json:
     return {"anyOf": [schema, {"type": "null"}]}
 
@@ -52,7 +59,7 @@ SCHEMAS: Json = {
     "Outcome": {"type": "string", "enum": list(Outcome)},
     "OnDeadline": {"type": "string", "enum": list(OnDeadline)},
     "Instance": _object(name=TEXT, service=TEXT, address=TEXT, port=COUNT),
-    "Status": _object(
+    "Status": _status(
         instance=_ref("Instance"),
         phase=_ref("Phase"),
         since=_or_null(TIME),
@@ -69,6 +76,7 @@ SCHEMAS: Json = {
         ),
         ready=_or_null(YES_NO),
         error=_or_null(TEXT),
+        cursor={**TEXT, "description": "Another one with each phase and each registry's word."},
     ),
     "Registry": _object(
         name=TEXT,

@@ -10,7 +10,6 @@ from deregister_agent.agent import Agent
 from deregister_agent.api.problem import try_later
 from deregister_agent.errors import JournalError
 from deregister_agent.loop import InstanceLoop
-from deregister_agent.model import Drain
 
 SLICE = 2.0
 """A wait looks this often, in seconds, whether its client is still there."""
@@ -47,20 +46,23 @@ class Waits:
 
     def until(
         self,
-        loop: InstanceLoop,
-        final: Callable[[Drain], bool],
+        reached: Callable[[float], bool],
         timeout: float,
         gone: threading.Event,
     ) -> None:
-        """Hold until *final* says so or *timeout* is over; not for a client that is *gone*."""
-        if timeout <= 0 or final(loop.drain):
+        """
+        Hold until *reached* or *timeout* is over; not for a client that is *gone*.
+
+        *reached* blocks for at most the seconds it is given, and tells.
+        """
+        if timeout <= 0 or reached(0.0):
             return
         self.enter()
         try:
             end = time.monotonic() + timeout
             while (left := end - time.monotonic()) > 0 and not self._over(gone):
                 began, limit = time.monotonic(), min(left, SLICE)
-                if final(loop.wait(final, limit)) or _cut_short(began, limit):
+                if reached(limit) or _cut_short(began, limit):
                     return
         finally:
             self.leave()

@@ -21,15 +21,14 @@ from deregister_agent.model import Instance, Phase, Snapshot, Straggler
 from deregister_agent.options import BackendOptions, Secret, Timeout
 from deregister_agent.ports import Registry
 
-POLL = 0.05
-"""Seconds between two looks at that agent while something is expected of it."""
-WATCH_POLL = 0.1
-"""Seconds between two looks while it is watched: its long poll does not tell of a return."""
-LOOK = 0.8
-"""The part of the limit of one call that the registries there may take to answer."""
+POLL = 0.1
+"""Seconds between two questions to an agent that does not hold its answers: it may be ending."""
+HELD = 0.8
+"""The part of the limit of one call for which that agent may hold its answer."""
 SHARE = 4
 """One call gets this part of the timeout, so that a hung gateway is found out soon."""
 
+_ABSENT = "absent"
 _OUT = frozenset({Phase.SETTLING, Phase.DRAINING, Phase.DRAINED, Phase.GONE})
 
 
@@ -82,22 +81,19 @@ class FarAgent(Registry):
 
     def lists(self) -> bool:
         """
-        Ask what the registries there say; False rests on words of theirs asked after this call.
+        Have the registries there asked, after this call, and tell what they say.
 
         While that agent withdraws, restores, or has given up, the answer is True.
         """
         return self.look()[0]
 
     def look(self) -> tuple[bool, Sequence[Straggler]]:
-        """Ask for both in one conversation: the same words tell of old workers, too."""
+        """Ask for both in one question: the same words tell of old workers, too."""
         with self._doing("look up") as end:
-            status = self._status(end)
+            status = self._status(end, look=self._held(end))
             if status is None:
                 return False, ()
-            if status.phase is Phase.SERVING:
-                _refuse_odd(status)
-            if status.phase in _OUT:
-                status = self._asked_anew(status, end)
+            _refuse_odd(status)
             listed = status.phase not in _OUT or any(each.listed for each in status.registries)
             return listed, [
                 Straggler(f"{each.name}: {one}", waived=one in each.waived)
@@ -162,20 +158,23 @@ class FarAgent(Registry):
             return min((each.others for each in listings if each.others is not None), default=None)
 
     def watch(self, cursor: str | None, timeout: float) -> str:
-        """Look again and again until the phase or a word of a registry there is another one."""
+        """Have that agent hold its answer until the phase or a registry's word is another one."""
         until = time.monotonic() + timeout
         with self._doing("watch") as end:
-            while True:
-                status = self._status(min(until, end) if cursor is None else until)
-                now = "absent" if status is None else status.cursor
-                if now != cursor or until - time.monotonic() < 2 * WATCH_POLL:
-                    return now
-                time.sleep(WATCH_POLL)
+            now = self._cursor(min(until, end)) if cursor is None else cursor
+            while now == cursor and until - time.monotonic() > 2 * POLL:
+                now = self._cursor(until, wait=self._held(until), cursor=now)
+                if now == cursor:
+                    time.sleep(POLL)
+            return now
 
-    def _status(self, end: float, *, anew: bool = False) -> Status | None:
+    def _cursor(self, end: float, **question: str) -> str:
+        status = self._status(end, **question)
+        return _ABSENT if status is None else status.cursor
+
+    def _status(self, end: float, **question: str) -> Status | None:
         """Ask that agent; None only where an absent instance counts as withdrawn."""
-        limit = self._limit(end)
-        status = self._far.status(limit, look=limit * LOOK if anew else 0.0)
+        status = self._far.status(self._limit(end), **question)
         if status is None:
             if self._options.absent == "refuse":
                 raise AgentError(
@@ -190,24 +189,15 @@ class FarAgent(Registry):
             )
         return status
 
-    def _asked_anew(self, before: Status, end: float) -> Status:
-        """Return the status once each registry there has been asked after now."""
-        status = self._status(end, anew=True) or before
-        words = {each.name: each.asked for each in before.registries}
-        for each in status.registries if status.phase in _OUT else ():
-            if each.listed is None:
-                raise AgentError(each.error or f"{each.name} there has not told")
-            if each.asked == words.get(each.name):
-                raise AgentError(f"that agent has not asked {each.name} again")
-        return status
-
     def _after(self, phase: Phase, status: Status, end: float) -> Status:
         """Return the status once that agent has left *phase*."""
         while status.phase is phase:
             if time.monotonic() + POLL >= end:
                 raise AgentError(f"not yet done there: {status.what_blocks}")
-            time.sleep(POLL)
-            status = self._status(end) or status
+            known = status.cursor
+            status = self._status(end, wait=self._held(end), cursor=known) or status
+            if status.cursor == known:
+                time.sleep(POLL)
         return status
 
     def _other(self, status: Status) -> str:
@@ -221,6 +211,9 @@ class FarAgent(Registry):
         left = end - time.monotonic()
         return max(0.01, min(left, self._options.timeout / SHARE))
 
+    def _held(self, end: float) -> str:
+        return f"{self._limit(end) * HELD:.3f}"
+
     @contextmanager
     def _doing(self, doing: str) -> Iterator[float]:
         """Give the end of the time that one operation has."""
@@ -232,9 +225,12 @@ class FarAgent(Registry):
 
 
 def _refuse_odd(status: Status) -> None:
-    """Raise AgentError where nobody has stopped traffic and yet a registry lists it no more."""
+    """Raise AgentError where a registry has not told, or says no more than its phase allows."""
+    for each in status.registries if status.phase in _OUT else ():
+        if each.listed is None:
+            raise AgentError(each.error or f"{each.name} there has not told")
     odd = [each.name for each in status.registries if each.listed is False]
-    if odd:
+    if odd and status.phase is Phase.SERVING:
         raise AgentError(
             f"traffic was not stopped there, and yet {', '.join(odd)} does not list it: "
             "see what has been done there by hand"

@@ -81,6 +81,7 @@ class FakeInstance:
             "process": {"pids": [123], "exited": False, "note": ""},
             "ready": None,
             "error": None,
+            "cursor": self.phase,
         }
 
     def stop(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:

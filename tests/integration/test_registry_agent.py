@@ -3,13 +3,13 @@
 import http.client
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote, urlsplit
 
 import pytest
 
@@ -18,7 +18,7 @@ from deregister_agent.client import Address, AgentClient, Unreachable, path_of
 from deregister_agent.demo.stage import Apps, config_text
 from deregister_agent.errors import ConfigError, RegistryError
 from deregister_agent.model import Instance, Phase, StopRequest, Straggler
-from deregister_agent.registries.agent import FarAgent, Options, build
+from deregister_agent.registries.agent import POLL, FarAgent, Options, build
 from tests.contract.registries.agent import far_agent
 from tests.servers.certificates import make_certificates
 from tests.servers.child import Child, free_ports, wait_until
@@ -435,27 +435,28 @@ def test_restored_there_by_somebody_else(far: Far) -> None:
     assert registry.lists()
 
 
-def status(asked: str, *, listed: bool | None = False, phase: str = "draining") -> dict[str, Any]:
+def status(*, listed: bool | None = False, phase: str = "draining") -> dict[str, Any]:
     """Return what an agent says of one instance with one registry."""
     word: dict[str, Any] = {"name": "nginx", "listed": listed, "stragglers": [], "others": 1}
     return {
         "instance": {"name": "a", "service": "a", "address": "10.0.0.7", "port": 80},
         "phase": phase,
-        "since": "then",
         "drain": None,
         "blocking": [],
-        "registries": [{**word, "asked": asked, "error": "nginx: cannot say"}],
+        "cursor": phase,
+        "registries": [{**word, "error": "nginx: cannot say"}],
     }
 
 
-def saying(statuses: Callable[[int], dict[str, Any] | bytes]) -> Talk:
-    """Answer the n-th request with the n-th of *statuses*."""
-    count = iter(range(10_000))
+def saying(said: Any, *, asked: list[str] | None = None, nonce: str = "") -> Talk:
+    """Answer each request with *said*, and with its own nonce unless another is given."""
 
     def talk(connection: Any, over: Any) -> None:
-        while connection.recv(65536):
-            said = statuses(next(count))
-            body = said if isinstance(said, bytes) else json.dumps(said).encode()
+        while request := connection.recv(65536).decode():
+            question = dict(parse_qsl(urlsplit(request.split(" ")[1]).query))
+            (asked if asked is not None else []).append(",".join(sorted(question)))
+            its = {"nonce": nonce or question["nonce"]}
+            body = said if isinstance(said, bytes) else json.dumps(said | its).encode()
             head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n"
             connection.sendall(head.encode() + body)
 
@@ -469,48 +470,54 @@ def asking(port: int, **more: Any) -> FarAgent:
 
 def test_an_old_word_is_no_proof() -> None:
     """A "not listed" that was there before the question is not known, whatever was asked for."""
-    why = "has not asked nginx again"
-    with talking(saying(lambda n: status("then"))) as server:
+    with talking(saying(status(), nonce="of-before")) as server:
         one = asking(server.port)
-        with pytest.raises(RegistryError, match=why):
+        with pytest.raises(RegistryError, match="answer to another question"):
             one.lists()
 
 
 def test_a_new_word_is_proof() -> None:
-    """That agent has asked again when it was told to."""
-    with talking(saying(lambda n: status(str(n)))) as server:
+    """That agent is told to ask its registries again, and has done so in the one answer."""
+    asked: list[str] = []
+    with talking(saying(status(), asked=asked)) as server:
         assert not asking(server.port).lists()
+    assert asked == ["look,nonce"]
 
 
 def test_old_workers_are_those_of_the_new_word() -> None:
     """A look names what that agent still waits for, and what it waits for no longer."""
-
-    def said(n: int) -> dict[str, Any]:
-        word = status(str(n))
-        (listing,) = word["registries"]
-        names = {"stragglers": ["worker 7"], "waived": ["worker 5"]} if n % 2 else {}
-        return word | {"registries": [listing | names]}
-
-    with talking(saying(said)) as server:
-        one = asking(server.port)
-        assert one.look() == (
+    word = status()
+    word["registries"][0] |= {"stragglers": ["worker 7"], "waived": ["worker 5"]}
+    with talking(saying(word)) as server:
+        assert asking(server.port).look() == (
             False,
             [Straggler("nginx: worker 7"), Straggler("nginx: worker 5", waived=True)],
         )
 
 
+def test_an_agent_that_does_not_hold_its_answer() -> None:
+    """One that is ending answers at once: it is asked again now and then, and not without end."""
+    asked: list[str] = []
+    with talking(saying(status(), asked=asked)) as server:
+        one = asking(server.port)
+        assert one.watch(None, 1.0) == "draining"
+        assert one.watch("draining", 0.5) == "draining"
+    assert asked[:2] == ["nonce", "cursor,nonce,wait"]
+    assert len(asked) <= 1 + 0.5 / POLL
+
+
 @pytest.mark.parametrize(
     ("said", "why"),
     [
-        (lambda n: status(str(n), listed=None), "nginx: cannot say"),
-        (lambda n: status(str(n), phase="serving"), "not stopped there, and yet nginx does not"),
-        (lambda n: status(str(n)) | {"registries": []}, "not this agent.*registries"),
-        (lambda n: {"instances": []}, "not this agent"),
-        (lambda n: b"<html>ok</html>", "not this agent"),
-        (lambda n: status(str(n)) | {"phase": "sleeping"}, "not this agent.*phase"),
+        (status(listed=None), "nginx: cannot say"),
+        (status(phase="serving"), "not stopped there, and yet nginx does not"),
+        (status() | {"registries": []}, "not this agent.*registries"),
+        ({"instances": []}, "not this agent"),
+        (b"<html>ok</html>", "not this agent"),
+        (status() | {"phase": "sleeping"}, "not this agent.*phase"),
     ],
 )
-def test_unknown_is_no_good_news(said: Callable[[int], Any], why: str) -> None:
+def test_unknown_is_no_good_news(said: Any, why: str) -> None:
     """An answer that does not say it plainly is an error, and never "not listed"."""
     with talking(saying(said)) as server, pytest.raises(RegistryError, match=why):
         asking(server.port).lists()
@@ -519,7 +526,7 @@ def test_unknown_is_no_good_news(said: Callable[[int], Any], why: str) -> None:
 @pytest.mark.parametrize("phase", ["withdrawing", "restoring", "expired"])
 def test_phases_that_prove_nothing(phase: str) -> None:
     """While that agent has yet to act, or has given up, the instance counts as listed."""
-    with talking(saying(lambda n: status(str(n), phase=phase))) as server:
+    with talking(saying(status(phase=phase))) as server:
         assert asking(server.port).lists()
 
 

@@ -218,6 +218,29 @@ def test_a_status_that_is_looked_for(world: World) -> None:
     assert world.get("/v1/instances?look=3").status_code == 400
 
 
+def test_a_status_that_is_waited_for(world: World) -> None:
+    """It is held while it would have the cursor that is known, and no longer."""
+    loop = world.agent.instances["orders-1"]
+    known = json.loads(world.get(ONE).data)["cursor"]
+    timer = threading.Timer(0.05, lambda: loop.to(Phase.DRAINING))
+    timer.start()
+    held = json.loads(world.get(f"{ONE}?wait=60&cursor={known}").data)
+    timer.join()
+    assert held["phase"] == "draining"
+    assert json.loads(world.get(f"{ONE}?wait=60&cursor={known}").data) == held
+    assert json.loads(world.get(f"{ONE}?wait=0.05&cursor={held['cursor']}").data) == held
+    assert loop.waiting == 0
+    for _ in range(8):
+        world.waits.enter()
+    assert world.get(f"{ONE}?wait=60&cursor={held['cursor']}").status_code == 503
+
+
+def test_a_nonce_comes_back(world: World) -> None:
+    """So a client can tell that it is its own question that was answered."""
+    assert json.loads(world.get(f"{ONE}?nonce=a-B_9").data)["nonce"] == "a-B_9"
+    assert "nonce" not in json.loads(world.get(ONE).data)
+
+
 def test_status_and_body_are_of_one_moment(world: World) -> None:
     """A drain taken back between the decision and the report changes both or none."""
     loop = world.agent.instances["orders-1"]
@@ -439,7 +462,11 @@ def test_wrong_bodies_are_refused_by_name(world: World, body: bytes, sentence: s
         (f"{ONE}/drains?limit=0", "limit: "),
         (f"{ONE}/drains?limit=1001", "limit: "),
         (f"{ONE}/drains?limit=1.5", "limit: "),
-        (f"{ONE}?wait=5", "wait: no such parameter; known here: look"),
+        (f"{ONE}?limit=5", "limit: no such parameter; known here: wait, look, cursor, nonce"),
+        (f"{ONE}?wait=5", "wait: give cursor too, that of the status you have"),
+        (f"{ONE}?wait=5&cursor=a&look=1", "look: give either look or wait, not both"),
+        (f"{ONE}?nonce=a%20b", "nonce: "),
+        (f"{ONE}?cursor={'a' * 65}", "cursor: "),
         ("/v1/instances?wait=5", "wait: no such parameter; known here: none at all"),
     ],
 )

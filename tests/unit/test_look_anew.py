@@ -1,12 +1,17 @@
-"""A word that is asked for after somebody wants to know."""
+"""A word that is asked for after somebody wants to know, or is waited for."""
 
 import threading
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
-from deregister_agent.model import Instance, Snapshot
+from deregister_agent.errors import RegistryError
+from deregister_agent.model import Instance, Phase, Snapshot, Straggler
 from deregister_agent.ports import Registry
-from tests.loops import agent_of, eventually
+from tests.loops import LIMIT, Running, agent_of, eventually
+
+INSTANCE = Instance("orders-1", "orders", "127.0.0.1", 8080)
 
 
 class Slow(Registry):
@@ -35,10 +40,9 @@ class Slow(Registry):
 def test_a_look_under_way_is_not_a_new_one(tmp_path: Path) -> None:
     """It may have seen less than there is to see: the registry is asked once more, at once."""
     slow = Slow()
-    instance = Instance("orders-1", "orders", "127.0.0.1", 8080)
     with ThreadPoolExecutor(1) as pool:
         try:
-            with agent_of(tmp_path, instance, [slow]) as running:
+            with agent_of(tmp_path, INSTANCE, [slow]) as running:
                 eventually(lambda: slow.asked == 1, "it looks for the first time")
                 assert running.loop.look_anew(0.05) == ["slow"]
                 looking = pool.submit(running.loop.look_anew, 60)
@@ -50,3 +54,76 @@ def test_a_look_under_way_is_not_a_new_one(tmp_path: Path) -> None:
                 assert slow.asked > before
         finally:
             slow.gate.set()
+
+
+class Plain(Registry):
+    """Says what the test has it say; looked at often, as it cannot be watched."""
+
+    name = "plain"
+
+    def __init__(self) -> None:
+        self.listed, self.old, self.ages, self.trouble = True, 0, 0, False
+
+    def lists(self) -> bool:
+        if self.trouble:
+            raise RegistryError(self.name, "look", "gone")
+        return self.listed
+
+    def stragglers(self) -> Sequence[Straggler]:
+        self.ages += 1
+        return [Straggler(f"worker {n}, {self.ages} s old") for n in range(self.old)]
+
+    def snapshot(self) -> Snapshot | None:
+        return None
+
+    def withdraw(self) -> None:
+        self.listed = False
+
+    def restore(self, snapshot: Snapshot | None) -> None:
+        self.listed = True
+
+
+def test_a_cursor_is_of_the_phase_and_of_what_is_said(tmp_path: Path) -> None:
+    """Whoever waits is told of each change that matters, and of none that does not."""
+    plain = Plain()
+    plain.old = 2
+    with agent_of(tmp_path, INSTANCE, [plain]) as running:
+        loop = running.loop
+        loop.look_anew(LIMIT)
+        known = loop.report()["cursor"]
+
+        def told_of(change: Callable[[], object]) -> None:
+            nonlocal known
+            with ThreadPoolExecutor(1) as pool:
+                waiting = pool.submit(loop.is_other, known, LIMIT)
+                eventually(lambda: loop._askers, "it waits")
+                change()
+                loop.look_anew(LIMIT)
+                assert waiting.result(LIMIT)
+            known = loop.report()["cursor"]
+
+        before = loop.report()["registries"][0]["stragglers"]
+        loop.look_anew(LIMIT)
+        assert loop.report()["registries"][0]["stragglers"] != before
+        assert not loop.is_other(known, 0.0)  # they are older, and that is all
+        told_of(lambda: setattr(plain, "old", 1))
+        told_of(lambda: setattr(plain, "listed", False))
+        told_of(lambda: setattr(plain, "trouble", True))
+        plain.trouble, plain.old = False, 0
+        told_of(partial(restored, running))
+
+
+def restored(running: Running) -> None:
+    running.loop.start_traffic("", "")
+    running.until(Phase.SERVING)
+
+
+def test_a_cursor_that_is_waited_for_in_vain(tmp_path: Path) -> None:
+    """Nobody is held when the agent ends."""
+    with agent_of(tmp_path, INSTANCE, [Plain()]) as running, ThreadPoolExecutor(1) as pool:
+        loop = running.loop
+        loop.look_anew(LIMIT)
+        waiting = pool.submit(loop.is_other, loop.report()["cursor"], LIMIT)
+        eventually(lambda: loop._askers, "it waits")
+        loop.close()
+        assert not waiting.result(LIMIT)
