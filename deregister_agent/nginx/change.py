@@ -8,7 +8,7 @@ edited, and the others find it loaded. What cannot be loaded is taken back for a
 
 import time
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deregister_agent.errors import AgentError
@@ -21,6 +21,7 @@ from deregister_agent.nginx.processes import POLL, ControlError
 from deregister_agent.nginx.reading import read
 from deregister_agent.nginx.record import Pending, Proof, Record
 from deregister_agent.nginx.remedies import said
+from deregister_agent.nginx.running import Seen
 from deregister_agent.nginx.site import Site, Wish
 from deregister_agent.nginx.watching import mark_of
 
@@ -31,7 +32,17 @@ class _ChangedError(ControlError):
     """The files are not those any more that were read."""
 
 
-def is_listed(site: Site, until: float) -> bool:
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Whether the server is up, and what has shown it: *seen* is None where the files did."""
+
+    listed: bool
+    conf: Conf
+    known: Record
+    seen: Seen | None = None
+
+
+def look(site: Site, until: float) -> Look:
     """
     Tell whether the files, or any worker that accepts clients, have the server up.
 
@@ -41,39 +52,56 @@ def is_listed(site: Site, until: float) -> bool:
     # looks would hold each other up for nothing. What is not proved may be so at once, when
     # somebody who has just reloaded has written it down, and lets go of the lock.
     with suppress(_ChangedError):
-        if not _listed(site, until, nullcontext()):
-            return False
+        found = _look(site, until, nullcontext())
+        if found.seen is None or not found.listed:
+            return found
     while True:
         try:
-            return _listed(site, until, site.locked(until))
+            return _look(site, until, site.locked(until))
         except _ChangedError:
             if time.monotonic() >= until:
                 raise
 
 
-def _listed(site: Site, until: float, lock: AbstractContextManager[None]) -> bool:
-    """Tell whether it is listed, as far as is proved. Raises what _proven() does."""
+def _look(site: Site, until: float, lock: AbstractContextManager[None]) -> Look:
+    """Tell whether it is listed, as far as is proved. Raises what _seen() does."""
     conf = site.read()
     if not all(server.down for server in site.servers(conf)):
-        return True  # whatever others may be changing: no lock is needed to know
+        return Look(listed=True, conf=conf, known=records.load(site.record))
     with lock:
-        return not _proven(site, conf, records.load(site.record), until, down=True)
+        known = records.load(site.record)
+        seen = _seen(site, conf, until)
+        return Look(not _proven(site, conf, known, seen.ids, down=True), conf, known, seen)
 
 
-def _proven(
-    site: Site, conf: Conf, known: Record, until: float, *, down: bool, by_time: bool = True
-) -> bool:
+def _seen(site: Site, conf: Conf, until: float) -> Seen:
     """
-    Tell whether all that accepts clients now has loaded what *conf* says of this server.
+    Name what accepts clients, and could have loaded *conf*.
 
-    *by_time*: take workers that began after the last change for such as have loaded it. So
-    they have after somebody's reload; but one that crashed is replaced by one of its kind.
     Raises ControlError when it cannot be told, _ChangedError when the files change meanwhile.
     """
     site.running.check(conf, {server.file for server in site.servers(conf)})
-    ids = site.running.active(until)
+    seen = site.running.seen(until)
     if not conf.current():
         raise _ChangedError("the configuration changed while it was read")
+    return seen
+
+
+def _proven(
+    site: Site,
+    conf: Conf,
+    known: Record,
+    ids: frozenset[str],
+    *,
+    down: bool,
+    by_time: bool = True,
+) -> bool:
+    """
+    Tell whether all of *ids* have loaded what *conf* says of this server.
+
+    *by_time*: take workers that began after the last change for such as have loaded it. So
+    they have after somebody's reload; but one that crashed is replaced by one of its kind.
+    """
     wanted = site.key if down else None
     rest = ids - records.covered(ids, known.proofs, conf.digest(), wanted)
     if not rest or not by_time:
@@ -96,7 +124,7 @@ def carry_out(site: Site, wish: Wish) -> None:
     conf = site.read()
     if _open(site, wish, conf):
         site.running.check(conf, {server.file for server in site.servers(conf)})
-        site.running.active(until)  # or there would be nobody to load it
+        site.running.seen(until)  # or there would be nobody to load it
         with site.locked(until):
             # Whoever edited first, and has not reloaded yet, has tested what was there before.
             if not wish.create and not records.load(site.record).pending:
@@ -146,7 +174,7 @@ def _captured(site: Site, conf: Conf, known: Record) -> Record:
     files, are known by time alone, and need no better proof before they are asked about.
     """
     with suppress(ControlError):
-        ids = site.running.active(time.monotonic() + 1.0)
+        ids = site.running.seen(time.monotonic() + 1.0).ids
         rest = ids - records.covered(ids, known.proofs, conf.digest(), None)
         after = site.running.loaded_after(rest, conf.changed_at(), strictly=True)
         if rest and not known.dirty and after:
@@ -190,7 +218,8 @@ def _loaded(site: Site, wish: Wish, known: Record, until: float) -> Proof | None
     conf = site.read()
     if _open(site, wish, conf):
         raise ControlError(known.refused or "somebody else has taken the change back")
-    if _proven(site, conf, known, until, down=wish.down, by_time=not wish.down):
+    ids = _seen(site, conf, until).ids
+    if _proven(site, conf, known, ids, down=wish.down, by_time=not wish.down):
         return None
     _test(site, until, "with the change")
     ids = _reloaded(site, conf, until)

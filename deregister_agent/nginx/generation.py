@@ -17,6 +17,7 @@ from deregister_agent.files import replace_durably
 from deregister_agent.nginx.conf import Conf
 from deregister_agent.nginx.control import run
 from deregister_agent.nginx.processes import POLL, ControlError
+from deregister_agent.nginx.running import Seen
 
 _TEXT = 'map $host $deregister_agent_generation {{ default "{name}"; }}\n'
 _ANSWERS = 4  # in a row: each may come from another worker
@@ -44,9 +45,9 @@ class ByGeneration:
                 "or its answer proves nothing about that file"
             )
 
-    def active(self, until: float) -> frozenset[str]:
+    def seen(self, until: float) -> Seen:
         """Name the generation that answers."""
-        return frozenset({self._answer(until)})
+        return Seen(frozenset({self._answer(until)}))
 
     def alive(self) -> None:
         """Of older generations nothing can be seen."""

@@ -8,11 +8,20 @@ from typing import Protocol
 
 from deregister_agent.nginx.conf import Conf
 from deregister_agent.nginx.control import reload
-from deregister_agent.nginx.processes import POLL, ControlError, Master, Workers
+from deregister_agent.nginx.processes import POLL, ControlError, Master, Worker, Workers
 from deregister_agent.nginx.relatives import with_relatives
 from deregister_agent.nginx.seen import check_seen
 
 _DOUBT = 0.015  # seconds: file times are up to one timer tick (0.01 at most) behind
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What accepts clients, and what only finishes what it has, as far as that can be seen."""
+
+    ids: frozenset[str]  # the names of what accepts clients
+    began: float | None = None  # when the last of that started, by CLOCK_BOOTTIME
+    retiring: tuple[Worker, ...] = ()
 
 
 class Running(Protocol):
@@ -22,8 +31,8 @@ class Running(Protocol):
         """Raise ControlError if it could never be proved that these files are loaded."""
         ...
 
-    def active(self, until: float) -> frozenset[str]:
-        """Name what accepts clients now, no reload being under way. Raises ControlError."""
+    def seen(self, until: float) -> Seen:
+        """Tell what accepts clients now, no reload being under way. Raises ControlError."""
         ...
 
     def alive(self) -> frozenset[str] | None:
@@ -55,8 +64,14 @@ class ByProcesses:
         """Refuse files that are not those that Nginx reads, as far as that can be seen."""
         check_seen(Master(self.pid_file), conf.layout, edited)
 
-    def workers(self, until: float) -> Workers:
-        """Return all workers, those of masters before it included, no reload being under way."""
+    def seen(self, until: float) -> Seen:
+        """Name all workers, those of masters before it included."""
+        workers = self._workers(until)
+        ids = frozenset(worker.id for worker in workers.active)
+        began = max(worker.started for worker in workers.active)
+        return Seen(ids, began, workers.retiring)
+
+    def _workers(self, until: float) -> Workers:
         master = Master(self.pid_file)
         while True:
             master.wait_idle(until)
@@ -66,10 +81,6 @@ class ByProcesses:
             if time.monotonic() >= until:
                 raise ControlError(f"nginx (master {master.pid}) has no workers")
             time.sleep(POLL)
-
-    def active(self, until: float) -> frozenset[str]:
-        """Name the workers that accept clients."""
-        return frozenset(worker.id for worker in self.workers(until).active)
 
     def alive(self) -> frozenset[str]:
         """Name all workers."""

@@ -14,10 +14,11 @@ from ipaddress import ip_address
 from deregister_agent.kernel.sockets import CONNECTED, State
 from deregister_agent.model import Instance, Straggler
 from deregister_agent.nginx import record as records
+from deregister_agent.nginx.change import Look
 from deregister_agent.nginx.conf import Conf
 from deregister_agent.nginx.processes import Worker, held_by
 from deregister_agent.nginx.record import Record
-from deregister_agent.nginx.running import ByProcesses
+from deregister_agent.nginx.running import Seen
 from deregister_agent.nginx.site import Site
 
 _OPEN = CONNECTED | {State.SYN_SENT}
@@ -31,11 +32,11 @@ class Patience:
     gives_up: bool
 
 
-def seen(
-    site: Site, running: ByProcesses, patience: Patience, instance: Instance, until: float
+def named(
+    site: Site, found: Look, seen: Seen, patience: Patience, instance: Instance
 ) -> list[Straggler]:
     """Name each old worker, for a person who wonders what the drain waits for."""
-    workers, age = old_workers(site, running, until)
+    workers, age = _old_workers(site, found, seen)
     late = age >= patience.limit
     after = f"; {age:.0f} s after the reload" if late else ""
     return [
@@ -57,24 +58,23 @@ def unseen(known: Record, key: str, patience: Patience) -> list[Straggler]:
     return [Straggler(f"old nginx workers, unseen, {age:.0f} s after the reload", waived=True)]
 
 
-def old_workers(site: Site, running: ByProcesses, until: float) -> tuple[list[Worker], float]:
+def _old_workers(site: Site, found: Look, seen: Seen) -> tuple[list[Worker], float]:
     """
     Return the old workers that may know the server as up, and how long it has been down.
 
     Workers that retired later, from a generation that had it down, are no danger. Which
     these are, time tells only of a server that was proved to be down before they began.
     """
-    known, conf = records.load(site.record), site.read()
-    workers = running.workers(until)
+    known, conf = found.known, found.conf
     down = all(server.down for server in site.servers(conf))
-    ids = frozenset(worker.id for worker in workers.retiring)
+    ids = frozenset(worker.id for worker in seen.retiring)
     harmless = records.covered(ids, known.proofs, conf.digest() if down else "", site.key)
-    rest = [worker for worker in workers.retiring if worker.id not in harmless]
+    rest = [worker for worker in seen.retiring if worker.id not in harmless]
     since = known.down_since(site.key)
     if down and since is not None and not known.dirty:
-        rest = [w for w in rest if w.started <= since or not _began_after(w, running, conf)]
+        rest = [w for w in rest if w.started <= since or not _began_after(w, site, conf)]
     if since is None:
-        since = max((worker.started for worker in workers.active), default=_now())
+        since = _now() if seen.began is None else seen.began
     return rest, _now() - since
 
 
@@ -88,8 +88,8 @@ def _held(worker: Worker, address: str, port: int) -> str:
     return f"{count} connection(s) to {address}:{port}"
 
 
-def _began_after(worker: Worker, running: ByProcesses, conf: Conf) -> bool:
-    return running.loaded_after(frozenset({worker.id}), conf.changed_at(), strictly=True)
+def _began_after(worker: Worker, site: Site, conf: Conf) -> bool:
+    return site.running.loaded_after(frozenset({worker.id}), conf.changed_at(), strictly=True)
 
 
 def _now() -> float:

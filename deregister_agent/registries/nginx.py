@@ -10,10 +10,9 @@ from pydantic import Field, model_validator
 
 from deregister_agent.errors import AgentError, ConfigError, RegistryError
 from deregister_agent.model import Instance, Snapshot, Straggler
-from deregister_agent.nginx import record as records
 from deregister_agent.nginx.address import Address
 from deregister_agent.nginx.advice import advice
-from deregister_agent.nginx.change import carry_out, is_listed
+from deregister_agent.nginx.change import carry_out, look
 from deregister_agent.nginx.conf import Layout, Server
 from deregister_agent.nginx.generation import ByGeneration
 from deregister_agent.nginx.processes import ControlError
@@ -21,7 +20,7 @@ from deregister_agent.nginx.reading import preamble
 from deregister_agent.nginx.remedies import said
 from deregister_agent.nginx.running import ByProcesses
 from deregister_agent.nginx.site import Site, Wish
-from deregister_agent.nginx.stragglers import Patience, seen, unseen
+from deregister_agent.nginx.stragglers import Patience, named, unseen
 from deregister_agent.nginx.watching import next_change
 from deregister_agent.options import BackendOptions, Seconds, Table, Timeout
 from deregister_agent.ports import Registry
@@ -100,7 +99,23 @@ class NginxUpstream(Registry):
     def lists(self) -> bool:
         """Look at the files and at what the running workers have loaded of them."""
         with self._doing("tell whether it is listed"):
-            return is_listed(self._site(), self._until())
+            return look(self._site(), self._until()).listed
+
+    def stragglers(self) -> Sequence[Straggler]:
+        """Name the workers from before the change that have not exited, waited for or not."""
+        return self.look()[1]
+
+    def look(self) -> tuple[bool, Sequence[Straggler]]:
+        """Answer both from one look at the files and the workers: it costs half as much."""
+        with self._doing("look it up"):
+            site, until, options = self._site(), self._until(), self._options
+            found = look(site, until)
+            gives_up = options.old_workers_then == "count-as-withdrawn"
+            patience = Patience(options.old_workers, gives_up)
+            if not isinstance(site.running, ByProcesses):
+                return found.listed, unseen(found.known, site.key, patience)
+            seen = found.seen or site.running.seen(until)
+            return found.listed, named(site, found, seen, patience, self._instance)
 
     def snapshot(self) -> Snapshot | None:
         """Tell which of the server's directives were down before."""
@@ -126,16 +141,6 @@ class NginxUpstream(Registry):
                     f"upstream {site.upstream} has lost its server {site.server.text} since: "
                     "somebody has removed it, and may add it again"
                 )
-
-    def stragglers(self) -> Sequence[Straggler]:
-        """Name the workers from before the change that have not exited, waited for or not."""
-        with self._doing("look for old workers"):
-            site, options = self._site(), self._options
-            gives_up = options.old_workers_then == "count-as-withdrawn"
-            patience = Patience(options.old_workers, gives_up)
-            if isinstance(site.running, ByProcesses):
-                return seen(site, site.running, patience, self._instance, self._until())
-            return unseen(records.load(site.record), site.key, patience)
 
     def others(self) -> int:
         """Count the other servers of the upstream that are neither down nor backup."""

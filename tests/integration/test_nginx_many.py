@@ -14,6 +14,7 @@ from deregister_agent.model import Instance
 from deregister_agent.nginx.conf import Conf, Layout
 from deregister_agent.nginx.control import run
 from deregister_agent.nginx.reading import read
+from deregister_agent.nginx.running import Seen
 from deregister_agent.nginx.site import Site
 from deregister_agent.registries.nginx import NginxUpstream, Options
 from tests.servers.child import free_ports
@@ -44,13 +45,13 @@ class Counted:
     def check(self, conf: Conf, edited: Iterable[Path]) -> None:
         """Accept every layout."""
 
-    def active(self, until: float) -> frozenset[str]:
+    def seen(self, until: float) -> Seen:
         """Name the number."""
-        return frozenset({self.file.read_text()})
+        return Seen(frozenset({self.file.read_text()}))
 
     def alive(self) -> frozenset[str]:
         """Name the number: those before it have gone."""
-        return self.active(0.0)
+        return self.seen(0.0).ids
 
     def loaded_after(self, ids: frozenset[str], changed: float, *, strictly: bool) -> bool:
         """Tell nothing by time."""
@@ -60,7 +61,7 @@ class Counted:
         """Run the command, and count on."""
         run(self.command, until - time.monotonic())
         self.file.write_text(str(int(self.file.read_text()) + 1))
-        return self.active(until)
+        return self.seen(until).ids
 
 
 class AtCounted(NginxUpstream):
