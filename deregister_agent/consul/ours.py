@@ -82,7 +82,7 @@ class Ours:
             entries, now = talk.entries(index, end - time.monotonic(), self.filter)
             mark, moved = self.mark(entries), now != index
             # An index that goes backwards is of another life of Consul: then all may be new.
-            new = not index or mark != before or int(now) < int(index)
+            new = mark != before or int(now) < int(index)
             if new or not moved or time.monotonic() >= end:
                 return f"{now} {mark}"
             pause = max(PAUSE, _watches.count / RATE)

@@ -34,6 +34,20 @@ class Catalog(Talk):
         return list(self.states[now - self.first]), str(now)
 
 
+class Standing(Talk):
+    """Shows the same at once, whatever it is asked to wait for."""
+
+    def __init__(self, entries: Sequence[Entry], index: str) -> None:
+        self.shown, self.index, self.asked = entries, index, list[str]()
+
+    def entries(
+        self, index: str = "", wait: float = 0.0, only: str = ""
+    ) -> tuple[list[Entry], str]:
+        del wait, only
+        self.asked.append(index)
+        return list(self.shown), self.index
+
+
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pause for a moment only."""
@@ -97,9 +111,21 @@ def test_many_watches_ask_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_index_that_goes_backwards_ends_it() -> None:
     """After Consul was set back, or has lost its data, equal marks say nothing."""
-    catalog = Catalog([THIS], first=3)
-    catalog.entries = lambda *_, **__: ([THIS], "3")  # type: ignore[method-assign]
+    catalog = Standing([THIS], "3")
     assert WHO.watch(catalog, cursor(THIS), 30).startswith("3 ")
+    assert catalog.asked == ["10"]
+
+
+def test_an_answer_without_a_change_ends_it() -> None:
+    """Consul has waited for as long as it does: whoever watches asks again."""
+    catalog = Standing([THIS], "10")
+    assert WHO.watch(catalog, cursor(THIS), 30) == cursor(THIS)
+    assert catalog.asked == ["10"]
+
+
+def test_the_order_of_entries_says_nothing() -> None:
+    """Consul gives them in any."""
+    assert WHO.mark([THIS, TWIN]) == WHO.mark([TWIN, OTHER, THIS])
 
 
 def test_a_cursor_without_a_mark_ends_it() -> None:
@@ -117,4 +143,8 @@ def test_a_name_that_needs_quoting_is_not_filtered_by(name: str) -> None:
 def test_others_at_the_same_port_are_not_about_it() -> None:
     """What Consul leaves in is judged once more."""
     assert WHO.among([OTHER, THIS, TWIN]) == [THIS, TWIN]
+    elsewhere = replace(THIS, address="10.0.0.9", port=1)
+    assert WHO.among([elsewhere]) == [elsewhere]
+    spelled = Ours("orders-1", "fd00:0::07", 8080)
+    assert spelled.is_here(replace(TWIN, address="fd00::7"))
     assert WHO.filter == 'Service.ID == "orders-1" or Service.Port == 8080'
