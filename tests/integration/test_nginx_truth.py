@@ -36,10 +36,11 @@ def hold_in_a(world: World) -> None:
         world.hold_a_request()
 
 
-def pid_in(file: Path) -> int:
-    """Return the pid that a file names; 0 where there is none."""
+def master_in(file: Path) -> int:
+    """Return the pid that a file names once it is a master: it has a file before it has a title."""
     try:
-        return int(file.read_text())
+        pid = int(file.read_text())
+        return pid if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"nginx: master") else 0
     except (OSError, ValueError):
         return 0
 
@@ -50,7 +51,7 @@ def start_again(stack: ExitStack, world: World) -> Child:
     again = Child([*nginx.command(), "-g", "daemon off;"], nginx.folder / "again")
     stack.enter_context(again)
     pid_file = nginx.folder / "nginx.pid"
-    wait_until(lambda: pid_in(pid_file) == again.pid, "the new master has begun")
+    wait_until(lambda: master_in(pid_file) == again.pid, "the new master has begun")
     children = Path(f"/proc/{again.pid}/task/{again.pid}/children")
     wait_until(
         lambda: (
@@ -74,8 +75,8 @@ def test_an_upgrade_of_the_binary_is_not_believed(world: World) -> None:
     with ExitStack() as stack:
         old = start_adopted(stack, world)
         os.kill(old, signal.SIGUSR2)
-        wait_until(lambda: pid_in(pid_file) not in {0, old}, "the new master has begun")
-        check_upgrade(world, old, pid_in(pid_file))
+        wait_until(lambda: master_in(pid_file) not in {0, old}, "the new master has begun")
+        check_upgrade(world, old, master_in(pid_file))
 
 
 def start_adopted(stack: ExitStack, world: World) -> int:
@@ -87,7 +88,7 @@ def start_adopted(stack: ExitStack, world: World) -> int:
     shell = Child(["sh", "-c", f"{command} & {begun}"], nginx.folder / "adopted")
     stack.enter_context(shell)
     shell.process.wait(30)
-    return pid_in(pid_file)
+    return master_in(pid_file)
 
 
 def check_upgrade(world: World, old: int, new: int) -> None:
@@ -268,7 +269,7 @@ def test_a_file_that_nginx_sees_as_a_mount_of_its_own(tmp_path: Path) -> None:
         stack.enter_context(contained)
         pid_file = inside / "nginx.pid"
         wait_until(
-            lambda: contained.process.poll() is not None or pid_in(pid_file) == contained.pid,
+            lambda: contained.process.poll() is not None or master_in(pid_file) == contained.pid,
             "it has begun",
         )
         if contained.process.poll() is not None:
