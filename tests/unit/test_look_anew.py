@@ -3,13 +3,17 @@
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from deregister_agent.errors import RegistryError
 from deregister_agent.model import Instance, Phase, Snapshot, Straggler
 from deregister_agent.ports import Registry
-from tests.loops import LIMIT, Running, agent_of, eventually
+from tests.loops import LIMIT, Running, agent_of, eventually, made_of
 
 INSTANCE = Instance("orders-1", "orders", "127.0.0.1", 8080)
 
@@ -116,6 +120,16 @@ def test_a_cursor_is_of_the_phase_and_of_what_is_said(tmp_path: Path) -> None:
 def restored(running: Running) -> None:
     running.loop.start_traffic("", "")
     running.until(Phase.SERVING)
+
+
+@pytest.mark.parametrize("change", [{"id": "d-2"}, {"since": 9.0}, {"phase": Phase.SETTLING}])
+def test_a_cursor_is_of_one_phase_of_one_drain(change: dict[str, Any], tmp_path: Path) -> None:
+    """Who was drained, restored and drained again between two looks is seen to have been."""
+    loop = made_of(tmp_path, INSTANCE, [Plain()]).loop
+    known = loop.report()["cursor"]
+    assert not loop.is_other(known, 0.0)
+    loop.drain = replace(loop.drain, **change)
+    assert loop.is_other(known, 0.0)
 
 
 def test_a_cursor_that_is_waited_for_in_vain(tmp_path: Path) -> None:
