@@ -60,11 +60,6 @@ class RegistryView:
         self._cursor: str | None = None
         self._turn = 0  # counts the phases that act: late answers belong to an earlier one
 
-    @property
-    def fault(self) -> AgentError | None:
-        """What goes wrong with it now, as people are shown it."""
-        return self.error or self.look_error or self.keep_error
-
     def begin(self) -> None:
         """Begin a phase that acts: what was acknowledged before is worth nothing in it."""
         self.acknowledged = self.refused = self.error = self.keep_error = self.clear = None

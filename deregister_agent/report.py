@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from deregister_agent.blocking import blocking, not_ready
 from deregister_agent.model import UNFINISHED, Drain, Phase
 from deregister_agent.records import iso
-from deregister_agent.registry_view import RegistryView
+from deregister_agent.registry_view import RegistryView, Word
 from deregister_agent.views import ProbeView
 
 if TYPE_CHECKING:
@@ -51,16 +51,13 @@ def cursor(loop: "InstanceLoop") -> str:
 
     How many old routes are left counts, and not how old they are: that changes all the time.
     """
-    words = [_said(view) for view in loop.registries]
+    words = [_said(view.word) for view in loop.registries]
     seen = repr((loop.drain.id, loop.drain.phase, loop.drain.since, words))
     return hashlib.blake2b(seen.encode(), digest_size=8).hexdigest()
 
 
-def _said(view: RegistryView) -> tuple[bool | None, int, int, bool]:
-    word = view.word
-    if word is None:
-        return None, 0, 0, view.fault is not None
-    return word.listed, len(word.awaited), len(word.waived), view.fault is not None
+def _said(word: Word | None) -> tuple[bool, int, int] | None:
+    return None if word is None else (word.listed, len(word.awaited), len(word.waived))
 
 
 def in_flight(loop: "InstanceLoop") -> dict[str, int]:
@@ -100,7 +97,7 @@ def _notes(loop: "InstanceLoop") -> list[str]:
 
 
 def _registry(view: RegistryView, offset: float) -> dict[str, Any]:
-    word, error = view.word, view.fault
+    word, error = view.word, view.error or view.look_error or view.keep_error
     return {
         "name": view.name,
         "listed": word.listed if word else None,
