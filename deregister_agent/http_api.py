@@ -7,7 +7,6 @@ and nothing but "drained" is 2xx on traffic-drained.
 
 import threading
 from collections.abc import Callable, Mapping
-from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -148,7 +147,7 @@ class Api:
         loop, query = self._loop(name), asked.query(asked.StatusQuery)
         if late := self._waits.looked(loop, query.look) if query.look else []:
             raise try_later(f"{', '.join(late)} did not answer within {query.look:g} s")
-        self._waits.until(partial(loop.is_other, query.cursor), query.wait, _gone())
+        self._waits.news(loop, query.cursor, query.wait, _gone())
         return as_json(200, loop.report() | ({"nonce": query.nonce} if query.nonce else {}))
 
     def drains(self, name: str) -> Response:

@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from deregister_agent.agent import Agent
@@ -31,6 +32,7 @@ class Waits:
     def __init__(self, most: int) -> None:
         self._most = most
         self._places = threading.BoundedSemaphore(most)
+        self._for_news = threading.BoundedSemaphore((most + 1) // 2)
         self.stopping = threading.Event()
 
     def enter(self) -> None:
@@ -66,6 +68,24 @@ class Waits:
                     return
         finally:
             self.leave()
+
+    def news(self, loop: InstanceLoop, cursor: str, timeout: float, gone: threading.Event) -> None:
+        """
+        Hold while the cursor of the status would be *cursor*, as until() does.
+
+        For at most half of the places: a drain can do without news, and not without looks.
+        """
+        if timeout <= 0:
+            return
+        if not self._for_news.acquire(blocking=False):
+            raise try_later(
+                f"{(self._most + 1) // 2} requests are waiting for news already, half of "
+                "server.max_waits; ask without wait"
+            )
+        try:
+            self.until(partial(loop.is_other, cursor), timeout, gone)
+        finally:
+            self._for_news.release()
 
     def looked(self, loop: InstanceLoop, timeout: float) -> list[str]:
         """Have the registries asked again; return the names of those that did not answer."""

@@ -3,12 +3,12 @@
 import json
 import re
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import jsonschema_rs
 import pytest
 from flask import Flask
-from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from deregister_agent import http_api
@@ -20,6 +20,7 @@ from deregister_agent.api.waits import Waits
 from deregister_agent.http_api import create_app
 from deregister_agent.model import Outcome, Phase
 from tests.agent_by_hand import FakeAgent, FakeLoop
+from tests.loops import eventually
 
 TOKEN = "a-token-nobody-knows"
 ONE = "/v1/instances/orders-1"
@@ -27,7 +28,7 @@ BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
 
 class World:
-    """An agent, its API and a client that holds every answer against the document."""
+    """An agent and its API; every answer is held against the document."""
 
     def __init__(self, *names: str, most_waits: int = 8) -> None:
         self.agent = FakeAgent(*names)
@@ -35,11 +36,10 @@ class World:
         self.app: Flask = create_app(
             cast(Agent, self.agent), Trust(TOKEN, ["agent.example"]), self.waits
         )
-        self.client: FlaskClient = self.app.test_client()
 
     def ask(self, method: str, path: str, **more: Any) -> TestResponse:
         more.setdefault("headers", BEARER)
-        response = self.client.open(path, method=method, **more)
+        response = self.app.test_client().open(path, method=method, **more)
         check_documented(method, path.partition("?")[0], response)
         return response
 
@@ -230,9 +230,26 @@ def test_a_status_that_is_waited_for(world: World) -> None:
     assert json.loads(world.get(f"{ONE}?wait=60&cursor={known}").data) == held
     assert json.loads(world.get(f"{ONE}?wait=0.05&cursor={held['cursor']}").data) == held
     assert loop.waiting == 0
+
+
+def test_who_waits_for_news_leaves_room(world: World) -> None:
+    """Half of the places are left for those whose drain hangs on an answer."""
+    loop = world.agent.instances["orders-1"]
+    held = f"{ONE}?wait=60&cursor={loop.cursor}"
+    with ThreadPoolExecutor(4) as pool:
+        holding = [pool.submit(world.get, held) for _ in range(4)]
+        eventually(lambda: loop.waiting == 4, "four are held")
+        refused = world.get(held)
+        assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
+        assert "half of server.max_waits" in detail(refused)
+        assert world.get(ONE).status_code == 200
+        assert world.get(f"{ONE}?look=1").status_code == 200
+        loop.to(Phase.DRAINING)
+        assert [one.result().status_code for one in holding] == [200] * 4
+    assert world.get(held).status_code == 200
     for _ in range(8):
         world.waits.enter()
-    assert world.get(f"{ONE}?wait=60&cursor={held['cursor']}").status_code == 503
+    assert world.get(f"{ONE}?wait=60&cursor={loop.cursor}").status_code == 503
 
 
 def test_a_nonce_comes_back(world: World) -> None:
@@ -552,7 +569,7 @@ def test_without_a_token_only_what_is_harmless(world: World) -> None:
     opened = {
         path
         for path in document()["paths"]
-        if "{" not in path and world.client.get(path).status_code == 200
+        if "{" not in path and world.app.test_client().get(path).status_code == 200
     }
     assert opened == {"/healthz", "/readyz", "/metrics", "/openapi.json"}
     for path in opened:
@@ -575,7 +592,7 @@ def test_a_bug_is_a_problem_too(world: World, caplog: pytest.LogCaptureFixture) 
     """500 as problem+json, without a word about the inside; the traceback is logged."""
     world.agent.trouble = cast(str, object())
     world.agent.healthy = lambda: 1 // 0  # type: ignore[assignment,return-value,method-assign]
-    response = world.client.get("/readyz")
+    response = world.app.test_client().get("/readyz")
     assert response.status_code == 500
     assert "division" not in detail(response)
     assert "ZeroDivisionError" in caplog.text
