@@ -208,12 +208,11 @@ def judge(here: Stack, way: Way, began: float, replaced: list[Took], load: Over)
     phases = marks(here, NAMES) if way.ours else {}
     ledgers = [path for name in NAMES for path in here.shops.ledgers[name]]
     proxy = here.place.at("gateway")
-    by_proxy = [one for one in sent if one.target.rpartition(":")[0] == proxy]
     return Result(
         way,
         began,
         sent,
-        [with_more(one, by_proxy, phases.get(one.name, ())) for one in replaced],
+        [with_more(one, sent, proxy, phases.get(one.name, ())) for one in replaced],
         len(accepted),
         counter,
         dict(causes),
@@ -226,14 +225,15 @@ def judge(here: Stack, way: Way, began: float, replaced: list[Took], load: Over)
     )
 
 
-def with_more(one: Took, by_proxy: Sequence[Sent], phases: Sequence[Mark]) -> Took:
+def with_more(one: Took, sent: Sequence[Sent], proxy: str, phases: Sequence[Mark]) -> Took:
     """
-    Note when the phases of its drain began, and when the proxy was clear.
+    Note when the phases of its drain began, and when the *proxy* at that address was clear.
 
     That is when the last request was over that had been sent to it before the instance was
     out. What it took on in the moment between its reload and that is counted too.
     """
     mine = [mark for mark in phases if one.began <= mark[0] <= one.ended]
     out = next((at for at, phase in mine if phase == "settling"), one.began)
+    by_proxy = [each for each in sent if each.target.rpartition(":")[0] == proxy]
     open_then = [each.ended for each in by_proxy if each.at <= out and each.ended >= one.began]
     return replace_field(one, clear=max(open_then, default=one.began), marks=mine)

@@ -51,7 +51,7 @@ class Listing(_Part):
     name: str
     listed: bool | None
     stragglers: tuple[str, ...]
-    waived: tuple[str, ...] = ()  # earlier versions do not tell
+    waived: tuple[str, ...]
     others: int | None
     error: str | None
 

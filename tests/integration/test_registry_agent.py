@@ -437,7 +437,8 @@ def test_restored_there_by_somebody_else(far: Far) -> None:
 
 def status(*, listed: bool | None = False, phase: str = "draining") -> dict[str, Any]:
     """Return what an agent says of one instance with one registry."""
-    word: dict[str, Any] = {"name": "nginx", "listed": listed, "stragglers": [], "others": 1}
+    word: dict[str, Any] = {"name": "nginx", "listed": listed, "others": 1}
+    word |= {"stragglers": [], "waived": []}
     return {
         "instance": {"name": "a", "service": "a", "address": "10.0.0.7", "port": 80},
         "phase": phase,

@@ -13,8 +13,11 @@ PHASES = [
 ]
 
 
-def sent(at: float, ended: float) -> Sent:
-    return Sent("w", "slow", at, ended - at, "10.0.0.4:8080", "", ended)
+PROXY = "10.0.0.4"
+
+
+def sent(at: float, ended: float, to: str = PROXY) -> Sent:
+    return Sent("w", "slow", at, ended - at, f"{to}:8080", "", ended)
 
 
 def took() -> Took:
@@ -25,7 +28,8 @@ def test_a_proxy_is_clear_when_what_it_had_before_is_over() -> None:
     """Of what was sent through it, that counts which old workers may have had in hand."""
     before, between, after = sent(99.0, 103.5), sent(100.5, 103.8), sent(100.7, 109.0)
     over_before = sent(90.0, 99.5)
-    one = with_more(took(), [over_before, before, between, after], PHASES)
+    straight = sent(99.0, 104.0, to="10.0.0.40")
+    one = with_more(took(), [over_before, before, between, after, straight], PROXY, PHASES)
     assert (one.clear, one.marks) == (103.8, PHASES[1:4])
     assert round(one.beyond_proxy, 3) == 0.3
     assert round(one.overhead, 3) == 1.1
@@ -33,12 +37,12 @@ def test_a_proxy_is_clear_when_what_it_had_before_is_over() -> None:
 
 def test_without_a_proxy_the_app_alone_counts() -> None:
     """Nothing was sent through one, so it was clear from the start."""
-    one = with_more(took(), [], PHASES)
+    one = with_more(took(), [], PROXY, PHASES)
     assert one.clear == BEGAN
     assert one.beyond_proxy == one.overhead
 
 
 def test_without_a_drain_a_proxy_has_only_what_it_had_at_the_command() -> None:
     """Who takes an instance away by other means has no phases."""
-    one = with_more(took(), [sent(99.0, 103.5), sent(100.5, 103.8)], [])
+    one = with_more(took(), [sent(99.0, 103.5), sent(100.5, 103.8)], PROXY, [])
     assert (one.clear, one.marks) == (103.5, [])
