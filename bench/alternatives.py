@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench.haproxy import ByHaproxy
 from bench.stack import EVERY, HAPROXY, Local, Stack
-from deregister_agent.client import AgentClient, path_of
+from deregister_agent.cli.client import AgentClient, path_of
 from deregister_agent.errors import AgentError
 from tests.servers.child import wait_until
 

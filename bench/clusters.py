@@ -5,7 +5,7 @@ from contextlib import contextmanager, suppress
 
 from bench.fronts import Asked
 from compose.places import CONSUL, CONSULS, Place
-from deregister_agent.fetch import FetchError
+from deregister_agent.net.fetcher import FetchError
 from tests.servers.child import wait_until
 from tests.servers.etcd import Nodes, cluster
 from tests.servers.etcd import Place as Spot

@@ -21,7 +21,7 @@ from bench.loads import Load
 from bench.stack import CONSUL_CLUSTER, ETCD_CLUSTER, Local, Stack
 from bench.stepped import stepped
 from compose.places import NAMES
-from deregister_agent.client import Answer, Unreachable, path_of
+from deregister_agent.cli.client import Answer, Unreachable, path_of
 from deregister_agent.errors import AgentError
 from tests.servers.child import wait_until
 from tests.servers.netns import hosts

@@ -19,10 +19,10 @@ from threading import Event, Thread
 from typing import Any, Self
 
 from bench.table import Row, percentile
-from deregister_agent import pools
 from deregister_agent.errors import AgentError
-from deregister_agent.kernel.sockets import connections
+from deregister_agent.host.sockets import connections
 from deregister_agent.model import Drain, Instance, Phase, Policy, StopRequest
+from deregister_agent.net import pools
 from deregister_agent.ports import Registry
 from deregister_agent.registries import consul, etcd
 from tests.loops import Running, made_of

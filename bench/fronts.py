@@ -26,7 +26,7 @@ from compose.places import (
 )
 from compose.register import put
 from compose.tables import RPC_SERVICE, upstreams
-from deregister_agent.fetch import Fetcher, FetchError
+from deregister_agent.net.fetcher import Fetcher, FetchError
 
 LIMIT, NEXT = 10.0, 1.0  # seconds for an answer; where there are others to ask, for each
 PAUSE = 0.1  # seconds between two looks

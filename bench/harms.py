@@ -12,7 +12,7 @@ from bench.fronts import ByNginx
 from bench.stack import Local
 from bench.stepped import ahead, step
 from compose.places import CONSULS, NAMES, agent_of
-from deregister_agent.client import path_of
+from deregister_agent.cli.client import path_of
 from deregister_agent.errors import AgentError
 from tests.servers.child import wait_until
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench.table import Row, percentile, report
-from deregister_agent.client import AgentClient
+from deregister_agent.cli.client import AgentClient
 from deregister_agent.demo.stage import Apps, list_in_file, running_agent
 from tests.servers.consul import Consul, shared
 

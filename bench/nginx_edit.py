@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from bench.table import Row, report
-from deregister_agent.nginx import change
-from deregister_agent.nginx.site import Wish
+from deregister_agent.registries.nginx import change
+from deregister_agent.registries.nginx.site import Wish
 from tests.servers.nginx import VERSIONS, Nginx, nginx
 
 SERVERS = 20_000

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.table import Row, percentile, report
-from deregister_agent.client import AgentClient
+from deregister_agent.cli.client import AgentClient
 from deregister_agent.demo.stage import running_agent
 from tests.held_work import Opened, Stand, stands
 

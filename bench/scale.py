@@ -15,9 +15,9 @@ from bench.alternatives import wait_for
 from bench.fleet import NAMED, SETTLED, STAGGER, Server, rate, server_of
 from bench.table import Row
 from compose.processes import ROOT, accepts
-from deregister_agent.client import AgentClient, path_of
+from deregister_agent.cli.client import AgentClient, path_of
 from deregister_agent.demo.stage import running_agent
-from deregister_agent.fetch import Fetcher
+from deregister_agent.net.fetcher import Fetcher
 from tests.servers.child import Child, free_ports, wait_until
 from tests.servers.consul import Consul
 from tests.servers.etcd import Etcd

@@ -21,7 +21,7 @@ from bench.mixes import at_every_door
 from bench.sizes import Run, Size
 from bench.stack import Local, stack
 from compose.places import NAMES, REDIS, agent_of
-from deregister_agent.client import path_of
+from deregister_agent.cli.client import path_of
 from deregister_agent.errors import AgentError
 
 LATEST = 60.0  # seconds after which accepted work that is not done counts as lost

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from bench.table import Row, report
-from deregister_agent.kernel.sockets import connections
+from deregister_agent.host.sockets import connections
 from deregister_agent.model import Instance
 from deregister_agent.probes.tcp import Options, build
 

@@ -13,8 +13,8 @@ from bench.fronts import Fronts
 from bench.haproxy import ByHaproxy
 from compose.places import CONSULS, FRONTS, NAMES, REDIS, Place, agent_of
 from compose.processes import Processes, free_net
-from deregister_agent.client import Address, AgentClient, Answer
-from deregister_agent.fetch import FetchError
+from deregister_agent.cli.client import Address, AgentClient, Answer
+from deregister_agent.net.fetcher import FetchError
 from tests.servers.child import wait_until
 
 EVERY, HAPROXY = "all three", "HAProxy"

@@ -18,8 +18,8 @@ from urllib.parse import quote
 
 from bench.stack import Local
 from compose.places import agent_of
-from deregister_agent.cli import main
-from deregister_agent.fetch import Fetcher
+from deregister_agent.cli.main import main
+from deregister_agent.net.fetcher import Fetcher
 from tests.servers import find
 
 

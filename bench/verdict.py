@@ -10,7 +10,7 @@ from typing import Any
 
 from bench.loads import KEPT, MESSAGE, Sent
 from bench.stack import Stack
-from deregister_agent.client import path_of
+from deregister_agent.cli.client import path_of
 from deregister_agent.errors import AgentError
 
 BACKGROUND, UNPROCESSED = "background work", "message"

@@ -15,7 +15,7 @@ from bench.stack import ByInstance, Shops, Stack
 from compose.engine import Docker
 from compose.places import CONTAINERS, NAMES
 from compose.whole import Whole
-from deregister_agent.client import AgentClient, Answer, Unreachable
+from deregister_agent.cli.client import AgentClient, Answer, Unreachable
 
 HERE = Path(__file__).parent
 PROJECT = "deregister-test"

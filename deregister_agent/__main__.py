@@ -1,5 +1,5 @@
 """``python -m deregister_agent`` is the command line."""
 
-from deregister_agent.cli import main
+from deregister_agent.cli.main import main
 
 main()

@@ -2,19 +2,19 @@
 
 from collections.abc import Mapping
 
-from deregister_agent import process
-from deregister_agent.agent import Agent
-from deregister_agent.clock import Clock, SystemClock
-from deregister_agent.config import Config, InstanceConfig, needs_ready
-from deregister_agent.journal import Journal
-from deregister_agent.loop import Parts
+from deregister_agent.config.load import Config, InstanceConfig, needs_ready
+from deregister_agent.engine.agent import Agent
+from deregister_agent.engine.instance_loop import Parts
+from deregister_agent.host import process_finder
+from deregister_agent.host.clock import Clock, SystemClock
+from deregister_agent.journal.journal import Journal
 from deregister_agent.ports import Notifier
-from deregister_agent.ready import ReadyCheck
+from deregister_agent.probes.ready_check import ReadyCheck
 
 
 def build_agent(config: Config, clock: Clock | None = None) -> Agent:
     """
-    Make an agent that has not begun yet, and take its journal for this process.
+    Make an agent that has not begun yet, and take its journal for this process_finder.
 
     Raises ConfigError for what a backend refuses, and JournalError when the journal
     cannot be used or another agent has it. Touches no network.
@@ -38,7 +38,7 @@ def _parts(config: InstanceConfig, clock: Clock) -> tuple[Parts, Mapping[str, No
         policy=config.policy(),
         registries=registries,
         probes=[module.build(options, instance) for module, options in config.probes],
-        finder=process.build(config.process, instance, clock),
+        finder=process_finder.build(config.process, instance, clock),
         ready=[ReadyCheck(options) for options in config.ready],
         notifiers={name: notifier.announces for name, notifier in notifiers.items()},
     )

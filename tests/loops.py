@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from deregister_agent.agent import Agent
-from deregister_agent.clock import SystemClock
-from deregister_agent.journal import Journal
-from deregister_agent.loop import InstanceLoop, Parts
+from deregister_agent.engine.agent import Agent
+from deregister_agent.engine.instance_loop import InstanceLoop, Parts
+from deregister_agent.host.clock import SystemClock
+from deregister_agent.host.process_finder import ProbeMark
+from deregister_agent.journal.journal import Journal
 from deregister_agent.model import Drain, Instance, Outcome, Phase, Policy
 from deregister_agent.ports import Notifier, Registry
-from deregister_agent.process import ProbeMark
 from tests.fakes import FakeNotifier, FakeProbe
 
 LIMIT = 60.0  # seconds that a test waits for anything

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from deregister_agent.clock import SystemClock
+from deregister_agent.host.clock import SystemClock
 from deregister_agent.model import Announcement, Event, Instance, Process
 
 ORDERS = Instance("orders-1", "orders", "127.0.0.1", 8080)

@@ -3,7 +3,9 @@
 from typing import Any
 
 from deregister_agent import __version__
-from deregister_agent.api.asked import (
+from deregister_agent.api.openapi_schemas import SCHEMAS
+from deregister_agent.api.problem import MEDIA_TYPE
+from deregister_agent.api.requests import (
     ASKED_BY,
     LONGEST_LOOK,
     LONGEST_WAIT,
@@ -11,8 +13,6 @@ from deregister_agent.api.asked import (
     StartTraffic,
     StopTraffic,
 )
-from deregister_agent.api.openapi_schemas import SCHEMAS
-from deregister_agent.api.problem import MEDIA_TYPE
 from deregister_agent.api.trust import WITHOUT_TOKEN
 
 Json = dict[str, Any]

@@ -7,7 +7,7 @@ import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from deregister_agent.kernel.sock_diag import Row, dump
+from deregister_agent.host.sock_diag import Row, dump
 
 PROC = Path("/proc")
 LISTEN, ANY = 10, 0xFFF  # include/net/tcp_states.h; a bit for each

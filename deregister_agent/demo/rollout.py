@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from deregister_agent.client import AgentClient, Answer, path_of
+from deregister_agent.cli.client import AgentClient, Answer, path_of
 from deregister_agent.errors import AgentError
 
 Replace = Callable[[str], None]

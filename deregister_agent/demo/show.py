@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from deregister_agent.client import AgentClient
+from deregister_agent.cli.client import AgentClient
 from deregister_agent.demo.load import Load, Tally
 from deregister_agent.demo.rollout import replace_one
 from deregister_agent.demo.stage import (

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from deregister_agent.client import Address, AgentClient, Unreachable
+from deregister_agent.cli.client import Address, AgentClient, Unreachable
 from deregister_agent.errors import AgentError
 
 START_LIMIT = 20.0  # seconds until a process that was started must answer

@@ -1,1 +1,4 @@
-"""Ways to tell the release platform. One file per backend; the file's name is its ``kind``."""
+"""Who is told. One file or one folder per backend, named by its ``kind``."""
+
+SHARED = frozenset({"event_json"})
+"""Modules here that are no backend: what several notifiers use."""

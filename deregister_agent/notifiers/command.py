@@ -10,12 +10,12 @@ from typing import Annotated
 
 from pydantic import Field
 
+from deregister_agent.config.options import NotifierOptions, Secret, Timeout
 from deregister_agent.errors import AgentError, NotifyError
+from deregister_agent.host.programs import Run, environment, output_of
 from deregister_agent.model import Event, Instance
-from deregister_agent.options import NotifierOptions, Secret, Timeout
-from deregister_agent.payload import encoded, happened
+from deregister_agent.notifiers.event_json import encoded, happened
 from deregister_agent.ports import Notifier
-from deregister_agent.program import Run, environment, output_of
 
 
 class Options(NotifierOptions):

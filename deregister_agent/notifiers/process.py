@@ -19,10 +19,10 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from deregister_agent.clock import SystemClock
+from deregister_agent.config.options import NotifierOptions
 from deregister_agent.errors import NotifyError
+from deregister_agent.host.clock import SystemClock
 from deregister_agent.model import Announcement, Event, Instance
-from deregister_agent.options import NotifierOptions
 from deregister_agent.ports import Notifier
 
 _MAY_KILL = (Announcement.DRAINED, Announcement.FORCED)

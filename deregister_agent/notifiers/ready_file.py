@@ -12,11 +12,11 @@ from typing import Self
 
 from pydantic import model_validator
 
+from deregister_agent.config.options import NotifierOptions
 from deregister_agent.errors import NotifyError
-from deregister_agent.files import remove_durably, replace_durably
+from deregister_agent.host.files import remove_durably, replace_durably
 from deregister_agent.model import Announcement, Event, Instance
-from deregister_agent.options import NotifierOptions
-from deregister_agent.payload import encoded
+from deregister_agent.notifiers.event_json import encoded
 from deregister_agent.ports import Notifier
 
 _NEEDED = frozenset({Announcement.TAKEN_BACK, Announcement.SERVING})

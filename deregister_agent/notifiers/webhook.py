@@ -16,12 +16,12 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from deregister_agent.clock import SystemClock
+from deregister_agent.config.options import NotifierOptions, Secret, Timeout
 from deregister_agent.errors import AgentError, ConfigError, NotifyError
-from deregister_agent.fetch import Answer, Fetcher, FetchError
+from deregister_agent.host.clock import SystemClock
 from deregister_agent.model import Event, Instance
-from deregister_agent.options import NotifierOptions, Secret, Timeout
-from deregister_agent.payload import encoded
+from deregister_agent.net.fetcher import Answer, Fetcher, FetchError
+from deregister_agent.notifiers.event_json import encoded
 from deregister_agent.ports import Notifier
 
 _PREFIX = "whsec_"

@@ -1,1 +1,4 @@
-"""Ways to learn what an app still has in hand. One file per backend; its name is its ``kind``."""
+"""What an app still has in hand. One file or one folder per backend, named by its ``kind``."""
+
+SHARED = frozenset({"counting", "http_endpoint", "ready_check"})
+"""Modules here that are no backend: what several probes use, and the readiness check."""

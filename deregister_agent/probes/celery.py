@@ -14,12 +14,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
+from deregister_agent.config.options import BackendOptions, Secret, Timeout
 from deregister_agent.errors import AgentError, ProbeError
+from deregister_agent.host.programs import Partner, Run, environment
 from deregister_agent.model import Instance, Reading
-from deregister_agent.options import BackendOptions, Secret, Timeout
 from deregister_agent.ports import IdleProbe
-from deregister_agent.program import Partner, Run, environment
-from deregister_agent.reads import Doubt, Starts, Turn
+from deregister_agent.probes.counting import Doubt, Starts, Turn
 
 LIMIT = 262_144  # bytes: two numbers for each kind of task that the worker has ever begun
 Place = Literal["active", "reserved", "scheduled"]

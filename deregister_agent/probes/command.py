@@ -6,12 +6,12 @@ from typing import Annotated
 
 from pydantic import Field
 
+from deregister_agent.config.options import BackendOptions, Secret, Timeout
 from deregister_agent.errors import AgentError, ProbeError
+from deregister_agent.host.programs import Run, environment, output_of
 from deregister_agent.model import Instance, Reading
-from deregister_agent.options import BackendOptions, Secret, Timeout
 from deregister_agent.ports import IdleProbe
-from deregister_agent.program import Run, environment, output_of
-from deregister_agent.reads import Doubt, Turn
+from deregister_agent.probes.counting import Doubt, Turn
 
 LIMIT = 4096  # bytes
 NUMBER = re.compile(r"[0-9]{1,15}")

@@ -14,13 +14,13 @@ from typing import Annotated
 import grpc
 from pydantic import Field
 
+from deregister_agent.config.options import BackendOptions, Timeout
 from deregister_agent.errors import ConfigError, ProbeError
-from deregister_agent.grpc_call import CallError, call, connect, health
 from deregister_agent.model import Instance, Reading
-from deregister_agent.options import BackendOptions, Timeout
+from deregister_agent.net.grpc_client import CallError, call, connect, health
+from deregister_agent.net.protobuf import fields
 from deregister_agent.ports import IdleProbe
-from deregister_agent.protobuf import fields
-from deregister_agent.reads import Doubt, Starts, Turn, above
+from deregister_agent.probes.counting import Doubt, Starts, Turn, above
 
 METHOD = "/grpc.channelz.v1.Channelz/GetServers"
 OWN = 1  # the question itself is a call, and under way when it is answered

@@ -6,14 +6,14 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from deregister_agent.endpoint import Page, Served, Url, bearer, start_of
+from deregister_agent.config.json_pointer import Pointer, pointed
+from deregister_agent.config.options import Secret
 from deregister_agent.errors import AgentError, ProbeError
-from deregister_agent.fetch import Answer
-from deregister_agent.json_pointer import Pointer, pointed
 from deregister_agent.model import Instance, Reading
-from deregister_agent.options import Secret
+from deregister_agent.net.fetcher import Answer
 from deregister_agent.ports import IdleProbe
-from deregister_agent.reads import Doubt, Starts, Turn, above
+from deregister_agent.probes.counting import Doubt, Starts, Turn, above
+from deregister_agent.probes.http_endpoint import Page, Served, Url, bearer, start_of
 
 BODY_LIMIT = 262_144
 

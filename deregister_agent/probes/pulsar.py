@@ -13,13 +13,13 @@ from urllib.parse import quote
 
 from pydantic import AfterValidator, Field
 
-from deregister_agent.endpoint import OK, Served, Url, bearer, reached
+from deregister_agent.config.options import Secret, Timeout
 from deregister_agent.errors import ProbeError
-from deregister_agent.fetch import Fetcher, FetchError
 from deregister_agent.model import Instance, Reading
-from deregister_agent.options import Secret, Timeout
+from deregister_agent.net.fetcher import Fetcher, FetchError
 from deregister_agent.ports import IdleProbe
-from deregister_agent.reads import Doubt, is_named
+from deregister_agent.probes.counting import Doubt, is_named
+from deregister_agent.probes.http_endpoint import OK, Served, Url, bearer, reached
 
 COUNTED = frozenset({"Shared", "Key_Shared"})
 PARTS = 3  # of a topic's name

@@ -14,13 +14,13 @@ from ipaddress import IPv6Address, ip_address
 from typing import Any, Literal
 from urllib.parse import quote
 
-from deregister_agent.endpoint import OK, Served, Url, reached
+from deregister_agent.config.options import Seconds, Secret, Timeout
 from deregister_agent.errors import ProbeError
-from deregister_agent.fetch import Fetcher, FetchError
 from deregister_agent.model import Instance, Reading
-from deregister_agent.options import Seconds, Secret, Timeout
+from deregister_agent.net.fetcher import Fetcher, FetchError
 from deregister_agent.ports import IdleProbe
-from deregister_agent.reads import Doubt, Turn, is_named
+from deregister_agent.probes.counting import Doubt, Turn, is_named
+from deregister_agent.probes.http_endpoint import OK, Served, Url, reached
 
 SEES_ALL = frozenset({"administrator", "monitoring"})
 COUNTED = "AMQP 0-"  # 0-9-1 and older: their messages belong to channels

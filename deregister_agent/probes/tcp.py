@@ -8,11 +8,17 @@ from typing import Annotated
 
 from pydantic import Field
 
+from deregister_agent.config.options import BackendOptions, Port
 from deregister_agent.errors import ProbeError
-from deregister_agent.kernel import pids
-from deregister_agent.kernel.connections import Activity, CountsMissingError, Follower, is_in_hand
-from deregister_agent.kernel.held_sockets import holders, own_sockets
-from deregister_agent.kernel.sockets import (
+from deregister_agent.host import pids
+from deregister_agent.host.connection_activity import (
+    Activity,
+    CountsMissingError,
+    Follower,
+    is_in_hand,
+)
+from deregister_agent.host.socket_holders import holders, own_sockets
+from deregister_agent.host.sockets import (
     CONNECTED,
     Socket,
     SocketsError,
@@ -22,7 +28,6 @@ from deregister_agent.kernel.sockets import (
     table,
 )
 from deregister_agent.model import Instance, Reading
-from deregister_agent.options import BackendOptions, Port
 from deregister_agent.ports import IdleProbe
 
 _FORWARDERS = frozenset({"docker-proxy"})

@@ -1,1 +1,4 @@
-"""What sends work to instances. One file per backend; the file's name is its ``kind``."""
+"""What sends work to instances. One file or one folder per backend, named by its ``kind``."""
+
+SHARED: frozenset[str] = frozenset()
+"""Modules here that are no backend."""

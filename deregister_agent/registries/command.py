@@ -14,11 +14,11 @@ from typing import Annotated
 
 from pydantic import Field
 
+from deregister_agent.config.options import BackendOptions, Secret, Timeout
 from deregister_agent.errors import AgentError, RegistryError
+from deregister_agent.host.programs import ProgramError, Run, environment, output_of
 from deregister_agent.model import Instance, Snapshot
-from deregister_agent.options import BackendOptions, Secret, Timeout
 from deregister_agent.ports import Registry
-from deregister_agent.program import ProgramError, Run, environment, output_of
 
 LIMIT = 4096  # bytes that a program may print
 WAS_OUT = "it was not listed before the drain, so it is not for us to list it: do that by hand"

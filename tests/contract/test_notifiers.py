@@ -1,20 +1,19 @@
 """What every notifier promises. A new one adds one file beside the others, and its page."""
 
 import importlib
-import pkgutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-import deregister_agent.notifiers
+from deregister_agent.config.backends import built_in
 from deregister_agent.errors import NotifyError
 from deregister_agent.model import Announcement
 from tests.contract import notifiers as worlds
 from tests.contract.notifiers import World
 
-KINDS = sorted(module.name for module in pkgutil.iter_modules(deregister_agent.notifiers.__path__))
+KINDS = built_in("notifiers")
 PAGES = Path(__file__).parents[2] / "docs" / "reference" / "notifiers"
 
 

@@ -1,7 +1,6 @@
 """What every probe promises. A new one adds one file beside the others, and its page."""
 
 import importlib
-import pkgutil
 import re
 import time
 from collections.abc import Iterator
@@ -10,13 +9,12 @@ from pathlib import Path
 
 import pytest
 
-import deregister_agent.probes
-from deregister_agent.backends import find
+from deregister_agent.config.backends import built_in, find
 from deregister_agent.errors import ProbeError
 from tests.contract import probes as worlds
 from tests.contract.probes import World
 
-KINDS = sorted(module.name for module in pkgutil.iter_modules(deregister_agent.probes.__path__))
+KINDS = built_in("probes")
 PAGES = Path(__file__).parents[2] / "docs" / "reference" / "probes"
 
 

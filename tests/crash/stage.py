@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from deregister_agent.client import Address, AgentClient, Answer, Unreachable
+from deregister_agent.cli.client import Address, AgentClient, Answer, Unreachable
 from deregister_agent.demo.stage import Apps
 
 LIMIT = 30.0  # seconds that anything may take

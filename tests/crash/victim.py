@@ -13,7 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from deregister_agent import config, fetch, journal, logs, serve, wiring
+from deregister_agent import wiring
+from deregister_agent.api import serve
+from deregister_agent.cli import logs
+from deregister_agent.config import load as config
+from deregister_agent.journal import journal
+from deregister_agent.net import fetcher
 
 
 class Fuse:
@@ -54,7 +59,7 @@ def main() -> None:
     for name in ("write", "keep_snapshot", "delivered"):
         fuse.wrap(journal.Journal, name)
     fuse.wrap(os, "replace")
-    fuse.wrap(fetch.Fetcher, "call", only=_changes_something)
+    fuse.wrap(fetcher.Fetcher, "call", only=_changes_something)
     settings = config.load(path)
     logs.setup("text", "info")
     agent = wiring.build_agent(settings)

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from deregister_agent.api.openapi import document
-from deregister_agent.config import validated
+from deregister_agent.config.load import validated
 from deregister_agent.demo.stage import free_ports
 from deregister_agent.model import Announcement, OnDeadline, Outcome, Phase
 
@@ -71,7 +71,8 @@ def test_the_metrics_are_those_of_the_page(tmp_path: Path) -> None:
 SHOW_METRICS = """
 import sys
 from pathlib import Path
-from deregister_agent import config, wiring
+from deregister_agent.config import load as config
+from deregister_agent import wiring
 agent = wiring.build_agent(config.load(Path(sys.argv[1])))
 print(agent.metrics().decode())
 agent.stop()

@@ -24,7 +24,7 @@ from compose.render import HERE as STACK
 from compose.render import rendered
 from compose.walk import steps
 from compose.whole import AGENTS, WAITING, Whole
-from deregister_agent.config import validated
+from deregister_agent.config.load import validated
 
 ROOT = STACK.parent
 VARIABLE = re.compile(r"\$\{(\w+)\}")

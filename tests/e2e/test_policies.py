@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from deregister_agent.client import AgentClient
+from deregister_agent.cli.client import AgentClient
 from deregister_agent.demo.stage import Apps, list_in_file, running_agent, targets_in_file
 from tests.crash.stage import Work
 from tests.servers.child import wait_until

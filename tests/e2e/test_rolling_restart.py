@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from deregister_agent.client import AgentClient
+from deregister_agent.cli.client import AgentClient
 from deregister_agent.demo.load import Load
 from deregister_agent.demo.rollout import replace_one
 from deregister_agent.demo.stage import Apps, config_text, running_agent

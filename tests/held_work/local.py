@@ -10,7 +10,7 @@ from pathlib import Path
 import grpc as library
 from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
 
-from deregister_agent.kernel.sockets import connections
+from deregister_agent.host.sockets import connections
 from tests.contract.probes.tcp import Client, Server
 from tests.held_work import Counts, Stand
 from tests.running_grpc import GrpcApp

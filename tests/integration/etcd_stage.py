@@ -7,16 +7,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from deregister_agent.agent import Agent
-from deregister_agent.clock import SystemClock
-from deregister_agent.journal import Journal
-from deregister_agent.loop import InstanceLoop, Parts
+from deregister_agent.engine.agent import Agent
+from deregister_agent.engine.instance_loop import InstanceLoop, Parts
+from deregister_agent.host.clock import SystemClock
+from deregister_agent.host.process_finder import ProbeMark
+from deregister_agent.journal.journal import Journal
 from deregister_agent.model import Instance, Phase, Policy, StopRequest
 from deregister_agent.ports import Notifier, Registry
-from deregister_agent.process import ProbeMark
-from deregister_agent.ready import ReadyCheck
-from deregister_agent.registries.etcd import Etcd as EtcdRegistry
-from deregister_agent.registries.etcd import Options, build
+from deregister_agent.probes.ready_check import ReadyCheck
+from deregister_agent.registries.etcd.registry import Etcd as EtcdRegistry
+from deregister_agent.registries.etcd.registry import Options, build
 from tests.fakes import FakeProbe
 from tests.servers.child import free_ports
 from tests.servers.etcd import Etcd

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from deregister_agent.kernel.sockets import Socket, connections
+from deregister_agent.host.sockets import Socket, connections
 from deregister_agent.model import Instance
 from deregister_agent.probes.tcp import Options, TcpProbe
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from deregister_agent.agent import Agent
-from deregister_agent.backends import find
-from deregister_agent.clock import SystemClock
-from deregister_agent.journal import Journal
-from deregister_agent.loop import InstanceLoop, Parts
+from deregister_agent.config.backends import find
+from deregister_agent.engine.agent import Agent
+from deregister_agent.engine.instance_loop import InstanceLoop, Parts
+from deregister_agent.host.clock import SystemClock
+from deregister_agent.host.process_finder import ProbeMark
+from deregister_agent.journal.journal import Journal
 from deregister_agent.model import Instance, Outcome, Phase, Policy, StopRequest
-from deregister_agent.process import ProbeMark
 from deregister_agent.registries import file
 from tests.integration.app_server import GUNICORN, SHARED, UVICORN, Server, Start, servers
 from tests.integration.test_app_servers import FASTAPI, FLASK

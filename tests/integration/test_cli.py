@@ -428,7 +428,7 @@ def test_status_starts_cold_without_the_server() -> None:
         "atexit.register(lambda: print(sorted(\n"
         "    {name.partition('.')[0] for name in sys.modules}\n"
         "    & {'flask', 'pydantic', 'requests', 'hypercorn', 'yaml', 'sqlite3'})))\n"
-        "from deregister_agent.cli import main\n"
+        "from deregister_agent.cli.main import main\n"
         "main()\n"
     )
     with serving(FakeAgent(orders())) as url:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from deregister_agent.errors import ConfigError, RegistryError
-from deregister_agent.registries.consul import REASON
+from deregister_agent.registries.consul.registry import REASON
 from tests.servers.child import wait_until
 from tests.servers.consul import Consul, shared
 from tests.servers.orders import Orders

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from deregister_agent.config.options import Secret
 from deregister_agent.errors import RegistryError
-from deregister_agent.options import Secret
-from deregister_agent.registries.consul import Consul as Registry
+from deregister_agent.registries.consul.registry import Consul as Registry
 from tests.servers.consul import Consul, shared
 from tests.servers.orders import Orders
 

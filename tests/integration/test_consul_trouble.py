@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from deregister_agent.consul.api import Talk
 from deregister_agent.errors import ConfigError, RegistryError
 from deregister_agent.model import Instance
-from deregister_agent.registries.consul import Options, build
+from deregister_agent.registries.consul.api import Talk
+from deregister_agent.registries.consul.registry import Options, build
 from tests.servers.child import wait_until
 from tests.servers.consul import Consul, shared
 from tests.servers.orders import Orders

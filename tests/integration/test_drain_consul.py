@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from deregister_agent.config.options import Secret
 from deregister_agent.model import Instance, Outcome, Phase, StopRequest
-from deregister_agent.options import Secret
 from tests.fakes import Directory, FakeRegistry
 from tests.loops import POLICY, agent_of, eventually
 from tests.servers.consul import Consul, shared

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from deregister_agent.errors import RegistryError
-from deregister_agent.etcd.api import Keys, Talk
-from deregister_agent.etcd.link import Cluster, Endpoint
-from deregister_agent.fetch import Fetcher
 from deregister_agent.model import Phase
+from deregister_agent.net.fetcher import Fetcher
+from deregister_agent.registries.etcd.cluster import Cluster, Endpoint
+from deregister_agent.registries.etcd.operations import Keys, Talk
 from tests.integration.etcd_stage import POLICY, Orders, agent, registry, until
 from tests.servers.etcd import VERSIONS, Etcd, Keyspace, shared
 

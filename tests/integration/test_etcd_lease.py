@@ -7,8 +7,8 @@ import pytest
 
 from deregister_agent.errors import RegistryError
 from deregister_agent.model import Phase
-from deregister_agent.ready import ReadyCheck, ReadyOptions
-from deregister_agent.registries.etcd import Etcd as EtcdRegistry
+from deregister_agent.probes.ready_check import ReadyCheck, ReadyOptions
+from deregister_agent.registries.etcd.registry import Etcd as EtcdRegistry
 from tests.integration.etcd_stage import Loop, Orders, agent, until
 from tests.pages import Pages, page, pages
 from tests.servers.etcd import VERSIONS, Etcd, shared

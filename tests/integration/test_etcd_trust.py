@@ -8,8 +8,8 @@ import pytest
 
 from deregister_agent.errors import RegistryError
 from deregister_agent.model import Phase
-from deregister_agent.ready import ReadyCheck, ReadyOptions
-from deregister_agent.registries.etcd import Etcd as Registry
+from deregister_agent.probes.ready_check import ReadyCheck, ReadyOptions
+from deregister_agent.registries.etcd.registry import Etcd as Registry
 from tests.integration.etcd_stage import Orders, agent
 from tests.pages import page, pages
 from tests.servers.etcd import VERSIONS, Etcd, etcd

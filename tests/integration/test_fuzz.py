@@ -10,7 +10,7 @@ from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS, load_all_checks
 from schemathesis.core.result import Ok
 
-from deregister_agent.api import waits
+from deregister_agent.api import held_requests
 from deregister_agent.model import Instance, Outcome, Phase, Policy
 from tests.fakes import Directory, FakeRegistry
 from tests.integration.running_server import Running, running
@@ -81,7 +81,7 @@ def test_nothing_outside_the_document(
     outcome: Outcome | None,
 ) -> None:
     """Whatever is asked, in whatever phase, the answer is one that the document names."""
-    monkeypatch.setattr(waits, "STREAM_FOR", 0.0)
+    monkeypatch.setattr(held_requests, "STREAM_FOR", 0.0)
     with running(tmp_path) as server:
         server.loop.to(phase, outcome)
         server.loop.close()  # a made-up wait is over at once
@@ -94,7 +94,7 @@ def test_the_real_agent_keeps_to_the_document(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: GenerationMode
 ) -> None:
     """The same with the real loop and journal behind it, while drains begin and end."""
-    monkeypatch.setattr(waits, "STREAM_FOR", 0.0)
+    monkeypatch.setattr(held_requests, "STREAM_FOR", 0.0)
     instance = Instance("orders-1", "orders", "127.0.0.1", 8080)
     directory = Directory({"orders-1": {}, "orders-2": {}})
     registry = FakeRegistry(directory, "orders-1")

@@ -16,14 +16,15 @@ from typing import Any
 
 import pytest
 
-from deregister_agent import files
 from deregister_agent.errors import RegistryError
+from deregister_agent.host import files
 from deregister_agent.model import Instance
-from deregister_agent.nginx import change, control, record
-from deregister_agent.nginx.address import Address
-from deregister_agent.nginx.conf import Layout
-from deregister_agent.nginx.reading import read
-from deregister_agent.registries.nginx import NginxUpstream, Options, build, warnings
+from deregister_agent.registries.nginx import change, proof_record
+from deregister_agent.registries.nginx import reload as control
+from deregister_agent.registries.nginx.address import Address
+from deregister_agent.registries.nginx.conf import Layout
+from deregister_agent.registries.nginx.parse import read
+from deregister_agent.registries.nginx.registry import NginxUpstream, Options, build, warnings
 from tests.integration.nginx_stage import App, Gate, World, accepted, make_world
 from tests.servers.child import free_ports, wait_until
 from tests.servers.nginx import VERSIONS, Nginx, conf_files, settled
@@ -490,7 +491,7 @@ class Mortal:
 def test_a_crash_at_every_step(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Die before or after any side effect; the next life is never wrong, and gets it done."""
     first, snapshot = world.nginx.conf.read_bytes(), {"down": [False]}
-    steps = [(change, "replace_durably"), (record, "replace_durably"), (change, "run")]
+    steps = [(change, "replace_durably"), (proof_record, "replace_durably"), (change, "run")]
     steps += [(change, "_gather"), (control, "run")]
     deaths = 0
     for when in ("before", "after"):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from deregister_agent.errors import RegistryError
-from deregister_agent.registries.nginx import NginxUpstream
+from deregister_agent.registries.nginx.registry import NginxUpstream
 from tests.integration.nginx_stage import World, make_world
 from tests.servers.nginx import VERSIONS, conf_files
 

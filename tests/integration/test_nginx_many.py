@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from deregister_agent.model import Instance
-from deregister_agent.nginx.conf import Conf, Layout
-from deregister_agent.nginx.control import run
-from deregister_agent.nginx.reading import read
-from deregister_agent.nginx.running import Seen
-from deregister_agent.nginx.site import Site
-from deregister_agent.registries.nginx import NginxUpstream, Options
+from deregister_agent.registries.nginx.conf import Conf, Layout
+from deregister_agent.registries.nginx.parse import read
+from deregister_agent.registries.nginx.registry import NginxUpstream, Options
+from deregister_agent.registries.nginx.reload import run
+from deregister_agent.registries.nginx.running_by_processes import Seen
+from deregister_agent.registries.nginx.site import Site
 from tests.servers.child import free_ports
 from tests.servers.nginx import VERSIONS, nginx
 

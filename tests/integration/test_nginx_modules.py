@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from deregister_agent.errors import RegistryError
-from deregister_agent.nginx.address import Address
-from deregister_agent.nginx.conf import Layout
-from deregister_agent.nginx.reading import read
+from deregister_agent.registries.nginx.address import Address
+from deregister_agent.registries.nginx.conf import Layout
+from deregister_agent.registries.nginx.parse import read
 from tests.integration.nginx_stage import accepted, make_world
 from tests.servers.child import free_ports
 from tests.servers.nginx import WITH_MODULES, Nginx, modules, settled

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from deregister_agent.errors import RegistryError
-from deregister_agent.nginx.processes import Master, Worker, Workers, title_of
-from deregister_agent.nginx.record import key, load
-from deregister_agent.nginx.relatives import _may_share_a_port
-from deregister_agent.nginx.running import ByProcesses, Seen
+from deregister_agent.registries.nginx.foreign_workers import _may_share_a_port
+from deregister_agent.registries.nginx.processes import Master, Worker, Workers, title_of
+from deregister_agent.registries.nginx.proof_record import key, load
+from deregister_agent.registries.nginx.running_by_processes import ByProcesses, Seen
 from tests.integration.nginx_stage import World, make_world
 from tests.servers.child import Child, wait_until
 from tests.servers.nginx import VERSIONS, settled

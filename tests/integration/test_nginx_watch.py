@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from deregister_agent.model import Instance, Phase, Policy, StopRequest
-from deregister_agent.nginx import watching
-from deregister_agent.registries.nginx import NginxUpstream
+from deregister_agent.registries.nginx import watch as watching
+from deregister_agent.registries.nginx.registry import NginxUpstream
 from tests.integration.nginx_stage import World, make_world
 from tests.loops import agent_of
 from tests.servers.child import wait_until

@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 
-from deregister_agent.clock import SystemClock
+from deregister_agent.config.options import Secret
 from deregister_agent.errors import ConfigError, NotifyError
+from deregister_agent.host.clock import SystemClock
 from deregister_agent.model import Announcement, Process
 from deregister_agent.notifiers import command, process, ready_file, webhook
-from deregister_agent.options import Secret
 from tests.receivers import (
     ORDERS,
     Receiver,

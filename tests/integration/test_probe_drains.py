@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from deregister_agent.agent import Agent
-from deregister_agent.backends import find
-from deregister_agent.clock import SystemClock
-from deregister_agent.journal import Journal
-from deregister_agent.loop import InstanceLoop, Parts
+from deregister_agent.config.backends import find
+from deregister_agent.engine.agent import Agent
+from deregister_agent.engine.instance_loop import InstanceLoop, Parts
+from deregister_agent.host.clock import SystemClock
+from deregister_agent.host.process_finder import ProbeMark
+from deregister_agent.journal.journal import Journal
 from deregister_agent.model import Instance, Outcome, Phase, Policy, Reading, StopRequest
 from deregister_agent.ports import IdleProbe
 from deregister_agent.probes import tcp
-from deregister_agent.process import ProbeMark
 from deregister_agent.registries import file
 from tests.held_work import Stand, stands
 from tests.loops import LIMIT, eventually, until

@@ -11,10 +11,10 @@ from prometheus_client.exposition import start_http_server
 from pydantic import ValidationError
 
 from deregister_agent.errors import ConfigError, ProbeError
-from deregister_agent.metric import text as metric_text
-from deregister_agent.metric.text import NotMetrics, Selector
 from deregister_agent.model import Instance
-from deregister_agent.probes.prometheus import Options, PrometheusProbe, build
+from deregister_agent.probes.prometheus import samples as metric_text
+from deregister_agent.probes.prometheus.probe import Options, PrometheusProbe, build
+from deregister_agent.probes.prometheus.samples import NotMetrics, Selector
 from tests.pages import Pages, page, pages
 
 

@@ -16,14 +16,14 @@ import pytest
 from pydantic import ValidationError
 
 from deregister_agent.errors import ConfigError, ProbeError
-from deregister_agent.kernel import pids
-from deregister_agent.kernel.connections import is_in_hand
-from deregister_agent.kernel.sockets import Socket, State, connections, listeners
+from deregister_agent.host import pids
+from deregister_agent.host.connection_activity import is_in_hand
+from deregister_agent.host.sockets import Socket, State, connections, listeners
 from deregister_agent.model import Instance, Reading
 from deregister_agent.probes import http_json, tcp
+from deregister_agent.probes.counting import Starts
 from deregister_agent.probes.http_json import HttpJsonProbe
 from deregister_agent.probes.tcp import TcpProbe
-from deregister_agent.reads import Starts
 
 
 def wait_for(condition: Callable[[], object], what: str, limit: float = 20.0) -> None:

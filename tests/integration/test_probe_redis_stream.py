@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from deregister_agent.errors import ConfigError, ProbeError
 from deregister_agent.model import Instance, Reading
-from deregister_agent.probes.redis_stream import Options, RedisStreamProbe, build
+from deregister_agent.probes.redis_stream.probe import Options, RedisStreamProbe, build
 from tests.servers.certificates import make_certificates
 from tests.servers.child import free_ports, wait_until
 from tests.servers.redis import Redis

@@ -13,7 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from deregister_agent.errors import ProbeError
-from deregister_agent.ready import ReadyCheck, ReadyOptions
+from deregister_agent.probes.ready_check import ReadyCheck, ReadyOptions
 from tests.pages import page, pages
 from tests.running_grpc import GrpcApp
 from tests.servers.certificates import make_certificates
@@ -185,12 +185,12 @@ class TestOptions:
 
     def test_without_grpcio(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Where it is not installed, the error says how to install it; http needs none."""
-        monkeypatch.setattr("deregister_agent.ready.find_spec", lambda _: None)
+        monkeypatch.setattr("deregister_agent.probes.ready_check.find_spec", lambda _: None)
         check("http://127.0.0.1:5/x")
         with pytest.raises(ValidationError, match=r"pip install 'deregister-agent\[grpc\]'"):
             check("grpc://127.0.0.1:5/x")
 
     def test_http_does_not_load_grpc(self) -> None:
         """It is an extra, and large."""
-        program = "import sys, deregister_agent.ready; sys.exit('grpc' in sys.modules)"
+        program = "import sys, deregister_agent.probes.ready_check; sys.exit('grpc' in sys.modules)"
         subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

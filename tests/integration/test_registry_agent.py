@@ -13,12 +13,12 @@ from urllib.parse import parse_qsl, quote, urlsplit
 
 import pytest
 
-from deregister_agent.agent import Agent
-from deregister_agent.client import Address, AgentClient, Unreachable, path_of
+from deregister_agent.cli.client import Address, AgentClient, Unreachable, path_of
 from deregister_agent.demo.stage import Apps, config_text
+from deregister_agent.engine.agent import Agent
 from deregister_agent.errors import ConfigError, RegistryError
 from deregister_agent.model import Instance, Phase, StopRequest, Straggler
-from deregister_agent.registries.agent import POLL, FarAgent, Options, build
+from deregister_agent.registries.agent.registry import POLL, FarAgent, Options, build
 from tests.contract.registries.agent import far_agent
 from tests.servers.certificates import make_certificates
 from tests.servers.child import Child, free_ports, wait_until

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from deregister_agent.client import path_of
+from deregister_agent.cli.client import path_of
 from deregister_agent.demo.stage import Apps, config_text, running_agent
 from deregister_agent.errors import ConfigError, RegistryError
 from deregister_agent.model import Instance
-from deregister_agent.registries.health import OURS, Health, Options, build
+from deregister_agent.registries.health.registry import OURS, Health, Options, build
 from tests.servers.admin import Asked, Said, serving
 from tests.servers.child import free_ports, wait_until
 from tests.servers.poller import Balancer

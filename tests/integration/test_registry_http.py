@@ -11,7 +11,7 @@ import pytest
 from deregister_agent.app import Work
 from deregister_agent.errors import ConfigError, RegistryError
 from deregister_agent.model import Instance
-from deregister_agent.registries.http import Http, Options, build
+from deregister_agent.registries.http.registry import Http, Options, build
 from tests.servers.admin import (
     Asked,
     Dubbo,

@@ -22,11 +22,12 @@ import h2.events
 import pytest
 from pydantic import ValidationError
 
-from deregister_agent.api import bridge, httpd, waits
+from deregister_agent.api import held_requests, wsgi_bridge
+from deregister_agent.api import server as httpd
+from deregister_agent.api.serve import ServerOptions, TlsOptions, close_all, open_all
 from deregister_agent.api.trust import ensure_token
 from deregister_agent.errors import AgentError
 from deregister_agent.model import Outcome, Phase
-from deregister_agent.serve import ServerOptions, TlsOptions, close_all, open_all
 from tests.integration.running_server import (
     Running,
     UnixConnection,
@@ -187,12 +188,12 @@ def test_client_that_leaves_frees_its_waiter(server: Running, kind: str) -> None
     connection.request("GET", "/traffic-drained?wait=300", headers=server.bearer)
     eventually(lambda: server.loop.waiting == 1)
     connection.close()
-    eventually(lambda: server.loop.waiting == 0, limit=3 * waits.SLICE + 10)
+    eventually(lambda: server.loop.waiting == 0, limit=3 * held_requests.SLICE + 10)
 
 
 def test_stop_wakes_who_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A waiter is woken to be answered, not found out at its next look whether to go on."""
-    monkeypatch.setattr(waits, "SLICE", 300.0)
+    monkeypatch.setattr(held_requests, "SLICE", 300.0)
     with running(tmp_path) as server:
         server.loop.to(Phase.DRAINING)
         connection = server.tcp()
@@ -207,7 +208,7 @@ def test_request_that_does_not_end_is_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The stop has an end of its own, whatever is still in hand."""
-    monkeypatch.setattr(waits, "SLICE", 300.0)
+    monkeypatch.setattr(held_requests, "SLICE", 300.0)
     with running(tmp_path, stop_within=0.3) as server:
         server.loop.to(Phase.DRAINING)
         monkeypatch.setattr(server.loop, "close", lambda: None)
@@ -229,13 +230,13 @@ def test_request_that_does_not_end_is_cut(
 
 def test_body_too_large(server: Running) -> None:
     """413 as a problem, whether the length was announced or not, and the server lives on."""
-    big = b" " * (bridge.BODY_LIMIT + 1)
+    big = b" " * (wsgi_bridge.BODY_LIMIT + 1)
     headers = {**server.bearer, "Content-Type": "application/json"}
-    for body in (big, iter([big, big]), b" " * (bridge.BODY_LIMIT * 8)):
+    for body in (big, iter([big, big]), b" " * (wsgi_bridge.BODY_LIMIT * 8)):
         status, problem = ask(server.tcp(), "POST", "/stop-traffic", headers=headers, body=body)
         assert (status, problem["detail"]) == (413, "the body is larger than 65536 bytes")
     assert not server.loop.requests
-    exact = b"{" + b" " * (bridge.BODY_LIMIT - 2) + b"}"
+    exact = b"{" + b" " * (wsgi_bridge.BODY_LIMIT - 2) + b"}"
     assert ask(server.tcp(), "POST", "/stop-traffic", headers=headers, body=exact)[0] == 202
 
 
@@ -259,7 +260,7 @@ def test_endless_body_is_cut(server: Running) -> None:
 
 def test_dribbled_body(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A body has a time for the whole of it, not for each byte."""
-    monkeypatch.setattr(bridge, "_BODY_TIME", 0.5)
+    monkeypatch.setattr(wsgi_bridge, "_BODY_TIME", 0.5)
     with running(tmp_path) as server:
         client = server.raw()
         client.sendall(server.head("POST", "/stop-traffic", "Content-Length: 1000"))
@@ -384,9 +385,9 @@ def test_events_live_and_resumed(server: Running) -> None:
 
 def test_heartbeat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A silent stream shows that it is alive, and ends by itself in time."""
-    monkeypatch.setattr(waits, "HEARTBEAT", 0.2)
-    monkeypatch.setattr(waits, "SLICE", 0.1)
-    monkeypatch.setattr(waits, "STREAM_FOR", 1.0)
+    monkeypatch.setattr(held_requests, "HEARTBEAT", 0.2)
+    monkeypatch.setattr(held_requests, "SLICE", 0.1)
+    monkeypatch.setattr(held_requests, "STREAM_FOR", 1.0)
     with running(tmp_path) as server:
         connection = server.unix()
         connection.request("GET", "/v1/events")
@@ -397,7 +398,7 @@ def test_heartbeat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_reader_that_does_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream that nobody takes gives its thread and its place back."""
-    monkeypatch.setattr(bridge, "_SEND_TIME", 0.3)
+    monkeypatch.setattr(wsgi_bridge, "_SEND_TIME", 0.3)
     with running(tmp_path, max_waits=1) as server:
         server.agent.journal.lines = [
             {"id": number, "kind": "x" * 10_000, "drain": "", "at": "", "detail": {}}
@@ -625,7 +626,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from tests.agent_by_hand import FakeAgent
 from deregister_agent.model import Phase
-from deregister_agent.serve import ServerOptions, serve
+from deregister_agent.api.serve import ServerOptions, serve
 logging.basicConfig(level="INFO")
 agent = FakeAgent("orders-1")
 agent.instances["orders-1"].to(Phase.DRAINING)

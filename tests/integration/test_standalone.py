@@ -21,7 +21,7 @@ from pathlib import Path
 
 from deregister_agent.errors import NotifyError
 from deregister_agent.model import Reading
-from deregister_agent.options import BackendOptions, NotifierOptions
+from deregister_agent.config.options import BackendOptions, NotifierOptions
 from deregister_agent.ports import Registry
 
 

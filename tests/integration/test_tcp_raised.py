@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from deregister_agent.demo.stage import running_agent
 from deregister_agent.errors import ProbeError
-from deregister_agent.kernel import sockets
-from deregister_agent.kernel.sockets import State, connections
+from deregister_agent.host import sockets
+from deregister_agent.host.sockets import State, connections
 from deregister_agent.model import Instance
 from deregister_agent.probes import tcp
 from deregister_agent.probes.tcp import Options, TcpProbe

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from deregister_agent.fetch import Answer, Fetcher, FetchError
+from deregister_agent.net.fetcher import Answer, Fetcher, FetchError
 from tests.servers import find
 from tests.servers.child import Child, free_ports, wait_until
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deregister_agent.fetch import Fetcher, FetchError
+from deregister_agent.net.fetcher import Fetcher, FetchError
 from tests.servers.child import Child, free_ports
 
 CONFIG = """

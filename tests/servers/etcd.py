@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from deregister_agent.errors import AgentError
-from deregister_agent.fetch import Fetcher, FetchError
+from deregister_agent.net.fetcher import Fetcher, FetchError
 from tests.servers import find
 from tests.servers.certificates import NEW, _openssl, make_certificates
 from tests.servers.child import Child, free_ports, wait_until

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from deregister_agent.model import Instance
-from deregister_agent.registries.nginx import NginxUpstream, Options, build
+from deregister_agent.registries.nginx.registry import NginxUpstream, Options, build
 from tests.servers import find
 from tests.servers.apt import ROOT
 from tests.servers.child import Child, wait_until

@@ -3,8 +3,8 @@
 from typing import Any
 
 from deregister_agent.model import Instance
-from deregister_agent.registries.consul import Consul as Registry
-from deregister_agent.registries.consul import Options, build
+from deregister_agent.registries.consul.registry import Consul as Registry
+from deregister_agent.registries.consul.registry import Options, build
 from tests.servers.child import free_ports
 from tests.servers.consul import Consul
 

@@ -12,7 +12,7 @@ from itertools import count
 from pathlib import Path
 from types import TracebackType
 
-from deregister_agent.fetch import Fetcher, FetchError
+from deregister_agent.net.fetcher import Fetcher, FetchError
 from tests.servers import find
 from tests.servers.child import Child, free_ports
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from deregister_agent.resp import Line, Reply, RespError
+from deregister_agent.probes.redis_stream.resp import Line, Reply, RespError
 from tests.servers import find
 from tests.servers.child import Child, free_ports
 

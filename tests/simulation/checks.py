@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from deregister_agent.journal import Entry
+from deregister_agent.journal.journal import Entry
 from deregister_agent.model import (
     UNFINISHED,
     Announcement,

@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING
 
 from deregister_agent.errors import JournalError
-from deregister_agent.journal import Entry, Journal
-from deregister_agent.letters import Letter
+from deregister_agent.journal.announcements import Letter
+from deregister_agent.journal.journal import Entry, Journal
 from deregister_agent.model import Snapshot
 
 if TYPE_CHECKING:

@@ -3,10 +3,10 @@
 from random import Random
 from typing import TYPE_CHECKING
 
-from deregister_agent.journal import Entry, Journal
-from deregister_agent.loop import InstanceLoop, Parts, Surroundings
+from deregister_agent.engine.instance_loop import InstanceLoop, Parts, Surroundings
+from deregister_agent.engine.outbox import Outbox
+from deregister_agent.journal.journal import Entry, Journal
 from deregister_agent.model import Instance
-from deregister_agent.outbox import Outbox
 from tests.simulation.engine import Post, Ticker
 
 if TYPE_CHECKING:

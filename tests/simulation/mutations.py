@@ -5,13 +5,14 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
-from deregister_agent import acting, drain, loop, quiet, registry_view, sighting
-from deregister_agent.calls import Done
-from deregister_agent.guard import Guard
-from deregister_agent.journal import Journal
+from deregister_agent import drain
+from deregister_agent.engine import actions, instance_loop, quiet_window, registry_view, sighting
+from deregister_agent.engine.calls import Done
+from deregister_agent.engine.last_instance_guard import Guard
+from deregister_agent.engine.outbox import Outbox
+from deregister_agent.engine.registry_view import RegistryView, Word
+from deregister_agent.journal.journal import Journal
 from deregister_agent.model import Drain, Phase, Policy, Reading, Sighting
-from deregister_agent.outbox import Outbox
-from deregister_agent.registry_view import RegistryView, Word
 
 Mutation = Any  # a context manager of unittest.mock: the agent is broken while it is entered
 
@@ -22,7 +23,7 @@ def _seen(change: Callable[[Sighting], Sighting]) -> Mutation:
     def wrong(at: Drain, seen: Sighting, policy: Policy, now: float) -> Phase:
         return drain.next_phase(at, change(seen), policy, now)
 
-    return patch.object(loop, "next_phase", wrong)
+    return patch.object(instance_loop, "next_phase", wrong)
 
 
 def unknown_is_withdrawn() -> Mutation:
@@ -36,7 +37,7 @@ def unknown_is_withdrawn() -> Mutation:
 
 
 def old_words_count() -> Mutation:
-    """Believe a word from before the app was quiet."""
+    """Believe a word from before the app was quiet_window."""
     return patch.object(sighting, "_not_before", lambda *_, **__: 0.0)
 
 
@@ -70,10 +71,10 @@ def leases_are_kept_for_the_dead() -> Mutation:
     """Keep what was restored alive whether the app is ready or not."""
     true = sighting.is_ready
 
-    def ready(one: loop.InstanceLoop) -> bool:
+    def ready(one: instance_loop.InstanceLoop) -> bool:
         return one.drain.phase is Phase.SERVING or true(one)
 
-    return patch.object(acting, "is_ready", ready)
+    return patch.object(actions, "is_ready", ready)
 
 
 def leases_run_out() -> Mutation:
@@ -83,7 +84,7 @@ def leases_run_out() -> Mutation:
 
 def snapshots_are_forgotten() -> Mutation:
     """Do not know, while serving, what to put back where a lease has ended."""
-    return patch.object(loop, "keeping", lambda _: frozenset())
+    return patch.object(instance_loop, "keeping", lambda _: frozenset())
 
 
 def overtaken_letters_are_sent() -> Mutation:
@@ -93,7 +94,7 @@ def overtaken_letters_are_sent() -> Mutation:
 
 def nothing_is_overtaken() -> Mutation:
     """Keep announcements that are no longer true."""
-    return patch.object(loop, "overtaken", lambda *_: frozenset())
+    return patch.object(instance_loop, "overtaken", lambda *_: frozenset())
 
 
 def one_try_is_enough() -> Mutation:
@@ -113,7 +114,7 @@ def work_in_hand_is_ignored() -> Mutation:
 
 def arrivals_are_ignored() -> Mutation:
     """Do not see work that came and went between two readings."""
-    return patch.object(quiet, "_arrived", lambda *_: False)
+    return patch.object(quiet_window, "_arrived", lambda *_: False)
 
 
 def any_idle_moment_is_quiet() -> Mutation:
@@ -127,7 +128,7 @@ def settling_is_skipped() -> Mutation:
     def wrong(at: Drain, seen: Sighting, policy: Policy, now: float) -> Phase:
         return drain.next_phase(at, seen, replace(policy, settle=0.0), now)
 
-    return patch.object(loop, "next_phase", wrong)
+    return patch.object(instance_loop, "next_phase", wrong)
 
 
 def listed_again_is_ignored() -> Mutation:
@@ -146,12 +147,12 @@ def deadlines_are_ignored() -> Mutation:
     def wrong(at: Drain, seen: Sighting, policy: Policy, now: float) -> Phase:
         return drain.next_phase(replace(at, deadline=float("inf")), seen, policy, now)
 
-    return patch.object(loop, "next_phase", wrong)
+    return patch.object(instance_loop, "next_phase", wrong)
 
 
 def drained_outlives_the_agent() -> Mutation:
     """Announce after a restart what nobody has looked at since."""
-    return patch.object(loop.InstanceLoop, "stands_by", lambda *_: True)
+    return patch.object(instance_loop.InstanceLoop, "stands_by", lambda *_: True)
 
 
 def snapshots_are_not_kept() -> Mutation:

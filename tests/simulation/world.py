@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
+from deregister_agent.engine.instance_loop import InstanceLoop
 from deregister_agent.errors import AgentError
-from deregister_agent.loop import InstanceLoop
 from deregister_agent.model import (
     OnDeadline,
     Phase,

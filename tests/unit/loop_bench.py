@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 
+from deregister_agent.engine.instance_loop import InstanceLoop, Parts, Surroundings
 from deregister_agent.errors import ProbeError, RegistryError
-from deregister_agent.journal import Entry, Journal
-from deregister_agent.loop import InstanceLoop, Parts, Surroundings
+from deregister_agent.journal.journal import Entry, Journal
 from deregister_agent.model import (
     Announcement,
     Instance,

@@ -1,66 +1,68 @@
-"""The shape of the program: arrows point one way, and a backend is one new file."""
+"""The shape of the program: arrows point one way, and a backend is one new file or folder."""
 
 import ast
-import inspect
 import re
-from pathlib import Path
 
 import pytest
 
-import deregister_agent
-from deregister_agent import backends
-from deregister_agent.backends import BackendPort
+from deregister_agent.config import backends
+from deregister_agent.config.backends import BackendPort
+from tests import architecture
+from tests.architecture import PACKAGE, Module
 
-PACKAGE = Path(inspect.getfile(deregister_agent)).parent
 TESTS = PACKAGE.parent / "tests"
 DOCS = PACKAGE.parent / "docs"
 PORTS: tuple[BackendPort, ...] = ("registries", "probes", "notifiers")
+MODULES = architecture.modules()
 
-SPINE = ["errors", "model", "drain", "ports", "journal", "loop", "agent", "http_api", "cli"]
-"""A module of the spine imports only modules of the spine that stand before it."""
+_BACKEND = {"errors", "model", "ports", "config.options", "net", "host"}
 
-LOOP = {
-    "agent",
-    "acting",
-    "loop",
-    "journal",
-    "journal_file",
-    "letters",
-    "history",
-    "registry_view",
-    "views",
-    "sighting",
-    "outbox",
-    "report",
-    "wiring",
-    "serve",
+ARROWS: dict[str, set[str]] = {
+    "errors": set(),
+    "model": set(),
+    "drain": {"model"},
+    "ports": {"model"},
+    "config.options": {"errors", "model"},
+    "net": {"errors", "probes"},
+    "host": {"errors", "model", "config.options"},
+    "journal": {"errors", "model", "host"},
+    "registries": {*_BACKEND, "api", "config"},
+    "probes": {*_BACKEND, "config"},
+    "notifiers": _BACKEND,
+    "engine": {"errors", "model", "drain", "ports", "host", "journal", "probes"},
+    "config": {"errors", "model", "config.options", "host", "probes", "api"},
+    "api": {"errors", "model", "config.options", "engine"},
+    "wiring": {"config", "engine", "host", "journal", "ports", "probes"},
+    "cli": {"errors", "model", "config", "engine", "wiring", "api", "demo"},
+    "app": {"host"},
+    "demo": {"errors", "app", "cli"},
 }
-"""What no backend may know: how it is used."""
+"""What each room may import from: itself, and these."""
+
+LOOSE = {"errors", "model", "drain", "ports", "wiring"}
+"""The files of the root; six at most, beside the two dunders."""
 
 
-def imported(path: Path) -> set[str]:
-    """Return the modules of the package that *path* imports, types included."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            parts = node.module.split(".")
-            if parts[0] == "deregister_agent":
-                found |= {parts[1]} if len(parts) > 1 else {name.name for name in node.names}
-    return found
+def test_the_rooms_are_these() -> None:
+    """Every file stands in one of these folders, or is one of a few loose ones."""
+    loose = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__"}
+    assert loose == LOOSE
+    assert len(LOOSE) <= 6
+    folders = {path.parent.name for path in PACKAGE.glob("*/*.py")}
+    assert folders == set(ARROWS) - LOOSE - {architecture.VOCABULARY}
 
 
-def test_arrows_point_one_way() -> None:
-    """Along the spine each module imports only what stands before it."""
-    for height, name in enumerate(SPINE):
-        for other in imported(PACKAGE / f"{name}.py") & set(SPINE):
-            assert SPINE.index(other) < height, f"{name} imports {other}"
+def test_arrows_lead_where_they_may() -> None:
+    """A room imports only from the rooms that are named for it, for types as well."""
+    for room, others in architecture.arrows(MODULES).items():
+        assert others <= ARROWS[room], f"{room} imports {others - ARROWS[room]}"
 
 
 def test_the_decision_does_no_io() -> None:
     """The machine, its words and the quiet window import nothing that could touch the world."""
     pure = {"collections.abc", "dataclasses", "enum", "typing"}
-    for name in ("model", "drain", "quiet"):
-        for node in ast.walk(ast.parse((PACKAGE / f"{name}.py").read_text())):
+    for name in ("model", "drain", "engine.quiet_window"):
+        for node in ast.walk(MODULES[name].tree):
             if isinstance(node, ast.Import):
                 modules = {each.name for each in node.names}
             elif isinstance(node, ast.ImportFrom):
@@ -70,25 +72,24 @@ def test_the_decision_does_no_io() -> None:
             assert modules <= pure | {"deregister_agent.model"}, f"{name} imports {modules}"
 
 
-@pytest.mark.parametrize("port", PORTS)
-def test_a_backend_does_not_know_how_it_is_used(port: BackendPort) -> None:
-    """No backend imports the loop, the journal or another backend."""
-    for kind in backends.built_in(port):
-        found = imported(PACKAGE / port / f"{kind}.py")
-        assert not found & (LOOP | set(PORTS)), f"{port}/{kind} imports {found}"
+def _backend(module: Module) -> str:
+    """Return the backend that a module belongs to, as ``registries.nginx``; empty if to none."""
+    port, _, rest = module.name.partition(".")
+    kind = rest.partition(".")[0]
+    return f"{port}.{kind}" if port in PORTS and kind in backends.built_in(port) else ""
 
 
-@pytest.mark.parametrize("port", PORTS)
-def test_nothing_names_a_backend(port: BackendPort) -> None:
+def test_nothing_names_a_backend() -> None:
     """Only configurations name a kind: no module outside a backend's own imports it."""
-    for path in PACKAGE.rglob("*.py"):
-        if path.parent.name not in PORTS:
-            assert port not in imported(path), f"{path.name} imports a backend"
+    for module in MODULES.values():
+        for name in architecture.imported(module, MODULES):
+            other = _backend(MODULES[name])
+            assert other in {"", _backend(module)}, f"{module.name} imports {name}"
 
 
 @pytest.mark.parametrize("port", PORTS)
 def test_each_backend_is_documented_and_passes_the_shared_suite(port: BackendPort) -> None:
-    """Beside a backend's one file stand its reference page and its line in the contract suite."""
+    """Beside a backend stand its reference page and its line in the contract suite."""
     for kind in backends.built_in(port):
         assert (DOCS / "reference" / port / f"{kind}.md").is_file(), f"no page for {port}/{kind}"
         assert (TESTS / "contract" / port / f"{kind}.py").is_file(), f"{port}/{kind} is not tested"

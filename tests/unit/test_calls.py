@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from deregister_agent.calls import Backoff, Calls, Done, Threads
+from deregister_agent.engine.calls import Backoff, Calls, Done, Threads
 from deregister_agent.errors import RegistryError
 from tests.unit.loop_bench import Calls as Jobs
 from tests.unit.loop_bench import HandClock

@@ -6,13 +6,17 @@ from typing import Any
 
 import pytest
 
-from deregister_agent.client import DEFAULT_TOKEN_FILE, DEFAULT_URL, Answer, Unreachable, address
-from deregister_agent.errors import AgentError
-from deregister_agent.model import Drain, Outcome, Phase
-from deregister_agent.serve import ServerOptions
-from deregister_agent.terminal import follow as following
-from deregister_agent.terminal.follow import ExitCode, Failed, Word, ending, follow, refusal
-from deregister_agent.terminal.progress import (
+from deregister_agent.api.serve import ServerOptions
+from deregister_agent.cli import follow as following
+from deregister_agent.cli.client import (
+    DEFAULT_TOKEN_FILE,
+    DEFAULT_URL,
+    Answer,
+    Unreachable,
+    address,
+)
+from deregister_agent.cli.follow import ExitCode, Failed, Word, ending, follow, refusal
+from deregister_agent.cli.progress import (
     Live,
     Plain,
     Silent,
@@ -21,7 +25,9 @@ from deregister_agent.terminal.progress import (
     describe,
     summary,
 )
-from deregister_agent.terminal.standalone import drain_code, restore_code
+from deregister_agent.cli.standalone import drain_code, restore_code
+from deregister_agent.errors import AgentError
+from deregister_agent.model import Drain, Outcome, Phase
 
 
 def report(phase: str = "draining", **more: Any) -> dict[str, Any]:

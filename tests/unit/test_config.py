@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from deregister_agent import backends
-from deregister_agent.config import Config, load, refusals, schema
+from deregister_agent.config import backends
+from deregister_agent.config.load import Config, load, refusals, schema
 from deregister_agent.errors import AgentError, ConfigError
 from deregister_agent.model import Instance, OnDeadline, Policy, RestoreWhen
 from deregister_agent.wiring import build_agent
@@ -25,7 +25,7 @@ from pydantic import Field
 
 from deregister_agent.errors import ConfigError
 from deregister_agent.model import Announcement
-from deregister_agent.options import {base}, Secret, Seconds, Timeout
+from deregister_agent.config.options import {base}, Secret, Seconds, Timeout
 
 
 class Options({base}):

@@ -4,15 +4,15 @@ from typing import Any
 
 import pytest
 
-from deregister_agent.kernel.connections import (
+from deregister_agent.host.connection_activity import (
     Activity,
     CountsMissingError,
     Follower,
     is_in_hand,
     is_loaded,
 )
-from deregister_agent.kernel.sock_diag import TcpInfo
-from deregister_agent.kernel.sockets import Socket, State
+from deregister_agent.host.sock_diag import TcpInfo
+from deregister_agent.host.sockets import Socket, State
 
 STILL = 10.0
 BUSY, UNKNOWN, IDLE = Activity

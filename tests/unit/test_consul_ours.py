@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from deregister_agent.consul import ours
-from deregister_agent.consul.api import Entry, Talk
-from deregister_agent.consul.ours import Ours
+from deregister_agent.registries.consul import watch as ours
+from deregister_agent.registries.consul.api import Entry, Talk
+from deregister_agent.registries.consul.watch import Ours
 
 WHO = Ours("orders-1", "10.0.0.7", 8080)
 THIS = Entry("orders-1", "a", "10.0.0.7", 8080, {}, (5, 5))

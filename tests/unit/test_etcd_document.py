@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deregister_agent.errors import AgentError
-from deregister_agent.etcd.document import Members, Removed, plain
-from deregister_agent.etcd.layouts import Address
+from deregister_agent.registries.etcd.json_document import Members, Removed, plain
+from deregister_agent.registries.etcd.layouts import Address
 
 UPSTREAM = """{ "nodes": ["10.0.0.2:80"], "retries": 1.50,
   "nodes": [

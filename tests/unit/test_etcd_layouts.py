@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from deregister_agent.errors import AgentError, ConfigError
-from deregister_agent.etcd.api import Entry, Keys
-from deregister_agent.etcd.layouts import LAYOUTS, Address, Finder, Layout, addresses
 from deregister_agent.model import Instance
-from deregister_agent.registries.etcd import Options, build
+from deregister_agent.registries.etcd.layouts import LAYOUTS, Address, Finder, Layout, addresses
+from deregister_agent.registries.etcd.operations import Entry, Keys
+from deregister_agent.registries.etcd.registry import Options, build
 
 OURS = Address("10.0.0.7", 8080)
 

@@ -10,9 +10,9 @@ from urllib.parse import quote
 
 import pytest
 
-from deregister_agent import dial
 from deregister_agent.errors import AgentError
-from deregister_agent.fetch import Answer, Fetcher, FetchError
+from deregister_agent.net import connections
+from deregister_agent.net.fetcher import Answer, Fetcher, FetchError
 from tests.servers.talking import (
     OK,
     Server,
@@ -130,7 +130,7 @@ def test_a_connection_reset_while_it_is_opened(
         raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
 
     server = serve(answering(OK))
-    monkeypatch.setattr(dial, "_dial", reset)
+    monkeypatch.setattr(connections, "_dial", reset)
     with pytest.raises(FetchError, match="Connection reset"):
         fetcher(server).call("GET", "/")
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from deregister_agent import pools
-from deregister_agent.fetch import Fetcher, FetchError
+from deregister_agent.net import pools
+from deregister_agent.net.fetcher import Fetcher, FetchError
 from tests.servers.certificates import make_certificates, server_side
 from tests.servers.child import wait_until
 from tests.servers.talking import OK, Server, answering, talking

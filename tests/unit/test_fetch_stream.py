@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from deregister_agent.fetch import Fetcher, FetchError
+from deregister_agent.net.fetcher import Fetcher, FetchError
 from tests.servers.talking import OK, Server, Talk, answering, hanging, talking, trickling
 
 LIMIT = 0.5

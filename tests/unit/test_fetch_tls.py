@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deregister_agent.fetch import Fetcher, FetchError
+from deregister_agent.net.fetcher import Fetcher, FetchError
 from tests.servers.certificates import make_certificates, server_side
 from tests.servers.talking import OK, Server, Talk, answering, hanging, talking, trickling
 

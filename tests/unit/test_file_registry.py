@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deregister_agent.errors import RegistryError
-from deregister_agent.file_sd.format import TargetFile
-from deregister_agent.files import locked, replace_durably
+from deregister_agent.host.files import locked, replace_durably
 from deregister_agent.model import Instance
-from deregister_agent.registries.file import FileRegistry, Options, build
+from deregister_agent.registries.file.registry import FileRegistry, Options, build
+from deregister_agent.registries.file.target_file import TargetFile
 
 ORDERS = Instance("orders-1", "orders", "10.0.0.7", 8080)
 OURS = "10.0.0.7:8080"

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from deregister_agent.files import locked, remove_durably, replace_durably
+from deregister_agent.host.files import locked, remove_durably, replace_durably
 from tests.receivers import descriptors
 
 HOLD = """
 import sys
 from pathlib import Path
-from deregister_agent.files import locked
+from deregister_agent.host.files import locked
 with locked(Path(sys.argv[1]), 5):
     print("held", flush=True)
     sys.stdin.read()

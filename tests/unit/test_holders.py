@@ -8,8 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from deregister_agent.kernel import held_sockets, pids
-from deregister_agent.kernel.pids import Pid
+from deregister_agent.host import pids, socket_holders
+from deregister_agent.host.pids import Pid
 from tests.servers.child import wait_until
 
 Found = dict[int, frozenset[Pid]]
@@ -34,8 +34,8 @@ class SlowProc:
 @pytest.fixture
 def proc(monkeypatch: pytest.MonkeyPatch) -> SlowProc:
     slow = SlowProc()
-    monkeypatch.setattr(held_sockets, "_read_holders", slow.read)
-    monkeypatch.setattr(held_sockets, "_scans", held_sockets._Scans())
+    monkeypatch.setattr(socket_holders, "_read_holders", slow.read)
+    monkeypatch.setattr(socket_holders, "_scans", socket_holders._Scans())
     return slow
 
 
@@ -46,7 +46,7 @@ def ask(proc: SlowProc) -> Iterator[Callable[[int], "Future[Found]"]]:
 
         def one(inode: int) -> "Future[Found]":
             asks = _is_waiting if proc.scans else _is_scanned
-            asked = pool.submit(held_sockets.holders, {inode})
+            asked = pool.submit(socket_holders.holders, {inode})
             wait_until(lambda: asks(proc, inode), f"{inode} is asked for")
             return asked
 
@@ -62,7 +62,7 @@ def _is_scanned(proc: SlowProc, inode: int) -> bool:
 
 def _is_waiting(proc: SlowProc, inode: int) -> bool:
     del proc
-    scans = held_sockets._scans
+    scans = socket_holders._scans
     return scans._next is not None and inode in scans._asked
 
 
@@ -92,7 +92,7 @@ def test_a_scan_that_fails_fails_for_all_and_no_longer(
             one.result(30)
     proc.error = None
     proc.go.release()
-    assert held_sockets.holders({4}) == {4: frozenset({(4, 3)})}
+    assert socket_holders.holders({4}) == {4: frozenset({(4, 3)})}
 
 
 def test_many_ask_at_once() -> None:
@@ -102,7 +102,7 @@ def test_many_ask_at_once() -> None:
     try:
         inodes = [os.fstat(one.fileno()).st_ino for one in sockets]
         with ThreadPoolExecutor(40) as pool:
-            found = list(pool.map(lambda inode: held_sockets.holders({inode}), inodes))
+            found = list(pool.map(lambda inode: socket_holders.holders({inode}), inodes))
         assert found == [{inode: frozenset({me})} for inode in inodes]
     finally:
         for one in sockets:
@@ -111,18 +111,18 @@ def test_many_ask_at_once() -> None:
 
 def test_nothing_is_read_for_nobody(proc: SlowProc) -> None:
     """Without a socket to ask for, /proc is left alone."""
-    assert held_sockets.holders(()) == {}
+    assert socket_holders.holders(()) == {}
     assert proc.scans == []
 
 
 def test_a_scan_of_not_long_ago_serves_those_who_take_it(proc: SlowProc) -> None:
     """One scan is enough for all who look now and then; whoever asks for now gets another."""
     proc.go.release(3)
-    first, began, _ = held_sockets.recent_holders({1}, 0.0)
-    assert held_sockets.recent_holders({1}, 60.0)[:2] == (first, began)
-    assert held_sockets.holders({1}) == {1: frozenset({(1, 2)})}
-    assert held_sockets.recent_holders({1}, 60.0)[0] == {1: frozenset({(1, 2)})}
-    assert held_sockets.recent_holders({1}, 0.0)[0] == {1: frozenset({(1, 3)})}
+    first, began, _ = socket_holders.recent_holders({1}, 0.0)
+    assert socket_holders.recent_holders({1}, 60.0)[:2] == (first, began)
+    assert socket_holders.holders({1}) == {1: frozenset({(1, 2)})}
+    assert socket_holders.recent_holders({1}, 60.0)[0] == {1: frozenset({(1, 2)})}
+    assert socket_holders.recent_holders({1}, 0.0)[0] == {1: frozenset({(1, 3)})}
 
 
 def test_a_scan_that_is_too_old_serves_nobody(
@@ -132,12 +132,12 @@ def test_a_scan_that_is_too_old_serves_nobody(
     proc.go.release(3)
     clock = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
-    held_sockets.recent_holders({1}, 1.0)
+    socket_holders.recent_holders({1}, 1.0)
     clock[0] += 0.9
-    held_sockets.recent_holders({1}, 1.0)
+    socket_holders.recent_holders({1}, 1.0)
     assert len(proc.scans) == 1
     clock[0] += 0.2
-    held_sockets.recent_holders({1}, 1.0)
+    socket_holders.recent_holders({1}, 1.0)
     assert len(proc.scans) == 2
 
 
@@ -147,13 +147,13 @@ def test_a_scan_shows_what_was_asked_for_not_long_ago(
     """Those who come by turns share scans too; nobody is told of a socket that was not in it."""
     proc.go.release(4)
     for inode in (1, 2):
-        held_sockets.recent_holders({inode}, 60.0)
+        socket_holders.recent_holders({inode}, 60.0)
     assert proc.scans == [{1}, {1, 2}]
-    held_sockets.recent_holders({1}, 60.0)
-    held_sockets.holders({3})
+    socket_holders.recent_holders({1}, 60.0)
+    socket_holders.holders({3})
     assert proc.scans[2] == {1, 2, 3}
-    monkeypatch.setattr(held_sockets, "_ASKED_AGAIN", 0.0)
-    held_sockets.holders({4})
+    monkeypatch.setattr(socket_holders, "_ASKED_AGAIN", 0.0)
+    socket_holders.holders({4})
     assert proc.scans[3] == {4}, "the others are nobody's any more"
 
 
@@ -162,6 +162,6 @@ def test_a_scan_that_failed_serves_nobody_later(proc: SlowProc) -> None:
     proc.go.release(2)
     proc.error = PermissionError(13, "Permission denied")
     with pytest.raises(PermissionError):
-        held_sockets.recent_holders({1}, 60.0)
+        socket_holders.recent_holders({1}, 60.0)
     proc.error = None
-    assert held_sockets.recent_holders({1}, 60.0)[0] == {1: frozenset({(1, 2)})}
+    assert socket_holders.recent_holders({1}, 60.0)[0] == {1: frozenset({(1, 2)})}

@@ -11,13 +11,13 @@ import pytest
 from flask import Flask
 from werkzeug.test import TestResponse
 
-from deregister_agent import http_api
-from deregister_agent.agent import Agent
-from deregister_agent.api.bridge import BODY_LIMIT, GONE, PEER
+from deregister_agent.api import app
+from deregister_agent.api.app import create_app
+from deregister_agent.api.held_requests import Waits
 from deregister_agent.api.openapi import document
 from deregister_agent.api.trust import UNIX, Trust
-from deregister_agent.api.waits import Waits
-from deregister_agent.http_api import create_app
+from deregister_agent.api.wsgi_bridge import BODY_LIMIT, GONE, PEER
+from deregister_agent.engine.agent import Agent
 from deregister_agent.model import Outcome, Phase
 from tests.agent_by_hand import FakeAgent, FakeLoop
 from tests.loops import eventually
@@ -294,7 +294,7 @@ def test_stop_traffic_does_not_answer_with_a_drain_of_before(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a restart it waits to see whether "drained" still holds; unknown is 503."""
-    monkeypatch.setattr(http_api, "RECALL", 0.05)
+    monkeypatch.setattr(app, "RECALL", 0.05)
     loop = world.agent.instances["orders-1"]
     loop.to(Phase.DRAINED, Outcome.DRAINED)
     loop.stands = False

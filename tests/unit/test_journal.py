@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from deregister_agent.errors import JournalError
-from deregister_agent.journal import KEPT_DRAINS, Entry, Journal
-from deregister_agent.journal_file import SCHEMA_VERSION
+from deregister_agent.journal.file import SCHEMA_VERSION
+from deregister_agent.journal.journal import KEPT_DRAINS, Entry, Journal
 from deregister_agent.model import Announcement, Drain, Outcome, Phase
 from tests.unit.loop_bench import OLD, WEB, HandClock
 
@@ -102,8 +102,10 @@ def test_a_second_owner_is_refused_and_told_who_the_first_is(path: Path, journal
     """Two agents on one journal would act against each other."""
     del journal
     code = (
-        "import sys; from pathlib import Path; from deregister_agent.clock import SystemClock;"
-        "from deregister_agent.journal import Journal; Journal(Path(sys.argv[1]), SystemClock())"
+        "import sys; from pathlib import Path;"
+        "from deregister_agent.host.clock import SystemClock;"
+        "from deregister_agent.journal.journal import Journal;"
+        "Journal(Path(sys.argv[1]), SystemClock())"
     )
     second = subprocess.run(
         [sys.executable, "-c", code, str(path)],
@@ -180,9 +182,9 @@ def test_a_real_limit_on_the_file_is_a_journal_error(path: Path) -> None:
     code = """
 import resource, signal, sys
 from pathlib import Path
-from deregister_agent.clock import SystemClock
+from deregister_agent.host.clock import SystemClock
 from deregister_agent.errors import JournalError
-from deregister_agent.journal import Journal
+from deregister_agent.journal.journal import Journal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 journal = Journal(Path(sys.argv[1]), SystemClock())
 resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
@@ -235,7 +237,7 @@ def test_history_is_newest_first_and_has_its_timeline(journal: Journal) -> None:
 
 def test_old_drains_are_forgotten(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     """The journal does not grow for ever; another instance's history is left alone."""
-    monkeypatch.setattr("deregister_agent.journal.KEPT_DRAINS", 3)
+    monkeypatch.setattr("deregister_agent.journal.journal.KEPT_DRAINS", 3)
     other = replace(WEB, name="other")
     journal.write(replace(an_entry(replace(a_drain(99), instance="other")), instance=other))
     for number in range(6):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from deregister_agent.engine.probe_view import READ_BEHIND
 from deregister_agent.errors import JournalError, Refused, RegistryError
 from deregister_agent.model import (
     Announcement,
@@ -16,7 +17,6 @@ from deregister_agent.model import (
     StopRequest,
     Straggler,
 )
-from deregister_agent.views import READ_BEHIND
 from tests.unit.loop_bench import NEW, OLD, Bench, Check, ListRegistry, Page
 
 Make = Callable[..., Bench]
@@ -295,7 +295,7 @@ def test_trouble_is_logged_when_it_begins_and_when_it_ends(
     make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One line each, however often it is tried in between."""
-    caplog.set_level("INFO", "deregister_agent.calls")
+    caplog.set_level("INFO", "deregister_agent.engine.calls")
     bench = make()
     bench.go_on(0.5)
     bench.registries[0].down = bench.page.down = True

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from deregister_agent.nginx.address import Address, canonical
-from deregister_agent.nginx.conf import Layout
-from deregister_agent.nginx.reading import read
-from deregister_agent.nginx.tokens import Unreadable, statements, words
+from deregister_agent.registries.nginx.address import Address, canonical
+from deregister_agent.registries.nginx.conf import Layout
+from deregister_agent.registries.nginx.parse import read
+from deregister_agent.registries.nginx.tokens import Unreadable, statements, words
 
 CORPUS = Path(__file__).parents[1] / "nginx_corpus"
 MAINS = sorted(CORPUS.glob("*.conf")) + sorted(CORPUS.glob("*/main.conf"))

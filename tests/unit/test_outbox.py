@@ -6,10 +6,10 @@ from random import Random
 
 import pytest
 
+from deregister_agent.engine.outbox import Outbox
 from deregister_agent.errors import JournalError, NotifyError
-from deregister_agent.journal import Entry, Journal
+from deregister_agent.journal.journal import Entry, Journal
 from deregister_agent.model import Announcement, Drain, Event, Phase
-from deregister_agent.outbox import Outbox
 from tests.unit.loop_bench import WEB, Calls, HandClock
 
 ALL = frozenset(Announcement)

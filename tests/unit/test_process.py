@@ -18,12 +18,12 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from deregister_agent.clock import SystemClock
-from deregister_agent.kernel import by_port, pids
-from deregister_agent.kernel.by_port import PortFinder
-from deregister_agent.kernel.sockets import SocketsError, listeners
+from deregister_agent.host import find_by_port, pids
+from deregister_agent.host.clock import SystemClock
+from deregister_agent.host.find_by_port import PortFinder
+from deregister_agent.host.process_finder import ProbeMark, ProcessFinder, ProcessOptions, build
+from deregister_agent.host.sockets import SocketsError, listeners
 from deregister_agent.model import Instance, Presence, Process
-from deregister_agent.process import ProbeMark, ProcessFinder, ProcessOptions, build
 
 CLOCK = SystemClock()
 BOOT = CLOCK.boot_id()
@@ -280,7 +280,7 @@ class TestByPort:
         self, stage: Stage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A later worker is known before it closes the listener, so it outlives its master."""
-        monkeypatch.setattr(by_port, "_REST", 0.0)
+        monkeypatch.setattr(find_by_port, "_REST", 0.0)
         app = stage.app()
         finder = on(app.number("listen(0)"))
         was = seen(finder)
@@ -345,7 +345,7 @@ class TestByPort:
         finder = on(app.number("listen(0)"))
         was = seen(finder)
         app.kill()
-        monkeypatch.setattr(by_port, "listeners", refuse)
+        monkeypatch.setattr(find_by_port, "listeners", refuse)
         assert finder.look(was) == Presence(exited=False, running=None, note="no table")
 
 
@@ -385,7 +385,7 @@ class TestSocketActivation:
         self, stage: Stage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A child with its parent's LISTEN_PID is the same app, and may outlive its parent."""
-        monkeypatch.setattr(by_port, "_REST", 0.0)
+        monkeypatch.setattr(find_by_port, "_REST", 0.0)
         activator = stage.app()
         port = activator.number("listen(0)")
         service = activator.number("start()")
@@ -669,7 +669,7 @@ class Systemctl:
 
 @pytest.fixture
 def systemctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Systemctl:
-    monkeypatch.setattr("deregister_agent.kernel.by_pid._CACHED", 0.0)
+    monkeypatch.setattr("deregister_agent.host.find_by_pid._CACHED", 0.0)
     return Systemctl(tmp_path)
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from deregister_agent.engine.quiet_window import QuietWindow, quiet_for, quiet_since
 from deregister_agent.model import Phase, Policy, Reading
-from deregister_agent.quiet import QuietWindow, quiet_for, quiet_since
 from tests.unit.loop_bench import Bench, Page
 
 

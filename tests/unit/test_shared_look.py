@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from deregister_agent.file_sd import shared_look
-from deregister_agent.file_sd.format import FormatError, Syntax, TargetFile
-from deregister_agent.file_sd.shared_look import SharedFile, shared_file
-from deregister_agent.files import replace_durably
+from deregister_agent.host.files import replace_durably
+from deregister_agent.registries.file import shared_file as shared_look
+from deregister_agent.registries.file.shared_file import SharedFile, shared_file
+from deregister_agent.registries.file.target_file import FormatError, Syntax, TargetFile
 from tests.servers.child import wait_until
 
 OURS, OTHER, THIRD = "10.0.0.7:80", "10.0.0.8:80", "10.0.0.9:80"

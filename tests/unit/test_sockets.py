@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from deregister_agent.kernel import sock_diag, sockets
-from deregister_agent.kernel.sockets import (
+from deregister_agent.host import sock_diag, sockets
+from deregister_agent.host.sockets import (
     CONNECTED,
     LISTENING,
     Socket,

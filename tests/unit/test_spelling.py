@@ -2,7 +2,7 @@
 
 import pytest
 
-from deregister_agent.spelling import host, host_and_port
+from deregister_agent.host.addresses import host, host_and_port
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from deregister_agent.config.options import Secret
 from deregister_agent.model import Event
 from deregister_agent.notifiers.webhook import Options, build
-from deregister_agent.options import Secret
 from tests.receivers import ORDERS, event, receiving
 
 from . import World

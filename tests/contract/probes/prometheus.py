@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from deregister_agent.probes.prometheus import Options, build
+from deregister_agent.probes.prometheus.probe import Options, build
 from tests.pages import TEXT, page, pages
 
 from . import World, orders

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from deregister_agent.probes.redis_stream import Options, build
+from deregister_agent.probes.redis_stream.probe import Options, build
 from tests.servers.redis import Redis
 
 from . import World, orders

@@ -10,8 +10,8 @@ from typing import NoReturn
 
 import pytest
 
-from deregister_agent.kernel import sockets
-from deregister_agent.kernel.sockets import connections
+from deregister_agent.host import sockets
+from deregister_agent.host.sockets import connections
 from deregister_agent.probes.tcp import Options, build
 
 from . import World, orders, wait_for

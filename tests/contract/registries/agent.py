@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from deregister_agent.agent import Agent
-from deregister_agent.config import validated
-from deregister_agent.loop import InstanceLoop
+from deregister_agent.api.serve import prepare
+from deregister_agent.config.load import validated
+from deregister_agent.engine.agent import Agent
+from deregister_agent.engine.instance_loop import InstanceLoop
 from deregister_agent.model import Instance, Phase
-from deregister_agent.registries.agent import FarAgent, Options, build
-from deregister_agent.serve import prepare
+from deregister_agent.registries.agent.registry import FarAgent, Options, build
 from deregister_agent.wiring import build_agent
 from tests.contract.registries import World
 from tests.servers.child import free_ports, wait_until

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from deregister_agent.model import Instance
-from deregister_agent.registries.etcd import Etcd, Options, build
+from deregister_agent.registries.etcd.registry import Etcd, Options, build
 from tests.contract.registries import World
 from tests.servers.child import free_ports
 from tests.servers.etcd import shared

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import yaml
 
-from deregister_agent.files import replace_durably
+from deregister_agent.host.files import replace_durably
 from deregister_agent.model import Instance
 from deregister_agent.ports import Registry
-from deregister_agent.registries.file import Options, build
+from deregister_agent.registries.file.registry import Options, build
 from tests.contract.registries import World
 
 ORDERS = Instance("orders-1", "orders", "10.0.0.1", 8080)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from deregister_agent.model import Instance
-from deregister_agent.registries.health import Health, Options, build
+from deregister_agent.registries.health.registry import Health, Options, build
 from tests.contract.registries import World
 from tests.servers.admin import Asked, Said, as_json, serving
 from tests.servers.child import free_ports, wait_until

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from deregister_agent.model import Instance
-from deregister_agent.registries.http import Http, Options, build
+from deregister_agent.registries.http.registry import Http, Options, build
 from tests.contract.registries import World
 from tests.servers.admin import Asked, Eureka, Nacos, NginxPlus, Said, System, as_json, serving
 

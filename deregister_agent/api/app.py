@@ -1,0 +1,273 @@
+"""
+The HTTP API: translates, decides nothing (docs/reference/http-api.md).
+
+Deploy scripts poll with ``curl --fail``, so the status code carries the answer,
+and nothing but "drained" is 2xx on traffic-drained.
+"""
+
+import threading
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+from flask import Flask, Response, request
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from deregister_agent.api import requests
+from deregister_agent.api.answers import as_json, explain_errors
+from deregister_agent.api.held_requests import Waits
+from deregister_agent.api.openapi import document
+from deregister_agent.api.problem import Problem, try_later
+from deregister_agent.api.trust import Trust
+from deregister_agent.api.wsgi_bridge import BODY_LIMIT, GONE
+from deregister_agent.engine.agent import Agent
+from deregister_agent.engine.instance_loop import InstanceLoop
+from deregister_agent.model import UNFINISHED, Announcement, Drain, Outcome, Phase, StopRequest
+
+_SAFE = frozenset({Outcome.DRAINED, Outcome.APP_EXITED})
+_HELD = frozenset({Phase.DRAINED, Phase.GONE})
+
+RECALL = 5.0
+"""Seconds that stop-traffic waits until the last drain is known to hold, after a restart."""
+
+View = Callable[..., Response]
+
+
+def create_app(agent: Agent, trust: Trust, waits: Waits) -> Flask:
+    """Return the WSGI app that answers for *agent*."""
+    app = Flask(__name__, static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = BODY_LIMIT
+    app.url_map.merge_slashes = False  # a redirect would be one more answer to understand
+    for method, path, view in Api(agent, waits).routes():
+        app.add_url_rule(
+            path,
+            endpoint=f"{method} {path}",
+            view_func=view,
+            methods=[method],
+            provide_automatic_options=False,  # would answer 200 on traffic-drained
+        )
+
+    @app.before_request
+    def check_trust() -> None:
+        trust.check(request.environ)
+
+    @app.after_request
+    def mark(response: Response) -> Response:
+        response.headers["Cache-Control"] = "no-store"
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        return response
+
+    explain_errors(app)
+    return app
+
+
+class Api:
+    """The answers, one method for each path."""
+
+    def __init__(self, agent: Agent, waits: Waits) -> None:
+        self._agent = agent
+        self._waits = waits
+
+    def routes(self) -> list[tuple[str, str, View]]:
+        """Return method, path and answer of everything there is."""
+        actions: list[tuple[str, str, View]] = [
+            ("POST", "/stop-traffic", self.stop_traffic),
+            ("GET", "/traffic-drained", self.traffic_drained),
+            ("POST", "/start-traffic", self.start_traffic),
+            ("GET", "/traffic-started", self.traffic_started),
+        ]
+        one = "/v1/instances/<name>"
+        return [
+            *actions,
+            *((method, one + path, view) for method, path, view in actions),
+            ("GET", "/v1/instances", self.instances),
+            ("GET", one, self.instance),
+            ("GET", f"{one}/drains", self.drains),
+            ("GET", f"{one}/drains/<drain>", self.one_drain),
+            ("GET", "/v1/events", self.events),
+            ("GET", "/healthz", self.healthz),
+            ("GET", "/readyz", self.readyz),
+            ("GET", "/metrics", self.metrics),
+            ("GET", "/openapi.json", self.openapi),
+        ]
+
+    def stop_traffic(self, name: str | None = None) -> Response:
+        """Ask for a drain; the same one when repeated."""
+        loop = self._loop(name)
+        requests.query(requests.NoQuery)
+        wish = requests.body(requests.StopTraffic)
+        _recall(loop)
+        loop.stop_traffic(
+            StopRequest(
+                deadline=wish.deadline,
+                on_deadline=wish.on_deadline,
+                reason=wish.reason,
+                force=wish.force,
+                asked_by=requests.asked_by(),
+            )
+        )
+        return as_json(202, loop.report())
+
+    def start_traffic(self, name: str | None = None) -> Response:
+        """Ask for the instance to be put back."""
+        loop = self._loop(name)
+        requests.query(requests.NoQuery)
+        wish = requests.body(requests.StartTraffic)
+        loop.start_traffic(wish.reason, requests.asked_by())
+        return as_json(202, loop.report())
+
+    def traffic_drained(self, name: str | None = None) -> Response:
+        """Answer whether it is safe to kill: not from memory alone, right after a restart."""
+        loop = self._loop(name)
+
+        def status_of(drain: Drain) -> int:
+            stands = loop.stands_by(Announcement.DRAINED)
+            return drained_status(drain) if stands else HTTPStatus.SERVICE_UNAVAILABLE
+
+        return self._held(
+            loop,
+            status_of,
+            "no drain is under way or finished: POST stop-traffic first",
+        )
+
+    def traffic_started(self, name: str | None = None) -> Response:
+        """Answer whether the instance takes traffic again."""
+        return self._held(
+            self._loop(name), started_status, "nobody asked for it: POST start-traffic first"
+        )
+
+    def instances(self) -> Response:
+        """List every instance."""
+        requests.query(requests.NoQuery)
+        reports = [loop.report() for loop in self._agent.instances.values()]
+        return as_json(200, {"instances": reports})
+
+    def instance(self, name: str) -> Response:
+        """Show one instance: as found last, as its registries say now, or once it is another."""
+        loop, query = self._loop(name), requests.query(requests.StatusQuery)
+        if late := self._waits.looked(loop, query.look) if query.look else []:
+            raise try_later(f"{', '.join(late)} did not answer within {query.look:g} s")
+        self._waits.news(loop, query.cursor, query.wait, _gone())
+        return as_json(200, loop.report() | ({"nonce": query.nonce} if query.nonce else {}))
+
+    def drains(self, name: str) -> Response:
+        """List what was done to one instance, newest first."""
+        self._loop(name)
+        limit = requests.query(requests.HistoryQuery).limit
+        return as_json(200, {"drains": self._agent.journal.drains(name, limit)})
+
+    def one_drain(self, name: str, drain: str) -> Response:
+        """Show one drain with its timeline."""
+        self._loop(name)
+        requests.query(requests.NoQuery)
+        found = self._agent.journal.drain(name, drain)
+        if found is None:
+            raise Problem(404, f"{name} has no such drain: see /v1/instances/{name}/drains")
+        return as_json(200, found)
+
+    def events(self) -> Response:
+        """Stream what happens, as server-sent events."""
+        requests.query(requests.NoQuery)
+        after = requests.last_event()
+        if after is None:
+            after = self._agent.journal.last_event()
+        self._waits.enter()
+        stream = self._waits.stream(self._agent, after, _gone())
+        response = Response(stream, content_type="text/event-stream")
+        response.headers["X-Accel-Buffering"] = "no"  # a proxy that collects would hold events back
+        response.call_on_close(self._waits.leave)
+        return response
+
+    def healthz(self) -> Response:
+        """Answer while the process can."""
+        return as_json(200, {"status": "ok"})
+
+    def readyz(self) -> Response:
+        """Answer whether the agent can do its work."""
+        trouble = self._agent.healthy()
+        if trouble is not None:
+            raise try_later(trouble)
+        return as_json(200, {"status": "ok"})
+
+    def metrics(self) -> Response:
+        """Return the metrics, as Prometheus reads them."""
+        return Response(self._agent.metrics(), content_type=CONTENT_TYPE_LATEST)
+
+    def openapi(self) -> Response:
+        """Return the description of this API."""
+        return as_json(200, document())
+
+    def _loop(self, name: str | None) -> InstanceLoop:
+        instances = self._agent.instances
+        names = ", ".join(instances)
+        if name is not None:
+            if name not in instances:
+                raise Problem(404, f"no instance is called {name[:100]!r}; this agent has: {names}")
+            return instances[name]
+        if len(instances) != 1:
+            path = f"/v1/instances/{{name}}{request.path}"
+            raise Problem(409, f"this agent has {len(instances)} instances ({names}): use {path}")
+        return next(iter(instances.values()))
+
+    def _held(self, loop: InstanceLoop, status_of: Callable[[Drain], int], advice: str) -> Response:
+        wait = requests.query(requests.WaitQuery).wait
+        not_yet = HTTPStatus.SERVICE_UNAVAILABLE
+
+        def final(drain: Drain) -> bool:
+            return status_of(drain) != not_yet
+
+        self._waits.until(lambda limit: final(loop.wait(final, limit)), wait, _gone())
+        with loop.changed:  # of one moment: status code and body must never disagree
+            drain, status, report = loop.drain, status_of(loop.drain), loop.report()
+        if status == HTTPStatus.CONFLICT:
+            raise _not_asked(drain, report, advice)
+        return as_json(status, report)
+
+
+def drained_status(drain: Drain) -> int:
+    """Return what traffic-drained answers: 200 means safe to kill, and nothing else does."""
+    if drain.outcome in _SAFE and drain.phase in _HELD:
+        return 200
+    if drain.outcome is Outcome.EXPIRED:
+        return 504
+    return 503 if drain.phase in UNFINISHED else 409
+
+
+def started_status(drain: Drain) -> int:
+    """Return what traffic-started answers: 200 means that every registry lists the instance."""
+    if drain.phase is Phase.SERVING:
+        return 200
+    if drain.phase is Phase.RESTORING:
+        return 504 if drain.overdue else 503
+    return 409
+
+
+def _recall(loop: InstanceLoop) -> None:
+    """
+    Make sure that a "drained" of before the agent's restart is seen to hold, or not to.
+
+    Else stop-traffic would be answered with that drain, though it may have been about
+    a process that has been replaced in the meantime.
+    """
+    loop.wait(lambda _: loop.stands_by(Announcement.DRAINED), RECALL)
+    if not loop.stands_by(Announcement.DRAINED):
+        why = "; ".join(loop.report()["blocking"])
+        raise try_later(f"it is not known yet whether the last drain still holds: {why}")
+
+
+def _not_asked(drain: Drain, report: Mapping[str, Any], advice: str) -> Problem:
+    ended = f"the last drain was {drain.outcome}; " if drain.outcome else ""
+    return Problem(
+        409,
+        f"{drain.instance} is {drain.phase}: {ended}{advice}",
+        extra={
+            "phase": drain.phase,
+            "outcome": drain.outcome,
+            "blocking": report["blocking"],
+        },
+    )
+
+
+def _gone() -> threading.Event:
+    found = request.environ.get(GONE)
+    return found if isinstance(found, threading.Event) else threading.Event()

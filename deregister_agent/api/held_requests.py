@@ -1,0 +1,134 @@
+"""Requests that wait: how many may, how they end, and the stream of events."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+from deregister_agent.api.problem import try_later
+from deregister_agent.engine.agent import Agent
+from deregister_agent.engine.instance_loop import InstanceLoop
+from deregister_agent.errors import JournalError
+
+SLICE = 2.0
+"""A wait looks this often, in seconds, whether its client is still there."""
+STREAM_FOR = 600.0
+"""A stream of events ends by itself after so many seconds; the client comes again."""
+HEARTBEAT = 15.0
+"""Seconds of silence on a stream after which a comment is sent."""
+
+_AT_ONCE = 100  # events read from the journal at a time
+
+
+class Waits:
+    """
+    The places for requests that wait, and the word that all of them shall end.
+
+    Each holds a thread; the cap keeps them from taking those of other requests.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._places = threading.BoundedSemaphore(most)
+        self._for_news = threading.BoundedSemaphore((most + 1) // 2)
+        self.stopping = threading.Event()
+
+    def enter(self) -> None:
+        """Take a place. Raises Problem 503 when all are taken."""
+        if not self._places.acquire(blocking=False):
+            raise try_later(
+                f"{self._most} requests are waiting already (server.max_waits); ask without wait"
+            )
+
+    def leave(self) -> None:
+        """Give a place back."""
+        self._places.release()
+
+    def until(
+        self,
+        reached: Callable[[float], bool],
+        timeout: float,
+        gone: threading.Event,
+    ) -> None:
+        """
+        Hold until *reached* or *timeout* is over; not for a client that is *gone*.
+
+        *reached* blocks for at most the seconds it is given, and tells.
+        """
+        if timeout <= 0 or reached(0.0):
+            return
+        self.enter()
+        try:
+            end = time.monotonic() + timeout
+            while (left := end - time.monotonic()) > 0 and not self._over(gone):
+                began, limit = time.monotonic(), min(left, SLICE)
+                if reached(limit) or _cut_short(began, limit):
+                    return
+        finally:
+            self.leave()
+
+    def news(self, loop: InstanceLoop, cursor: str, timeout: float, gone: threading.Event) -> None:
+        """
+        Hold while the cursor of the status would be *cursor*, as until() does.
+
+        For at most half of the places: a drain can do without news, and not without looks.
+        """
+        if timeout <= 0:
+            return
+        if not self._for_news.acquire(blocking=False):
+            raise try_later(
+                f"{(self._most + 1) // 2} requests are waiting for news already, half of "
+                "server.max_waits; ask without wait"
+            )
+        try:
+            self.until(partial(loop.is_other, cursor), timeout, gone)
+        finally:
+            self._for_news.release()
+
+    def looked(self, loop: InstanceLoop, timeout: float) -> list[str]:
+        """Have the registries asked again; return the names of those that did not answer."""
+        self.enter()
+        try:
+            return loop.look_anew(timeout)
+        finally:
+            self.leave()
+
+    def stream(self, agent: Agent, after: int, gone: threading.Event) -> Iterator[bytes]:
+        """Yield the events that come after the one with that id, as text/event-stream."""
+        end = time.monotonic() + STREAM_FOR
+        beat = time.monotonic() + HEARTBEAT
+        stopped = False
+        yield b"retry: 1000\n\n"
+        while time.monotonic() < end and not self._over(gone):
+            try:
+                events = agent.journal.events_after(after, _AT_ONCE)
+            except JournalError:
+                return  # the client comes again, and is then told why
+            for event in events:
+                yield _as_sent(event)
+                after = event["id"]
+            if events:
+                beat = time.monotonic() + HEARTBEAT
+                continue
+            if stopped:
+                return
+            if time.monotonic() >= beat:
+                yield b": still here\n\n"
+                beat = time.monotonic() + HEARTBEAT
+            began = time.monotonic()
+            agent.wait_event(after, SLICE)
+            stopped = _cut_short(began, SLICE)
+
+    def _over(self, gone: threading.Event) -> bool:
+        return gone.is_set() or self.stopping.is_set()
+
+
+def _cut_short(began: float, limit: float) -> bool:
+    """Whether a wait came back early: there is news, or the agent stops. Waiting on would spin."""
+    return time.monotonic() - began < limit / 2
+
+
+def _as_sent(event: dict[str, Any]) -> bytes:
+    return f"id: {event['id']}\nevent: {event['kind']}\ndata: {json.dumps(event)}\n\n".encode()

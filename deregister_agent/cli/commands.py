@@ -1,0 +1,136 @@
+"""What the commands that talk to a running agent do, and what they print."""
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from deregister_agent.cli.client import AgentClient, path_of
+from deregister_agent.cli.follow import (
+    Ask,
+    ExitCode,
+    Failed,
+    Word,
+    accepted,
+    drained,
+    ending,
+    follow,
+    only_instance,
+    started,
+)
+from deregister_agent.cli.progress import (
+    Silent,
+    View,
+    clean,
+    describe,
+    painted,
+    summary,
+    unpainted,
+    view_on,
+    wants_colour,
+)
+
+PATIENCE = 180.0
+"""Seconds to try to reach an agent that has told no deadline yet."""
+
+
+def drain(
+    agent: AgentClient, name: str | None, asked: Mapping[str, Any], *, wait: bool, as_json: bool
+) -> ExitCode:
+    """Ask for a drain in the words of stop-traffic; with *wait*, stay until it has ended."""
+    name = name or only_instance(agent)
+    begun = accepted(agent.post(path_of(name, "stop-traffic"), asked))
+    if not wait:
+        return _begun(begun, f"deregister-agent drain {name} --wait", as_json=as_json)
+    undo = f"the drain of {name} goes on; to undo it: deregister-agent restore {name}"
+    return _stay(drained(agent, name), asked.get("deadline", PATIENCE), undo, as_json=as_json)
+
+
+def restore(
+    agent: AgentClient, name: str | None, reason: str, *, wait: bool, as_json: bool
+) -> ExitCode:
+    """Ask to put an instance back; with *wait*, stay until every registry lists it."""
+    name = name or only_instance(agent)
+    asked = {"reason": reason} if reason else {}
+    begun = accepted(agent.post(path_of(name, "start-traffic"), asked))
+    if not wait:
+        return _begun(begun, f"deregister-agent restore {name} --wait", as_json=as_json)
+    undo = f"restoring {name} goes on; to take it out again: deregister-agent drain {name}"
+    return _stay(started(agent, name), PATIENCE, undo, as_json=as_json, restore=True)
+
+
+def status(agent: AgentClient, name: str | None, *, as_json: bool) -> ExitCode:
+    """Print how one instance stands, or all of them."""
+    path, key = (path_of(name), "phase") if name else ("/v1/instances", "instances")
+    found = accepted(agent.get(path), key)
+    if as_json:
+        print_json(found)
+        return ExitCode.DONE
+    paint = painted if wants_colour(sys.stdout) else unpainted
+    for report in [found] if name else found["instances"]:
+        say("\n".join(describe(report, paint)))
+    return ExitCode.DONE
+
+
+def history(agent: AgentClient, name: str | None, limit: int, *, as_json: bool) -> ExitCode:
+    """Print the drains of an instance, newest first."""
+    name = name or only_instance(agent)
+    found = accepted(agent.get(path_of(name, "drains"), limit=limit), "drains")
+    if as_json:
+        print_json(found)
+    elif not found["drains"]:
+        say(f"{name}: no drain was ever asked for")
+    else:
+        for one in found["drains"]:
+            say(_drain_line(one))
+    return ExitCode.DONE
+
+
+def print_json(content: Mapping[str, Any]) -> None:
+    """Print a JSON object."""
+    say(json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def say(text: str) -> None:
+    """Print *text* now, also into a pipe."""
+    print(text, flush=True)  # noqa: T201 - what the command is for
+
+
+def view_for(*, as_json: bool) -> View:
+    """Return where progress is shown: on standard output, or nowhere if that is for JSON."""
+    return Silent() if as_json else view_on(sys.stdout)
+
+
+def finish(word: Word, *, as_json: bool, restore: bool = False) -> ExitCode:
+    """Print how it has ended, and return the code that says the same."""
+    if as_json:
+        print_json(word.report)
+    else:
+        say(clean(ending(word, restore=restore)))
+    return word.code or ExitCode.DONE
+
+
+def _stay(
+    ask: Ask, patience: float, undo: str, *, as_json: bool, restore: bool = False
+) -> ExitCode:
+    try:
+        word = follow(ask, view_for(as_json=as_json), patience)
+    except KeyboardInterrupt:
+        raise Failed(ExitCode.INTERRUPTED, undo) from None
+    return finish(word, as_json=as_json, restore=restore)
+
+
+def _begun(report: Mapping[str, Any], hint: str, *, as_json: bool) -> ExitCode:
+    if as_json:
+        print_json(report)
+    else:
+        say(clean(f"{report['instance']['name']}: {summary(report)}"))
+        say(f"to wait for the end: {hint}")
+    return ExitCode.DONE
+
+
+def _drain_line(one: Mapping[str, Any]) -> str:
+    end = f"{one['outcome'] or one['phase']} {one['ended'] or 'under way'}"
+    forced = "forced" if one["forced"] else ""
+    parts = [one["started"], end, forced, one["id"], one["asked_by"], one["reason"]]
+    return clean("  ".join(filter(None, parts)))

@@ -1,0 +1,164 @@
+"""Drain or restore without a running agent: the same agent, for as long as one command runs."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from deregister_agent.cli import logs
+from deregister_agent.cli.client import asker
+from deregister_agent.cli.commands import finish, view_for
+from deregister_agent.cli.follow import ExitCode, Failed, Word, follow
+from deregister_agent.cli.progress import View
+from deregister_agent.config import load as config
+from deregister_agent.engine.agent import Agent
+from deregister_agent.engine.instance_loop import InstanceLoop
+from deregister_agent.errors import JournalError
+from deregister_agent.model import (
+    UNFINISHED,
+    Announcement,
+    Drain,
+    OnDeadline,
+    Outcome,
+    Phase,
+    StopRequest,
+)
+from deregister_agent.wiring import build_agent
+
+RECALL = 10.0
+"""Seconds to see whether what the journal says of the last drain still holds."""
+ANNOUNCING = 30.0
+"""Seconds that announcements get at the end, before the command leaves them to the next agent."""
+
+_LOOK = 0.1  # seconds between two looks at what is still to be announced
+_DRAINED = frozenset({Outcome.DRAINED, Outcome.APP_EXITED})
+
+
+def drain(path: Path, name: str | None, asked: Mapping[str, Any], *, as_json: bool) -> ExitCode:
+    """
+    Drain an instance of the configuration at *path*, as *asked* in the words of stop-traffic.
+
+    Stays until it has ended. Raises ConfigError, Refused, Failed, or JournalError:
+    an agent is running and has the journal.
+    """
+    policy = asked.get("on_deadline")
+    request = StopRequest(
+        deadline=asked.get("deadline"),
+        on_deadline=OnDeadline(policy) if policy else None,
+        reason=asked.get("reason", ""),
+        force=asked.get("force", False),
+        asked_by=_asker(),
+    )
+    with _alone(path, name) as (agent, loop), _detached(loop.instance.name):
+        _recall(loop)
+        loop.stop_traffic(request)
+        word = _stay(agent, loop, drain_code, as_json=as_json)
+    return finish(word, as_json=as_json)
+
+
+def restore(path: Path, name: str | None, reason: str, *, as_json: bool) -> ExitCode:
+    """Put an instance back, and stay until every registry lists it or its time is over."""
+    with _alone(path, name) as (agent, loop), _detached(loop.instance.name):
+        loop.start_traffic(reason, _asker())
+        word = _stay(agent, loop, restore_code, as_json=as_json)
+    return finish(word, as_json=as_json, restore=True)
+
+
+def drain_code(drain: Drain) -> ExitCode | None:
+    """Return what traffic-drained would answer, as an exit code; None: not yet."""
+    if drain.outcome is Outcome.EXPIRED:
+        return ExitCode.EXPIRED
+    if drain.outcome in _DRAINED and drain.phase in {Phase.DRAINED, Phase.GONE}:
+        return ExitCode.DONE
+    if drain.phase in UNFINISHED:
+        return None
+    return ExitCode.REFUSED if drain.outcome is Outcome.REFUSED else ExitCode.NOT_ASKED
+
+
+def restore_code(drain: Drain) -> ExitCode | None:
+    """Return what traffic-started would answer, as an exit code; None: not yet."""
+    match drain.phase:
+        case Phase.SERVING:
+            return ExitCode.DONE
+        case Phase.RESTORING:
+            return ExitCode.EXPIRED if drain.overdue else None
+        case _:
+            return ExitCode.NOT_ASKED
+
+
+def _asker() -> str:
+    return f"{asker()} (standalone)"
+
+
+@contextmanager
+def _alone(path: Path, name: str | None) -> Iterator[tuple[Agent, InstanceLoop]]:
+    """Run the agent of the configuration in this process, for one instance of it."""
+    whole = config.load(path)
+    chosen = [one for one in whole.instances if name in {None, one.name}]
+    if len(chosen) != 1:
+        known = ", ".join(one.name for one in whole.instances)
+        raise Failed(ExitCode.USAGE, f"which instance? say one of {known}")
+    logs.setup("text", "error")  # what a warning would say, the view shows
+    try:
+        agent = build_agent(whole.model_copy(update={"instances": tuple(chosen)}))
+    except JournalError as e:
+        raise JournalError(f"{e}. If an agent is running, leave out --standalone") from e
+    agent.start()
+    try:
+        yield agent, agent.instances[chosen[0].name]
+    finally:
+        agent.stop()
+
+
+@contextmanager
+def _detached(name: str) -> Iterator[None]:
+    """Say, when a person leaves, how things stand now."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Failed(
+            ExitCode.INTERRUPTED,
+            f"{name} stays as it is now, and nobody guards it. The same command, or "
+            f"`deregister-agent serve`, goes on from the journal; to put it back: "
+            f"deregister-agent restore {name} --standalone",
+        ) from None
+
+
+def _recall(loop: InstanceLoop) -> None:
+    """Wait until a "drained" of an earlier run is seen to hold, or not to. Raises Failed."""
+    loop.wait(lambda _: loop.stands_by(Announcement.DRAINED), RECALL)
+    if not loop.stands_by(Announcement.DRAINED):
+        why = "; ".join(str(one) for one in [*loop.report()["blocking"], *_errors(loop)])
+        raise Failed(
+            ExitCode.TRY_LATER,
+            f"it cannot be told whether the last drain of {loop.instance.name} still holds: {why}",
+        )
+
+
+def _errors(loop: InstanceLoop) -> Iterator[object]:
+    yield from (view.look_error for view in loop.registries if view.look_error is not None)
+
+
+def _stay(
+    agent: Agent, loop: InstanceLoop, code: Callable[[Drain], ExitCode | None], *, as_json: bool
+) -> Word:
+    def ask(wait: float) -> Word:
+        drain = loop.wait(lambda drain: code(drain) is not None, wait)
+        return Word(code(drain), loop.report())
+
+    view = view_for(as_json=as_json)
+    word = follow(ask, view, patience=0.0)
+    _announce(agent, loop.instance.name, view)
+    return word
+
+
+def _announce(agent: Agent, name: str, view: View) -> None:
+    """Give the announcements time to be taken; what is not waits in the journal."""
+    end = time.monotonic() + ANNOUNCING
+    while waiting := ", ".join(f"{one.event.kind} to {one.notifier}" for one in agent.untold(name)):
+        if time.monotonic() >= end:
+            view.say(f"not announced yet: {waiting}; the next agent on this journal goes on trying")
+            return
+        view.say(f"announcing {waiting}")
+        time.sleep(_LOOK)

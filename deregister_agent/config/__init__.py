@@ -1,0 +1,1 @@
+"""One TOML file, validated as a whole, with mistakes told in words."""

@@ -1,0 +1,141 @@
+"""Find a backend's module by its kind: one of ours, or one that another package brings."""
+
+import importlib
+import json
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from types import ModuleType
+from typing import Any, Literal, NamedTuple
+
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
+
+from deregister_agent.config.options import BackendOptions
+from deregister_agent.errors import AgentError
+
+BackendPort = Literal["registries", "probes", "notifiers"]
+"""Which contract of ``ports`` a backend fulfils: the name of its folder and entry-point group."""
+
+_PARTS = ("Options", "build")
+
+
+class Backend(NamedTuple):
+    """A backend as the configuration names it; ``module.build(options, instance)`` makes it."""
+
+    module: ModuleType
+    options: BackendOptions
+
+
+def kinds(port: BackendPort) -> list[str]:
+    """Return every kind installed, ours and those of other packages, sorted. Imports none."""
+    return sorted({*built_in(port), *_brought(port)})
+
+
+@cache
+def built_in(port: BackendPort) -> tuple[str, ...]:
+    """Return the kinds that come with this package, sorted. Imports none."""
+    folder = importlib.import_module(f"deregister_agent.{port}")
+    found = {module.name for module in pkgutil.iter_modules(folder.__path__)}
+    return tuple(sorted(found - folder.SHARED))
+
+
+def find(port: BackendPort, kind: str) -> ModuleType:
+    """
+    Import the backend of this *kind*, and nothing else.
+
+    Ours comes first: another package cannot take its place. Raises AgentError when
+    there is none of this kind, or it, or a module that it needs, cannot be imported.
+    """
+    if kind in built_in(port):
+        module = _imported(kind, EntryPoint(kind, f"deregister_agent.{port}.{kind}", ""))
+    elif kind in (brought := _brought(port)):
+        module = _imported(kind, brought[kind])
+    else:
+        known = kinds(port)
+        likely = get_close_matches(kind, known, n=1)
+        hint = f"; did you mean {likely[0]!r}?" if likely else ""
+        raise AgentError(f"{kind!r} is none of {', '.join(known) or 'nothing'}{hint}")
+    absent = [part for part in _PARTS if not hasattr(module, part)]
+    if absent:
+        raise AgentError(f"{kind!r} is no backend: {module.__name__} has no {' or '.join(absent)}")
+    return module
+
+
+def _imported(kind: str, point: EntryPoint) -> ModuleType:
+    try:
+        module: ModuleType = point.load()
+    except ImportError as e:
+        who = f"module {e.name!r}" if e.name else "a module"
+        raise AgentError(f"{kind!r} cannot be loaded: it needs {who}: {e}") from e
+    except AttributeError as e:
+        raise AgentError(f"{kind!r} cannot be loaded from {point.value}: {e}") from e
+    return module
+
+
+def _brought(port: BackendPort) -> dict[str, EntryPoint]:
+    """Return what other packages bring; of two with one name, the first installed."""
+    found: dict[str, EntryPoint] = {}
+    for point in entry_points(group=f"deregister_agent.{port}"):
+        found.setdefault(point.name, point)
+    return found
+
+
+@dataclass(frozen=True)
+class ByKind:
+    """Marks a field of the configuration as a table whose ``kind`` says which keys it takes."""
+
+    port: BackendPort
+
+    def options(self, table: object) -> type[BackendOptions] | None:
+        """Return the model of *table*, or None if its kind leads to none."""
+        kind = table.get("kind") if isinstance(table, Mapping) else None
+        if not isinstance(kind, str):
+            return None
+        try:
+            model: type[BackendOptions] = find(self.port, kind).Options
+        except AgentError:
+            return None
+        return model
+
+    def chosen(self, table: Any) -> Backend:
+        """Validate *table* by its backend. Raises ValidationError."""
+        if not isinstance(table, dict):
+            raise _mistaken(PydanticCustomError("model_type", "not a table"), (), table)
+        kind = table.get("kind")
+        if kind is None:
+            raise _mistaken("missing", ("kind",), table)
+        if not isinstance(kind, str):
+            raise _mistaken("string_type", ("kind",), kind)
+        try:
+            module = find(self.port, kind)
+        except AgentError as e:
+            cause = PydanticCustomError("kind", "{why}", {"why": str(e)})
+            raise _mistaken(cause, ("kind",), kind) from e
+        return Backend(module, module.Options.model_validate_json(json.dumps(table)))
+
+    def __get_pydantic_core_schema__(self, _: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Let pydantic validate the field by this object; it puts the key path before mistakes."""
+        del handler
+        return core_schema.no_info_plain_validator_function(self.chosen)
+
+    def __get_pydantic_json_schema__(
+        self, _: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Describe every built-in backend, told apart by ``kind``."""
+        return {"oneOf": [self._described(kind, handler) for kind in built_in(self.port)]}
+
+    def _described(self, kind: str, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        described = handler(find(self.port, kind).Options.__pydantic_core_schema__)
+        table = handler.resolve_ref_schema(described)
+        table["properties"]["kind"] |= {"const": kind}
+        return described
+
+
+def _mistaken(cause: str | PydanticCustomError, key: tuple[str, ...], got: Any) -> ValidationError:
+    detail: InitErrorDetails = {"type": cause, "loc": key, "input": got}
+    return ValidationError.from_exception_data("backend", [detail])

@@ -1,1 +1,0 @@
-"""How to talk to Consul."""

@@ -1,0 +1,1 @@
+"""One instance through its drains: act, look, decide, write down."""

@@ -1,0 +1,102 @@
+"""What a loop knows of the process under drain, and of the one that takes its place."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+
+from deregister_agent.engine.calls import Backoff, Done
+from deregister_agent.engine.probe_view import AT_REST, WATCH_FOR, Rounds
+from deregister_agent.engine.quiet_window import QuietWindow
+from deregister_agent.host.process_finder import ProcessFinder
+from deregister_agent.model import Presence, Process, Reading
+
+EVERY = 1.0  # seconds between two looks during a drain; an exit is told of at once
+
+
+class ProcessView:
+    """The process that is the app: whether it has exited, and who is in its place."""
+
+    def __init__(self, app: Process | None, finder: ProcessFinder, rounds: Rounds) -> None:
+        self.app = app  # who the app was when last seen
+        self.presence: Presence | None = None
+        self.asked = 0.0
+        self.window = QuietWindow()  # the time that nobody at all has been there
+        self._finder, self._calls, self._rounds = finder, rounds.calls, rounds
+        self._about: Process | None = None  # the process that the presence speaks of
+        self._again = Backoff(0.05, 1.0, rounds.chance)
+        self._wait_again = Backoff(0.05, 0.05, rounds.chance)
+        self._turn = 0  # counts the phases: a look begun in an earlier one proves nothing
+
+    @property
+    def exited(self) -> bool:
+        """Whether the app is known to have exited."""
+        return self.presence is not None and self.presence.exited and self._about == self.app
+
+    @property
+    def successor(self) -> Process | None:
+        """The process that has taken its place, if one has."""
+        return self.presence.running if self.exited and self.presence is not None else None
+
+    def begin(self) -> None:
+        """Begin a phase: that nobody is there must be seen anew."""
+        self.window.broken()
+        self._turn += 1
+        self._again.now()
+
+    def read_at(self, moment: float) -> None:
+        """Make sure that a look begins at *moment* or soon after: something hangs on it."""
+        if self.asked < moment:
+            self._again.due = min(self._again.due, moment)
+
+    def look_now(self) -> None:
+        """Look again at once."""
+        self._again.now()
+
+    def look(self, now: float) -> None:
+        """Look if it is time, and during a drain wait for its exit."""
+        if now >= self._again.due:
+            about = self.app
+            look = partial(self._finder.look, about)
+            self._calls.start("process", look, partial(self._looked, about, self._turn))
+        if self._waits and self.app is not None and now >= self._wait_again.due:
+            wait = partial(self._finder.wait_exit, self.app, WATCH_FOR)
+            self._calls.start("exit", wait, self._may_have_exited)
+
+    @property
+    def _waits(self) -> bool:
+        return self.app is not None and not self.exited and not self._rounds.serving
+
+    def _looked(self, about: Process | None, turn: int, done: Done) -> None:
+        if about != self.app:
+            self._again.now()
+            return
+        self._about, self.asked = about, done.asked
+        if done.error is None:
+            self.presence = done.value
+            self._again.after(AT_REST if self._rounds.serving else EVERY, done.answered)
+        else:
+            self.presence = Presence(exited=False, running=None, note=str(done.error))
+            self._again.later(done.answered)
+        if turn != self._turn:
+            self._again.now()
+        elif self.exited and self.successor is None:
+            self.window.saw(Reading({}), done.asked, done.answered)
+        else:
+            self.window.broken()
+
+    def _may_have_exited(self, done: Done) -> None:
+        self._again.now()
+        self._wait_again.later(done.answered)
+
+    def follow(self) -> None:
+        """Take the process that is there now for the app."""
+        if self.presence is not None and self.presence.running is not None:
+            self.app = self._about = self.presence.running
+            self.presence = replace(self.presence, exited=False)
+            self.window.broken()
+
+    def dues(self) -> Iterator[float]:
+        """Yield when the next look is due, if none is under way."""
+        yield from self._calls.due("process", self._again)
+        if self._waits:
+            yield from self._calls.due("exit", self._wait_again)

@@ -1,1 +1,0 @@
-"""How to talk to etcd, and where instances lie in it."""

@@ -1,1 +1,0 @@
-"""Prometheus target files: their format, and edits that keep every other byte."""

@@ -1,1 +1,0 @@
-"""The health check that the agent answers for an instance, and who has heard what."""

@@ -1,0 +1,1 @@
+"""The machine: sockets, processes, programs, files, addresses, the clock."""

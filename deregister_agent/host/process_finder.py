@@ -1,0 +1,138 @@
+"""Which process is being drained, and is it still there."""
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Protocol
+
+from pydantic import AfterValidator, Discriminator, Field, Tag
+
+from deregister_agent.config.options import Port, Table, Timeout
+from deregister_agent.host.clock import Clock
+from deregister_agent.host.find_by_pid import PidFile, PidFinder, SystemdUnit
+from deregister_agent.host.find_by_port import PortFinder
+from deregister_agent.model import Instance, Presence, Process
+
+
+class ProcessFinder(Protocol):
+    """A way to tell the process under drain from its successor. Local and quick: no network."""
+
+    def look(self, was: Process | None) -> Presence:
+        """
+        Tell whether *was* has exited and who is in its place now.
+
+        ``exited`` is True only when it is certain. A closed port is not an exit:
+        an app that got SIGTERM closes its listener and goes on with its work.
+        Never raises for what cannot be seen: ``note`` then says what and why.
+        """
+        ...
+
+    def wait_exit(self, was: Process, timeout: float) -> None:
+        """Block until *was* may have exited, for at most *timeout* seconds."""
+        ...
+
+    def heard(self, mark: str) -> None:
+        """Take in what the app last said of itself to a probe: ``Reading.mark``."""
+        ...
+
+
+def _unit_name(value: str) -> str:
+    if not value or value.startswith("-") or any(c.isspace() for c in value):
+        raise ValueError("must be the name of a systemd unit, such as orders.service")
+    return value
+
+
+class ByPort(Table):
+    """The app is whoever holds the listening sockets of its port."""
+
+    by: Literal["port"] = "port"
+    """``port``: by the port's listening sockets."""
+    port: Port | None = None
+    """The port to look at, where it is not the instance's own (an app behind a local proxy)."""
+
+
+class ByPidFile(Table):
+    """The app is the process whose pid stands in a file."""
+
+    by: Literal["pid_file"]
+    """``pid_file``: by a file that the app or its supervisor writes."""
+    file: Path
+    """The file: a pid in decimal, and nothing else."""
+
+
+class BySystemdUnit(Table):
+    """The app is the main process of a systemd unit."""
+
+    by: Literal["systemd_unit"]
+    """``systemd_unit``: by what systemd says."""
+    unit: Annotated[str, AfterValidator(_unit_name)]
+    """The unit, such as ``orders.service``."""
+    systemctl: Annotated[tuple[str, ...], Field(min_length=1)] = ("systemctl",)
+    """The command that asks systemd, as a list of arguments; no shell reads it."""
+    timeout: Timeout = 2.0
+    """The limit of one such command."""
+
+
+class ByProbe(Table):
+    """The app is what a probe says it is: an instance id, a start time."""
+
+    by: Literal["probe"]
+    """``probe``: by the ``mark`` of the instance's probes. For an app that cannot be seen here."""
+
+
+def _by(table: Any) -> Any:
+    return table.get("by", "port") if isinstance(table, Mapping) else getattr(table, "by", None)
+
+
+ProcessOptions = Annotated[
+    Annotated[ByPort, Tag("port")]
+    | Annotated[ByPidFile, Tag("pid_file")]
+    | Annotated[BySystemdUnit, Tag("systemd_unit")]
+    | Annotated[ByProbe, Tag("probe")],
+    Discriminator(_by),
+]
+"""``[instance.process]``: how the app's process is told from its successor."""
+
+
+def build(options: ProcessOptions, instance: Instance, clock: Clock) -> ProcessFinder:
+    """Return the finder that *options* ask for. Looks at nothing yet."""
+    match options:
+        case ByPort():
+            return PortFinder(options.port or instance.port, instance.address, clock)
+        case ByPidFile():
+            return PidFinder(PidFile(options.file), clock)
+        case BySystemdUnit(unit=unit, systemctl=command, timeout=limit):
+            return PidFinder(SystemdUnit(unit, command, limit), clock)
+        case ByProbe():
+            return ProbeMark(clock)
+
+
+class ProbeMark:
+    """The app is what it says of itself to a probe; nothing of it can be seen here."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._mark = ""
+        self._changed = threading.Condition()
+
+    def heard(self, mark: str) -> None:
+        """Take in the mark of a reading; an empty one says nothing."""
+        with self._changed:
+            if mark and mark != self._mark:
+                self._mark = mark
+                self._changed.notify_all()
+
+    def look(self, was: Process | None) -> Presence:
+        """Tell whether the app has another mark than *was*: then that one has exited."""
+        boot, mark = self._clock.boot_id(), self._mark
+        running = Process(boot, mark=mark) if mark else None
+        if was is not None and was.boot_id != boot:
+            return Presence(exited=True, running=running)
+        note = "" if mark else "no probe has told yet which process the app is (its mark)"
+        exited = was is not None and bool(was.mark and mark) and mark != was.mark
+        return Presence(exited, running, note)
+
+    def wait_exit(self, was: Process, timeout: float) -> None:
+        """Block until another mark than that of *was* is heard, for at most *timeout* seconds."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._mark not in {"", was.mark}, timeout)

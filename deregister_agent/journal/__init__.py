@@ -1,0 +1,1 @@
+"""What was decided, on disk before it is acted on."""

@@ -1,0 +1,198 @@
+"""What the agent has decided, on disk before it acts: drains, snapshots, events, announcements."""
+
+import json
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from deregister_agent.host.clock import Clock
+from deregister_agent.journal import announcements as letters
+from deregister_agent.journal import history, records
+from deregister_agent.journal.announcements import Letter
+from deregister_agent.journal.file import JournalFile
+from deregister_agent.model import Announcement, Drain, Event, Instance, Snapshot
+
+KEPT_DRAINS = 500  # per instance; older ones are forgotten when a new drain begins
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One decision, written as a whole or not at all."""
+
+    drain: Drain
+    instance: Instance
+    kind: str  # what the timeline calls it
+    detail: Mapping[str, object]
+    announcements: tuple[Announcement, ...] = ()
+    notifiers: Mapping[str, frozenset[Announcement]] = field(default_factory=dict)
+    overtaken: frozenset[Announcement] = frozenset()  # undelivered ones that no longer hold
+    ends_drain: bool = False  # its outcome is settled by this decision
+    snapshots_of: frozenset[str] | None = None  # who still needs theirs; None: every registry
+
+
+def new_drain_id() -> str:
+    """Return an id for a new drain."""
+    return uuid4().hex
+
+
+class Journal:
+    """
+    Durable record of what the agent has decided, owned by one process.
+
+    A method that writes returns only once the record is on disk, so the rule for
+    callers is short: write down what you are about to do, then do it. Every
+    method raises JournalError when the disk does not do its part.
+    """
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self.path = path
+        self._clock = clock
+        self._file = JournalFile(path)
+
+    def close(self) -> None:
+        """Close the file and give up its ownership."""
+        self._file.close()
+
+    def write(self, entry: Entry) -> int:
+        """Write one decision down, with its place in the timeline and its announcements."""
+        drain, wall = entry.drain, self._clock.wall()
+        with self._file.transaction() as db:
+            self._put_drain(db, drain, wall)
+            event = db.execute(
+                "INSERT INTO events (drain, instance, kind, wall, detail) VALUES (?, ?, ?, ?, ?)",
+                (drain.id, drain.instance, entry.kind, wall, json.dumps(entry.detail)),
+            ).lastrowid
+            assert event is not None
+            letters.supersede(db, drain.instance, entry.overtaken, wall)
+            if entry.snapshots_of is not None:
+                _forget_snapshots(db, drain.instance, entry.snapshots_of)
+            _announce(db, entry, event, wall)
+        return event
+
+    def _put_drain(self, db: sqlite3.Connection, drain: Drain, wall: float) -> None:
+        deadline_wall = wall + drain.deadline - self._clock.now()
+        ended = wall if drain.outcome is not None else None
+        record = json.dumps(asdict(drain))
+        boot_id = self._clock.boot_id()
+        changed = db.execute(
+            "UPDATE drains SET boot_id = ?, deadline_wall = ?, record = ?,"
+            " ended = CASE WHEN ? IS NULL THEN NULL ELSE coalesce(ended, ?) END WHERE id = ?",
+            (boot_id, deadline_wall, record, ended, ended, drain.id),
+        ).rowcount
+        if changed:
+            return
+        name = drain.instance
+        db.execute(
+            "INSERT INTO drains VALUES (?, ?, (SELECT coalesce(max(number), 0) + 1 FROM drains"
+            " WHERE instance = ?), ?, ?, ?, ?, ?)",
+            (drain.id, name, name, wall, ended, boot_id, deadline_wall, record),
+        )
+        history.forget_old(db, name, KEPT_DRAINS)
+
+    def current(self, instance: str) -> Drain:
+        """Return the latest drain of *instance*, its times carried over to this boot."""
+        with self._file.reading() as db:
+            row = db.execute(
+                "SELECT record, boot_id, deadline_wall FROM drains WHERE instance = ?"
+                " ORDER BY number DESC LIMIT 1",
+                (instance,),
+            ).fetchone()
+        if row is None:
+            return Drain.never(instance)
+        drain = records.drain(row[0])
+        if row[1] == self._clock.boot_id():
+            return drain
+        # a date that was set back over the reboot must not make the drain longer than asked for
+        now, left = self._clock.now(), min(row[2] - self._clock.wall(), drain.limit)
+        return replace(drain, since=now, deadline=now + left)
+
+    # --- snapshots ---
+
+    def keep_snapshot(self, instance: str, registry: str, snapshot: Snapshot) -> None:
+        """Keep what restoring will need; a later snapshot takes the place of an earlier one."""
+        text = json.dumps(snapshot)
+        with self._file.transaction() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?)",
+                (instance, registry, self._clock.wall(), text),
+            )
+
+    def snapshot(self, instance: str, registry: str) -> Snapshot | None:
+        """Return the snapshot kept for *registry*, if any."""
+        with self._file.reading() as db:
+            row = db.execute(
+                "SELECT snapshot FROM snapshots WHERE instance = ? AND registry = ?",
+                (instance, registry),
+            ).fetchone()
+        return None if row is None else json.loads(row[0])
+
+    # --- announcements on their way ---
+
+    def letters(self) -> list[Letter]:
+        """Return the announcements that have not been taken yet, oldest first."""
+        with self._file.reading() as db:
+            return letters.waiting(db)
+
+    def still_holds(self, letter: Letter) -> bool:
+        """Tell whether *letter* still waits to be delivered and nothing has overtaken it."""
+        with self._file.reading() as db:
+            return letters.still_holds(db, letter)
+
+    def delivered(self, letter: Letter) -> None:
+        """Note that the notifier took *letter*: it is never sent again."""
+        with self._file.transaction() as db:
+            letters.delivered(db, letter, self._clock.wall())
+
+    def not_delivered(self, letter: Letter, error: str) -> None:
+        """Note why the notifier did not take *letter*."""
+        with self._file.transaction() as db:
+            letters.not_delivered(db, letter, error)
+
+    # --- the past, as the HTTP API shows it ---
+
+    def drains(self, instance: str, limit: int) -> list[dict[str, Any]]:
+        """Return the drains of *instance*, newest first."""
+        with self._file.reading() as db:
+            return history.drains(db, instance, limit)
+
+    def drain(self, instance: str, drain: str) -> dict[str, Any] | None:
+        """Return one drain of *instance* with its timeline; None if there is none by that id."""
+        with self._file.reading() as db:
+            return history.drain(db, instance, drain)
+
+    def events_after(self, event: int, limit: int) -> list[dict[str, Any]]:
+        """Return the events that came after the one with that id, oldest first."""
+        with self._file.reading() as db:
+            return history.events_after(db, event, limit)
+
+    def last_event(self) -> int:
+        """Return the id of the newest event, 0 if there is none."""
+        with self._file.reading() as db:
+            return history.last_event(db)
+
+
+def _announce(db: sqlite3.Connection, entry: Entry, event: int, wall: float) -> None:
+    """Address the announcements of a decision to those who want to be told."""
+    for announcement in entry.announcements:
+        letter = Event(
+            id=f"{entry.drain.id}.{event}.{announcement}",
+            kind=announcement,
+            instance=entry.instance,
+            drain=entry.drain.id,
+            wall=wall,
+            detail=entry.detail,
+            process=entry.drain.process,
+        )
+        told = [name for name, wanted in entry.notifiers.items() if announcement in wanted]
+        letters.post(db, letter, event, told)
+
+
+def _forget_snapshots(db: sqlite3.Connection, instance: str, but_of: frozenset[str]) -> None:
+    marks = ", ".join("?" * len(but_of))
+    db.execute(
+        f"DELETE FROM snapshots WHERE instance = ? AND registry NOT IN ({marks})",  # noqa: S608 - marks only
+        (instance, *but_of),
+    )

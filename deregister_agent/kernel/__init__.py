@@ -1,1 +1,0 @@
-"""What the kernel says of sockets and processes."""

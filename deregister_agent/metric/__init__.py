@@ -1,1 +1,0 @@
-"""Metrics of other programs: their text, and what of it is meant."""

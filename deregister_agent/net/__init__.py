@@ -1,0 +1,1 @@
+"""Calls to other programs that end: HTTP, gRPC."""

@@ -1,0 +1,171 @@
+"""What a consumer of Redis streams has in hand: entries delivered to it and not acknowledged."""
+
+import ssl
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal
+from urllib.parse import unquote, urlsplit
+
+from pydantic import AfterValidator, Field
+
+from deregister_agent.config.options import Secret
+from deregister_agent.errors import AgentError, ConfigError, ProbeError
+from deregister_agent.model import Instance, Reading
+from deregister_agent.net.connections import trust
+from deregister_agent.ports import IdleProbe
+from deregister_agent.probes.counting import Doubt, is_named
+from deregister_agent.probes.http_endpoint import Trusting
+from deregister_agent.probes.redis_stream.resp import Line, Refusal, Reply
+
+DEFAULT_PORT = 6379
+Name = Annotated[str, Field(min_length=1)]
+
+
+def _url(value: str) -> str:
+    parts = urlsplit(value)
+    path = unquote(parts.path)
+    if "@" in parts.netloc:
+        raise ValueError("must not hold a user name or a password: give user and password")
+    if parts.scheme == "unix" and path.startswith("/") and not parts.netloc:
+        return value
+    plain = not (parts.query or parts.fragment)
+    database = path.removeprefix("/")
+    if parts.scheme in ("redis", "rediss") and parts.hostname and plain:
+        _ = parts.port  # raises ValueError if it is no port
+        if not database or (database.isascii() and database.isdigit()):
+            return value
+    raise ValueError("must be redis://HOST:PORT/DATABASE, rediss://... or unix:///path/to/socket")
+
+
+class Options(Trusting):
+    """A consumer of one group of one stream, or of several."""
+
+    url: Annotated[str, AfterValidator(_url)]
+    """``redis://HOST:PORT/DATABASE``, ``rediss://...`` (TLS) or ``unix:///path/to/socket``."""
+    streams: Annotated[tuple[Name, ...], Field(min_length=1)]
+    """The keys of the streams."""
+    group: Name
+    """The consumer group."""
+    consumer: Name
+    """This instance's consumer in that group; ``*`` stands for any characters, so that one name
+    fits several consumers of this instance."""
+    absent: Literal["unknown", "zero"] = "unknown"
+    """What it means that a group has no such consumer: ``zero`` for a consumer that appears with
+    its first entry, or that the app removes when it stops."""
+    user: str | None = None
+    """The user to be, where Redis has several; the default user, unless it is given."""
+    password: Secret | None = None
+    """That user's password."""
+
+
+class RedisStreamProbe(IdleProbe):
+    """Asks the master, on a connection of its own, what each group says of the consumer."""
+
+    def __init__(self, options: Options) -> None:
+        self.name = options.label
+        self._options = options
+        parts = urlsplit(options.url)
+        self._unix = unquote(parts.path) if parts.scheme == "unix" else None
+        self._host, self._port = parts.hostname or "", parts.port or DEFAULT_PORT
+        self._tls = parts.scheme == "rediss"
+        self._database = "" if self._unix else parts.path.removeprefix("/")
+
+    def read(self, wait: float) -> Reading:
+        """Tell what is pending. Raises ProbeError unless the master of it all says so."""
+        del wait
+        options = self._options
+        try:
+            replies = self._asked()
+            pending = [
+                self._pending(stream, reply)
+                for stream, reply in zip(options.streams, replies, strict=True)
+            ]
+        except (AgentError, Doubt, OSError) as e:
+            doing = f"tell what {options.consumer} has in hand from {options.url}"
+            raise ProbeError(self.name, doing, e) from e
+        return Reading({"messages": sum(pending)})
+
+    def _asked(self) -> Sequence[Reply]:
+        """Return what Redis says of each stream's group."""
+        before = self._introduction()
+        groups = [("XINFO", "CONSUMERS", s, self._options.group) for s in self._options.streams]
+        line = Line(
+            self._unix or (self._host, self._port),
+            timeout=self._options.timeout,
+            tls=self._trusted() if self._tls else None,
+        )
+        try:
+            replies = line.ask([*before, ("HELLO",), *groups])
+        finally:
+            line.close()
+        for command, reply in zip(before, replies, strict=False):
+            if reply != "OK":
+                raise Doubt(f"{command[0]}: {reply}")
+        _must_be_master(replies[len(before)])
+        return replies[len(before) + 1 :]
+
+    def _introduction(self) -> list[tuple[str, ...]]:
+        options, found = self._options, list[tuple[str, ...]]()
+        if options.password is not None:
+            user = () if options.user is None else (options.user,)
+            found.append(("AUTH", *user, options.password.read()))
+        if self._database:
+            found.append(("SELECT", self._database))
+        return found
+
+    def _trusted(self) -> ssl.SSLContext:
+        context = trust(self._options.ca, self._options.certificate, self._options.key)
+        context.sslsocket_class = ssl.SSLSocket  # the line has its own deadline
+        return context
+
+    def _pending(self, stream: str, reply: Reply) -> int:
+        """Return how many entries of *stream* are pending, all consumers that fit together."""
+        if not isinstance(reply, list):
+            raise Doubt(f"XINFO CONSUMERS {stream} {self._options.group}: {_shown(reply)}")
+        consumers = [_fields(each) for each in reply]
+        own = [c for c in consumers if is_named(c.get("name"), self._options.consumer)]
+        if not own and self._options.absent == "unknown":
+            names = ", ".join(sorted(str(c.get("name")) for c in consumers)[:5]) or "none"
+            raise Doubt(
+                f"group {self._options.group} of {stream} has no consumer "
+                f"{self._options.consumer}, but {names}"
+            )
+        return sum(_count(consumer.get("pending")) for consumer in own)
+
+
+def _must_be_master(hello: Reply) -> None:
+    """Raise Doubt unless the server is a master: a replica may be behind."""
+    if not isinstance(hello, list):
+        raise Doubt(f"HELLO: {_shown(hello)}")
+    role = _fields(hello).get("role")
+    if role != "master":
+        raise Doubt(f"this is no master but a {_shown(role)}, which may be behind")
+
+
+def _fields(reply: Reply) -> Mapping[str, Reply]:
+    """Return an array of names and values, in turn, as a mapping."""
+    if not isinstance(reply, list) or len(reply) % 2:
+        raise Doubt(f"the answer holds {_shown(reply)} where names and values were expected")
+    return {str(name): value for name, value in zip(reply[::2], reply[1::2], strict=True)}
+
+
+def _count(value: Reply | None) -> int:
+    if not isinstance(value, int) or value < 0:
+        raise Doubt(f"pending is {_shown(value)}, not a whole number of at least 0")
+    return value
+
+
+def _shown(value: Reply) -> str:
+    return str(value)[:200] if isinstance(value, Refusal) else repr(value)[:80]
+
+
+def build(options: Options, instance: Instance) -> RedisStreamProbe:
+    """Return the probe. Raises ConfigError if the options contradict each other."""
+    del instance
+    mistakes = []
+    if options.user is not None and options.password is None:
+        mistakes.append("user: says nothing without password")
+    if (options.ca or options.certificate) and not options.url.startswith("rediss:"):
+        mistakes.append("ca, certificate: say nothing unless the url begins with rediss:")
+    if mistakes:
+        raise ConfigError(f"probe {options.label}", mistakes)
+    return RedisStreamProbe(options)

@@ -1,0 +1,253 @@
+"""
+The agent of another host: a gateway whose Nginx sends work to the instance here.
+
+That agent does there what this one does here, so it is asked to, over its HTTP API.
+Its "202 Accepted" and its phase prove nothing by themselves: what counts is what its
+registries have said since.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from deregister_agent.config.options import BackendOptions, Secret, Timeout
+from deregister_agent.errors import AgentError, ConfigError, RegistryError
+from deregister_agent.model import Instance, Phase, Snapshot, Straggler
+from deregister_agent.net.fetcher import Fetcher, FetchError
+from deregister_agent.ports import Registry
+from deregister_agent.registries.agent.remote_status import FarInstance, Place, Status
+
+POLL = 0.05
+"""Seconds between two questions to an agent that acts, or does not hold its answers."""
+HELD = 0.8
+"""The part of the limit of one call for which that agent may hold its answer."""
+SHARE = 4
+"""One call gets this part of the timeout, so that a hung gateway is found out soon."""
+
+_ABSENT = "absent"
+_OUT = frozenset({Phase.SETTLING, Phase.DRAINING, Phase.DRAINED, Phase.GONE})
+
+
+class Options(BackendOptions):
+    """How to reach the other agent, and what to ask of it."""
+
+    url: str
+    """The agent on the gateway: ``https://``, or ``http://`` and ``http+unix://`` on this host."""
+    remote: str = ""
+    """What the instance is called there; its name here unless given."""
+    known_as: str = ""
+    """Its address:port in the configuration there; its address and port here unless given."""
+    deadline: Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)] = 86400.0
+    """How long the drain there may take, in seconds; the deadline here ends it sooner."""
+    force: bool = False
+    """Whether to override the guard there, and leave it to the one here."""
+    absent: Literal["refuse", "withdrawn"] = "refuse"
+    """What it means that the agent there has no such instance: a mistake, or withdrawn."""
+    token: Secret | None = None
+    """The bearer token of that agent."""
+    ca: Path | None = None
+    """A file with the CAs to trust with https; the system's unless given."""
+    certificate: Path | None = None
+    """The client certificate to show."""
+    key: Path | None = None
+    """The key of that certificate, if it is not in the same file."""
+    timeout: Timeout = 12.0
+    """The limit of one operation in seconds; one call to that agent gets a quarter of it."""
+
+    @field_validator("known_as")
+    @classmethod
+    def _address_and_port(cls, known_as: str) -> str:
+        if known_as:
+            Place.parsed(known_as)
+        return known_as
+
+
+class FarAgent(Registry):
+    """One instance as the registries of another host list it."""
+
+    def __init__(self, options: Options, instance: Instance, fetcher: Fetcher) -> None:
+        self.name = options.label
+        self._options = options
+        self._called = options.remote or instance.name
+        self._far = FarInstance(fetcher, self._called)
+        self._reason = f"withdrawn by the agent of {instance.name}"
+        self._place = Place(address=instance.address, port=instance.port)
+        if options.known_as:
+            self._place = Place.parsed(options.known_as)
+
+    def lists(self) -> bool:
+        """
+        Have the registries there asked, after this call, and tell what they say.
+
+        While that agent withdraws, restores, or has given up, the answer is True.
+        """
+        return self.look()[0]
+
+    def look(self) -> tuple[bool, Sequence[Straggler]]:
+        """Ask for both in one question: the same words tell of old workers, too."""
+        with self._doing("look up") as end:
+            status = self._status(end, look=self._held(end))
+            if status is None:
+                return False, ()
+            _refuse_odd(status)
+            listed = status.phase not in _OUT or any(each.listed for each in status.registries)
+            return listed, [
+                Straggler(f"{each.name}: {one}", waived=one in each.waived)
+                for each in status.registries
+                for one in (*each.stragglers, *each.waived)
+            ]
+
+    def snapshot(self) -> Snapshot | None:
+        """Keep who had stopped traffic there before, if anybody but us has."""
+        with self._doing("take a snapshot of") as end:
+            status = self._status(end)
+            return None if status is None else {"stopped_by": self._other(status)}
+
+    def withdraw(self) -> None:
+        """Ask for stop-traffic, and wait until that agent has every registry's word for it."""
+        with self._doing("withdraw") as end:
+            before = self._status(end)
+            if before is None:
+                return
+            wish = {
+                "deadline": self._options.deadline,
+                "on_deadline": "hold",
+                "reason": self._reason,
+                "force": self._options.force,
+            }
+            status = self._far.ask("stop-traffic", wish, self._limit(end))
+            if before.phase is Phase.EXPIRED:
+                raise AgentError("the drain there had expired; it has been asked for again")
+            status = self._after(Phase.WITHDRAWING, status, end)
+            if status.phase not in _OUT:
+                outcome = f" ({status.drain.outcome})" if status.drain else ""
+                raise AgentError(f"it is {status.phase} there{outcome}: {status.what_blocks}")
+
+    def restore(self, snapshot: Snapshot | None) -> None:
+        """Ask for start-traffic if it was us who stopped it, and wait until it is back."""
+        with self._doing("restore") as end:
+            status = self._status(end)
+            if status is None or status.phase is Phase.SERVING:
+                return
+            if status.phase is not Phase.RESTORING:
+                by = str((snapshot or {}).get("stopped_by") or "") or self._other(status)
+                if by:
+                    raise AgentError(
+                        f"traffic was stopped there by {by}, not by us; when it may go on, "
+                        f"run 'deregister-agent restore {self._called}' there"
+                    )
+                wish = {"reason": "restored with the instance"}
+                status = self._far.ask("start-traffic", wish, self._limit(end))
+            status = self._after(Phase.RESTORING, status, end)
+            if status.phase is not Phase.SERVING:
+                raise AgentError(f"it is {status.phase} there: traffic was stopped again")
+
+    def stragglers(self) -> Sequence[Straggler]:
+        """Name what the registries there name: old workers of that Nginx."""
+        return self.look()[1]
+
+    def others(self) -> int | None:
+        """Return the smallest count of others that a registry there has last told."""
+        with self._doing("count the others of") as end:
+            status = self._status(end)
+            listings = () if status is None else status.registries
+            return min((each.others for each in listings if each.others is not None), default=None)
+
+    def watch(self, cursor: str | None, timeout: float) -> str:
+        """Have that agent hold its answer until the phase or a registry's word is another one."""
+        until = time.monotonic() + timeout
+        with self._doing("watch") as end:
+            now = self._cursor(min(until, end)) if cursor is None else cursor
+            while now == cursor and until - time.monotonic() > 2 * POLL:
+                now = self._cursor(until, wait=self._held(until), cursor=now)
+                if now == cursor:
+                    time.sleep(POLL)  # that agent may be ending, and answer at once
+            return now
+
+    def _cursor(self, end: float, **question: str) -> str:
+        status = self._status(end, **question)
+        return _ABSENT if status is None else status.cursor
+
+    def _status(self, end: float, **question: str) -> Status | None:
+        """Ask that agent; None only where an absent instance counts as withdrawn."""
+        status = self._far.status(self._limit(end), **question)
+        if status is None:
+            if self._options.absent == "refuse":
+                raise AgentError(
+                    f"that agent has no instance called {self._called!r}: correct remote, or set "
+                    'absent = "withdrawn" if its gateway does not send work to this instance'
+                )
+            return None
+        if not self._place.is_same(status.instance):
+            raise AgentError(
+                f"{self._called} there is {status.instance}, and here {self._place}: "
+                "correct remote, or set known_as to what that agent calls this very instance"
+            )
+        return status
+
+    def _after(self, phase: Phase, status: Status, end: float) -> Status:
+        """Return the status once that agent has left *phase*."""
+        while status.phase is phase:
+            if time.monotonic() + POLL >= end:
+                raise AgentError(f"not yet done there: {status.what_blocks}")
+            # Not held: a drain hangs on this, and the places for held answers may all be taken.
+            time.sleep(POLL)
+            status = self._status(end) or status
+        return status
+
+    def _other(self, status: Status) -> str:
+        """Return who else has stopped traffic there; empty if nobody has."""
+        drain = status.drain
+        if status.phase in {Phase.SERVING, Phase.RESTORING} or drain is None:
+            return ""
+        return "" if drain.reason == self._reason else drain.asked_by or "somebody"
+
+    def _limit(self, end: float) -> float:
+        left = end - time.monotonic()
+        return max(0.01, min(left, self._options.timeout / SHARE))
+
+    def _held(self, end: float) -> str:
+        return f"{self._limit(end) * HELD:.3f}"
+
+    @contextmanager
+    def _doing(self, doing: str) -> Iterator[float]:
+        """Give the end of the time that one operation has."""
+        try:
+            yield time.monotonic() + self._options.timeout
+        except AgentError as e:
+            where = f"{self._called} at {self._options.url}"
+            raise RegistryError(self.name, f"{doing} {where}", e) from e
+
+
+def _refuse_odd(status: Status) -> None:
+    """Raise AgentError where a registry there has not told, or contradicts the phase."""
+    for each in status.registries if status.phase in _OUT else ():
+        if each.listed is None:
+            raise AgentError(each.error or f"{each.name} there has not told")
+    odd = [each.name for each in status.registries if each.listed is False]
+    if odd and status.phase is Phase.SERVING:
+        raise AgentError(
+            f"traffic was not stopped there, and yet {', '.join(odd)} does not list it: "
+            "see what has been done there by hand"
+        )
+
+
+def build(options: Options, instance: Instance) -> FarAgent:
+    """Make the registry. Raises ConfigError; touches no network."""
+    token = options.token
+    try:
+        fetcher = Fetcher(
+            options.url,
+            timeout=options.timeout,
+            headers=(lambda: {"Authorization": f"Bearer {token.read()}"}) if token else None,
+            ca=options.ca,
+            certificate=options.certificate,
+            key=options.key,
+        )
+    except FetchError as e:
+        raise ConfigError(f"registry {options.label}", [f"url: {e}"]) from e
+    return FarAgent(options, instance, fetcher)

@@ -1,0 +1,114 @@
+"""
+Which entries of a service in Consul are about one instance, and a watch for these alone.
+
+Consul can only be asked to wait for a change of the whole service. But what it answers then
+tells whose the change was: each entry bears the indexes of its last change.
+"""
+
+import re
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from deregister_agent.host import addresses
+from deregister_agent.registries.consul.api import Entry, Talk
+
+SOON = 1.0
+"""
+Seconds after which a watch tells that others have changed, where the instance is not there: it
+may have come and gone in between, which leaves no trace in the catalog.
+"""
+PAUSE = 0.5
+"""
+Seconds between two questions when others have changed: where many leave a service at once, each
+of them would else be asked about by all.
+"""
+RATE = 40
+"""
+Questions a second, at most, of all watches of this process together when others have changed:
+an agent with hundreds of instances of one service would else do nothing but watch.
+"""
+_NOT_THERE = "-"
+_PLAIN = re.compile(r"[\w.:/@-]+", re.ASCII)  # what needs no quoting in a filter
+
+
+@dataclass(frozen=True, slots=True)
+class Ours:
+    """The instance: what it is registered as, and where it listens."""
+
+    id: str
+    address: str
+    port: int
+
+    @property
+    def filter(self) -> str:
+        """Return what lets Consul leave out most others; one before 1.5 takes no notice."""
+        if not _PLAIN.fullmatch(self.id):
+            return ""
+        return f'Service.ID == "{self.id}" or Service.Port == {self.port}'
+
+    def is_here(self, entry: Entry) -> bool:
+        """Tell whether an entry sends work to the instance's address, whatever its ID is."""
+        here = (addresses.host(self.address), self.port)
+        return (addresses.host(entry.address), entry.port) == here
+
+    def among(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Return those that are about the instance, on whatever node."""
+        return [entry for entry in entries if entry.id == self.id or self.is_here(entry)]
+
+    def mark(self, entries: Sequence[Entry]) -> str:
+        """Return what is another one after any change of what is about the instance."""
+        shown = sorted(repr(entry) for entry in self.among(entries))
+        if not shown:
+            return _NOT_THERE
+        return blake2b("\n".join(shown).encode(), digest_size=8).hexdigest()
+
+    def watch(self, talk: Talk, cursor: str | None, wait: float) -> str:
+        """
+        Wait, for at most *wait* seconds, until something about the instance may have changed.
+
+        The cursor is an index of the catalog, and the mark of what it showed then. Where the
+        mark is the same and that of an entry, nothing has changed, as indexes never repeat.
+        """
+        with _watches.one_more():
+            return self._watch(talk, cursor or "", time.monotonic() + wait)
+
+    def _watch(self, talk: Talk, cursor: str, end: float) -> str:
+        index, _, before = cursor.partition(" ")
+        while True:
+            entries, now = talk.entries(index, end - time.monotonic(), self.filter)
+            mark, moved = self.mark(entries), now != index
+            # An index that goes backwards is of another life of Consul: then all may be new.
+            new = mark != before or int(now) < int(index)
+            if new or not moved or time.monotonic() >= end:
+                return f"{now} {mark}"
+            pause = max(PAUSE, _watches.count / RATE)
+            if mark == _NOT_THERE:
+                end = min(end, time.monotonic() + max(SOON, pause))
+            time.sleep(min(pause, max(0.0, end - time.monotonic())))
+            index = now
+
+
+class _Watches:
+    """How many watches this process has under way."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def one_more(self) -> Iterator[None]:
+        """Count one until the block ends."""
+        with self._lock:
+            self.count += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.count -= 1
+
+
+_watches = _Watches()

@@ -1,0 +1,244 @@
+"""
+Which keys are an instance: the layouts met in the wild, and addresses in keys and values.
+
+Pure. Layouts are from the sources of etcd's client/v3/naming/endpoints, go-zero
+core/discov, kratos contrib/registry/etcd, go-micro plugins/registry/etcd, kitex
+registry-etcd, coredns plugin/etcd, and Traefik's KV provider.
+"""
+
+import json
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv6Address
+from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
+
+from deregister_agent.errors import AgentError
+from deregister_agent.host import addresses as spelling
+from deregister_agent.registries.etcd.operations import Entry, Keys
+
+Match = Literal["either", "key", "value"]
+LayoutName = Literal["grpc", "go-zero", "kratos", "go-micro", "kitex", "skydns", "traefik"]
+
+_HOST_PORT = re.compile(r"(?:\[(?P<v6>[^\[\]]+)\]|(?P<host>[^\s:/\[\]]+)):(?P<port>\d{1,5})")
+_SCHEME_PORTS = {"http": 80, "https": 443}
+_LAST_PORT = 65535
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where work is sent to; no port in a DNS record without one."""
+
+    host: str
+    port: int | None
+
+    @classmethod
+    def of(cls, host: str, port: int | None) -> "Address":
+        """Return it with the host in its one form: IPv4 also where it is written as IPv6."""
+        return cls(spelling.host(host), port)
+
+    @classmethod
+    def parse(cls, text: str) -> "Address | None":
+        """Read ``host:port``, ``[v6]:port`` or a URL; None if it is none of these."""
+        text = text.strip()
+        if "://" in text:
+            return _of_url(text)
+        found = _HOST_PORT.fullmatch(text)
+        if found is None or not 0 < int(found["port"]) <= _LAST_PORT:
+            return None
+        return cls.of(found["v6"] or found["host"], int(found["port"]))
+
+    def __str__(self) -> str:
+        """Return it as it is mostly written."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port is None else f"{host}:{self.port}"
+
+
+def _of_url(text: str) -> Address | None:
+    try:
+        parts = urlsplit(text)
+        port = parts.port or _SCHEME_PORTS.get(parts.scheme)
+    except ValueError:
+        return None
+    return Address.of(parts.hostname, port) if parts.hostname and port else None
+
+
+def addresses(value: object) -> Iterator[Address]:
+    """
+    Yield each address in a value: a text, or JSON as read, of the forms in use.
+
+    Those are ``Addr`` or ``address``, ``host`` or ``ip`` with ``port``, ``endpoints`` (a list
+    of any of these), and ``nodes`` (a list, or an object whose names are the addresses).
+    """
+    match value:
+        case str():
+            found = Address.parse(value)
+            if found is not None:
+                yield found
+        case list():
+            for each in value:
+                yield from addresses(each)
+        case dict():
+            yield from _of_object({str(name).casefold(): each for name, each in value.items()})
+
+
+def _of_object(names: Mapping[str, Any]) -> Iterator[Address]:
+    for name in ("addr", "address", "host", "ip"):
+        host = names.get(name)
+        if isinstance(host, str) and host:
+            yield Address.parse(host) or Address.of(host.strip("[]"), _port(names.get("port")))
+    for name in ("endpoints", "nodes"):
+        inner = names.get(name)
+        yield from addresses(list(inner) if isinstance(inner, dict) else inner)
+
+
+def _port(value: object) -> int | None:
+    text = str(value)
+    return int(text) if text.isascii() and text.isdecimal() and int(text) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a framework writes instances down."""
+
+    prefix: str  # {service}, {dashed} and {reversed} stand for forms of its name
+    match: Match = "value"
+    several: bool = False  # an instance has a port for each protocol
+    portless: bool = False  # a record without a port is that of every port of the host
+    leaf: str = ""  # the instance is a folder, and the key of this name in it has the address
+
+    def prefix_of(self, service: str) -> str:
+        """Return what the keys of a service begin with."""
+        labels = "/".join(reversed([label for label in service.split(".") if label]))
+        dashed = service.replace("/", "-")
+        return self.prefix.format(service=service, dashed=dashed, reversed=labels)
+
+
+LAYOUTS: Mapping[str, Layout] = {
+    "grpc": Layout("{service}/"),
+    "go-zero": Layout("{service}/"),
+    "kratos": Layout("/microservices/{service}/", several=True),
+    "go-micro": Layout("/micro/registry/{dashed}/"),
+    "kitex": Layout("kitex/registry-etcd/{service}/", match="either"),
+    "skydns": Layout("/skydns/{reversed}/", portless=True),
+    "traefik": Layout(
+        "traefik/http/services/{service}/loadbalancer/servers/", match="value", leaf="url"
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finder:
+    """Finds the keys of the instance at one address among those of its service."""
+
+    keys: Keys
+    address: Address
+    layout: Layout
+
+    def find(self, entries: Sequence[Entry]) -> list[Entry]:
+        """
+        Return the instance's keys: one, or with a leaf all of its folder; none if it is not there.
+
+        Raises AgentError where that would be a guess.
+        """
+        found = [entry for entry in entries if self._is_ours(entry)]
+        if len(found) > 1:
+            raise AgentError(
+                f"{len(found)} keys are {self.address}: {', '.join(map(str, found))}; set key to "
+                "the one that is meant, or delete those that are left over"
+            )
+        for entry in found:
+            self._refuse_shared(entry)
+        if not found:
+            self._refuse_unread(entries)
+            return []
+        folder = self._folder(found[0])
+        return [entry for entry in entries if entry.key.startswith(folder)] if folder else found
+
+    def others(self, entries: Sequence[Entry]) -> int:
+        """Count the other instances; two keys with the same address are one."""
+        seen = {frozenset(self._addresses(entry)) for entry in entries if not self._is_ours(entry)}
+        return len(seen - {frozenset()})
+
+    def concerns(self, entry: Entry) -> bool:
+        """Whether a key may be the instance's."""
+        return self._is_ours(entry) or self._mentions(entry)
+
+    def _is_ours(self, entry: Entry) -> bool:
+        ours = {self.address}
+        if self.layout.portless:
+            ours.add(Address(self.address.host, None))
+        return not ours.isdisjoint(self._addresses(entry))
+
+    def _addresses(self, entry: Entry) -> list[Address]:
+        key, leaf = entry.key.decode(errors="replace"), self.layout.leaf
+        name = key.rpartition("/")[2]
+        if leaf and name.casefold() != leaf:
+            return []
+        found: list[Address] = []
+        if self.layout.match != "key":
+            found += addresses(_read(entry.value))
+        if self.layout.match != "value":
+            found += addresses(name)
+        return found
+
+    def _folder(self, entry: Entry) -> bytes:
+        return entry.key[: entry.key.rindex(b"/") + 1] if self.layout.leaf else b""
+
+    def _refuse_shared(self, entry: Entry) -> None:
+        others = {
+            str(each)
+            for each in self._addresses(entry)
+            if each.host != self.address.host
+            or not (self.layout.several or each.port in (None, self.address.port))
+        }
+        if others:
+            raise AgentError(
+                f"{entry} also has {', '.join(sorted(others))} in it, so to delete it would take "
+                'others out as well: set mode = "document", key and pointer'
+            )
+
+    def _refuse_unread(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            if self._mentions(entry):
+                raise AgentError(
+                    f"{entry} mentions {self.address.host} in a form that is not known: set key "
+                    'to it if it is the instance, with mode = "document" if it holds others too'
+                )
+
+    def _mentions(self, entry: Entry) -> bool:
+        """Whether an entry may be ours, in a form in which that cannot be read."""
+        text = (entry.key + b"\n" + entry.value).decode(errors="replace")
+        return mentions(text, self.address, self._addresses(entry))
+
+
+def mentions(text: str, address: Address, read: Collection[Address]) -> bool:
+    """
+    Whether a text may mean *address*, though that is not among the addresses *read* in it.
+
+    It may if the host stands there without a port, or no address could be read and the
+    host is somewhere in it.
+    """
+    if read:
+        return {each.port for each in read if each.host == address.host} == {None}
+    hosts = "|".join(map(re.escape, _spellings(address.host)))
+    literal = rf"(?<![\w.])(?:{hosts})(?!\w|\.\w)"
+    return re.search(literal, unquote(text).casefold()) is not None
+
+
+def _spellings(host: str) -> list[str]:
+    """Return the ways to write a host: of an IPv6 address also those that leave nothing out."""
+    try:
+        groups = IPv6Address(host).exploded
+    except ValueError:
+        return [host]
+    return [host, groups, ":".join(f"{int(group, 16):x}" for group in groups.split(":"))]
+
+
+def _read(value: bytes) -> object:
+    text = value.decode(errors="replace")
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text

@@ -1,0 +1,208 @@
+"""
+etcd v3: the key, or the member of a shared document, by which an instance is found.
+
+Withdraw deletes the key and leaves its lease alone: other keys may hang on it, and most
+frameworks register again when their lease ends, but not when their key does. Every read
+is linearizable, so "not there" is the word of a quorum.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from deregister_agent.config.options import BackendOptions, Secret, Timeout
+from deregister_agent.errors import AgentError, ConfigError, RegistryError
+from deregister_agent.model import Instance, Snapshot
+from deregister_agent.net.fetcher import Fetcher, FetchError
+from deregister_agent.ports import Registry
+from deregister_agent.registries.etcd.cluster import Cluster, Endpoint, Login
+from deregister_agent.registries.etcd.entries import Member, OwnKey, Place
+from deregister_agent.registries.etcd.layouts import (
+    LAYOUTS,
+    Address,
+    Finder,
+    Layout,
+    LayoutName,
+    Match,
+)
+from deregister_agent.registries.etcd.operations import Keys, Talk
+
+BODY_LIMIT = 16_777_216
+"""Of an answer, in bytes: all instances of a service have to fit in."""
+
+
+class Options(BackendOptions):
+    """How to reach etcd, and how the instance is written there."""
+
+    endpoints: tuple[str, ...] = ("http://127.0.0.1:2379",)
+    """The client URLs of the cluster's members; the others are tried when one does not answer."""
+    layout: LayoutName | None = None
+    """Which framework writes the keys; it gives prefix and match."""
+    prefix: str = ""
+    """What the keys of the service's instances begin with; a slash at the end is added."""
+    match: Match | None = None
+    """Where in a key below prefix the address is: in the last part of its name, in its value,
+    or in either, which is the default."""
+    key: str = ""
+    """The instance's key, or the document's; then prefix is only used to count the others."""
+    address: str = ""
+    """The instance as etcd has it, host:port; its own address and port unless given."""
+    mode: Literal["key", "document"] = "key"
+    """Whether the instance has a key, or is one of several members in the document at key."""
+    pointer: str = ""
+    """Where in the document the list or object of members is: a JSON pointer (RFC 6901)."""
+    lease: Literal["app", "agent"] = "app"
+    """What the key is put back on: the lease that it had, while that lives; or one of the agent's,
+    which it prolongs for as long as the app is ready."""
+    lease_ttl: Annotated[float, Field(ge=5, le=3600)] = 30.0
+    """Seconds that the agent's lease outlives the agent, or the app's being ready."""
+    user: str = ""
+    """The user to log in as, with a password."""
+    password: Secret | None = None
+    """The password of that user."""
+    ca: Path | None = None
+    """A file with the CAs to trust with https; the system's unless given."""
+    certificate: Path | None = None
+    """A client certificate for https."""
+    certificate_key: Path | None = None
+    """The key of that certificate."""
+    timeout: Timeout = 3.0
+    """The limit of one operation, in seconds, with all its calls."""
+
+
+class Etcd(Registry):
+    """One instance in etcd."""
+
+    def __init__(self, options: Options, who: str, cluster: Cluster, place: Place) -> None:
+        self.name = options.label
+        self._options, self._who, self._cluster, self._place = options, who, cluster, place
+        self.keeps = options.lease == "agent"
+
+    def lists(self) -> bool:
+        """Ask a quorum whether the key, or the member of the document, is there."""
+        with self._doing("look up") as talk:
+            return self._place.listed(talk)
+
+    def others(self) -> int | None:
+        """Count the other instances below the prefix or in the document; None without either."""
+        with self._doing("count the others of") as talk:
+            return self._place.others(talk)
+
+    def snapshot(self) -> Snapshot | None:
+        """Keep key, value and lease; of a document the member and its place."""
+        with self._doing("take a snapshot of") as talk:
+            return self._place.snapshot(talk)
+
+    def withdraw(self) -> None:
+        """Delete the key, or write the document without the member, if nobody was faster."""
+        with self._doing("withdraw") as talk:
+            self._place.withdraw(talk)
+
+    def restore(self, snapshot: Snapshot | None) -> None:
+        """Put it back as it was, if it is not there: a key on its old lease, or not at all."""
+        with self._doing("restore") as talk:
+            self._place.restore(talk, snapshot)
+
+    def keep(self, snapshot: Snapshot | None) -> float:
+        """Prolong the agent's lease, three times in its life."""
+        with self._doing("prolong the lease of") as talk:
+            self._place.keep(talk, snapshot)
+        return self._options.lease_ttl / 3
+
+    def notes(self, snapshot: Snapshot | None) -> Sequence[str]:
+        """Say what becomes of the key when its lease ends, or that it has none."""
+        note = self._place.note(snapshot) if snapshot else ""
+        return (f"{self.name}: {note}",) if note else ()
+
+    def watch(self, cursor: str | None, timeout: float) -> str | None:
+        """Wait for a change that concerns the instance; the cursor is a revision."""
+        with self._doing("watch", timeout if cursor else None) as talk:
+            if cursor is None:
+                return str(talk.revision(self._place.keys))
+            return str(talk.watch(self._place.keys, int(cursor), self._place.concerns))
+
+    @contextmanager
+    def _doing(self, doing: str, timeout: float | None = None) -> Iterator[Talk]:
+        try:
+            yield Talk(self._cluster, timeout or self._options.timeout)
+        except AgentError as e:
+            raise RegistryError(self.name, f"{doing} {self._who}", e) from e
+        except (KeyError, TypeError, AttributeError, ValueError) as e:
+            why = f"the answer is not one of etcd's ({type(e).__name__}: {e})"
+            raise RegistryError(self.name, f"{doing} {self._who}", why) from e
+
+
+def build(options: Options, instance: Instance) -> Etcd:
+    """Make the registry. Raises ConfigError; touches no network."""
+    mistakes = _mistakes(options)
+    host = f"[{instance.address}]" if ":" in instance.address else instance.address
+    address = Address.parse(options.address or f"{host}:{instance.port}")
+    if address is None:
+        mistakes.append(f"address: {options.address!r} is not host:port")
+    endpoints = []
+    for url in options.endpoints:
+        try:
+            endpoints.append(Endpoint(url, _fetcher(options, url)))
+        except FetchError as e:
+            mistakes.append(f"endpoints: {e}")
+    if mistakes or address is None:
+        raise ConfigError(f"registry {options.label}", mistakes)
+    login = Login(options.user, options.password) if options.password else None
+    place, who = _place(options, instance.service, address)
+    return Etcd(options, who, Cluster(endpoints, login), place)
+
+
+def _mistakes(options: Options) -> list[str]:
+    document = options.mode == "document"
+    by_address = options.layout is not None or bool(options.prefix)
+    by_key = bool(options.key) and not by_address and not document
+    found = {
+        "endpoints: give at least one": not options.endpoints,
+        "key: give key, or layout or prefix": not options.key and not by_address,
+        'key: mode = "document" needs the key of the document': document and not options.key,
+        'prefix: mode = "document" has no use for layout, prefix and match': document
+        and (by_address or options.match is not None),
+        "match: only with prefix or layout it has a use": by_key and options.match is not None,
+        "address: only with prefix or layout it has a use": by_key and bool(options.address),
+        'lease: only mode = "key" has a use for "agent"': document and options.lease == "agent",
+        "lease_ttl: it must be more than twice timeout": options.lease == "agent"
+        and options.lease_ttl <= 2 * options.timeout,
+        'pointer: only mode = "document" has a use for it': bool(options.pointer) and not document,
+        "pointer: it must begin with a slash": not options.pointer.startswith("/")
+        and bool(options.pointer),
+        "prefix: it must not be all keys": bool(options.prefix) and not options.prefix.strip("/"),
+        "user: give user and password": bool(options.user) != (options.password is not None),
+        "certificate: give certificate and certificate_key": (options.certificate is None)
+        != (options.certificate_key is None),
+    }
+    return [mistake for mistake, made in found.items() if made]
+
+
+def _place(options: Options, service: str, address: Address) -> tuple[Place, str]:
+    """Return how the instance is written, and what to call it in errors."""
+    if options.mode == "document":
+        return Member(options.key, options.pointer, address), f"{address} in {options.key}"
+    lease_ttl = options.lease_ttl if options.lease == "agent" else None
+    if options.layout is None and not options.prefix:
+        return OwnKey(options.key, None, lease_ttl), options.key
+    layout = LAYOUTS[options.layout] if options.layout else Layout("", match="either")
+    if options.match is not None:
+        layout = replace(layout, match=options.match)
+    prefix = (options.prefix or layout.prefix_of(service)).rstrip("/") + "/"
+    finder = Finder(Keys.under(prefix), address, layout)
+    return OwnKey(options.key, finder, lease_ttl), options.key or f"{address} below {prefix}"
+
+
+def _fetcher(options: Options, url: str) -> Fetcher:
+    return Fetcher(
+        url,
+        timeout=options.timeout,
+        ca=options.ca,
+        certificate=options.certificate,
+        key=options.certificate_key,
+        body_limit=BODY_LIMIT,
+    )

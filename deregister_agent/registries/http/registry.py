@@ -1,0 +1,227 @@
+"""
+Any admin API over HTTP: withdraw, restore and read-back are requests of the configuration.
+
+The answer to a request that changes something proves nothing; the read-back does, and
+it has to say plainly which of the two it is.
+"""
+
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from deregister_agent.config.options import BackendOptions, Secret, Timeout
+from deregister_agent.errors import AgentError, ConfigError, RegistryError
+from deregister_agent.model import Instance, Snapshot
+from deregister_agent.net.fetcher import Fetcher, FetchError
+from deregister_agent.ports import Registry
+from deregister_agent.registries.http.presets import PRESETS, Name, Preset
+from deregister_agent.registries.http.requests import (
+    Found,
+    Look,
+    Request,
+    check,
+    places,
+    read,
+    send,
+)
+
+WAS_OUT = "it was out before the drain, so it is not for us to list it: do that by hand"
+
+
+class Options(BackendOptions):
+    """The API, and the three requests."""
+
+    url: str
+    """Where the API begins: ``http://``, ``https://`` or ``http+unix://``, with a path or not."""
+    preset: Name | None = None
+    """A system whose requests are known."""
+    variables: dict[str, str] = Field(default_factory=dict)
+    """What the requests call ``{name}``, besides name, service, address, host and port; host is
+    the address, in brackets if it is of IPv6."""
+    withdraw: Request | None = None
+    """The request that stops work; instead of the preset's, if there is one."""
+    restore: Request | None = None
+    """The request that lets work go on."""
+    look: Look | None = None
+    """The request that reads back, and what its answer means."""
+    missing: Literal["refuse", "withdrawn"] = "refuse"
+    """What it means that the system has no such instance: not known, or withdrawn."""
+    token: Secret | None = None
+    """A bearer token, sent as ``Authorization``."""
+    headers: dict[str, Secret] = Field(default_factory=dict)
+    """More headers that hold a secret, such as an API key."""
+    ca: Path | None = None
+    """A file with the CAs to trust with https; the system's unless given."""
+    certificate: Path | None = None
+    """A client certificate for https."""
+    key: Path | None = None
+    """The key of that certificate, if it is not in the same file."""
+    timeout: Timeout = 3.0
+    """The limit of one operation in seconds, with all its requests."""
+
+
+class Http(Registry):
+    """One instance behind one API."""
+
+    def __init__(self, options: Options, instance: Instance, fetcher: Fetcher) -> None:
+        self.name = options.label
+        self._options, self._instance, self._fetcher = options, instance, fetcher
+        self._wanted = _requests(options)
+        self._values = _values(options, instance, self._wanted)
+
+    def lists(self) -> bool:
+        """Send the read-back; an answer that says neither is not known: RegistryError."""
+        with self._doing("look up") as end:
+            return self._found(end).listed is True
+
+    def others(self) -> int | None:
+        """Count the other listed entries, where the read-back has one for each instance."""
+        with self._doing("count the others of") as end:
+            return self._look(end).others
+
+    def snapshot(self) -> Snapshot | None:
+        """Keep whether it was listed."""
+        with self._doing("take a snapshot of") as end:
+            listed = self._found(end).listed
+            return None if listed is None else {"listed": listed}
+
+    def withdraw(self) -> None:
+        """Send the request, unless the read-back says that it is out or was never in."""
+        with self._doing("withdraw") as end:
+            found = self._before(end)
+            if found.listed is True:
+                self._send(self._wanted.withdraw, found.kept, end)
+
+    def restore(self, snapshot: Snapshot | None) -> None:
+        """Send the request, unless it is listed already, or was out before the drain."""
+        with self._doing("restore") as end:
+            found = self._found(end)
+            if found.listed is True:
+                return
+            if found.listed is None:
+                raise AgentError("there is no such instance yet")
+            if (snapshot or {}).get("listed") is False:
+                raise AgentError(WAS_OUT)
+            self._send(self._wanted.restore, found.kept, end)
+
+    def _before(self, end: float) -> Found:
+        """Look before a withdrawal; where nothing is kept from it, a failed look forbids none."""
+        try:
+            found = self._look(end)
+        except AgentError:
+            if self._wanted.look.keep or end <= time.monotonic():
+                raise
+            return Found(listed=True)
+        return self._known(found)
+
+    def _found(self, end: float) -> Found:
+        return self._known(self._look(end))
+
+    def _known(self, found: Found) -> Found:
+        if found.listed is None and self._options.missing == "refuse":
+            raise AgentError(
+                "it has no such instance: correct the variables, the service or the address, or "
+                'set missing = "withdrawn" if that means that nothing sends it work'
+            )
+        return found
+
+    def _look(self, end: float) -> Found:
+        look = self._wanted.look
+        answer = send(self._fetcher, look, self._values, _left(end))
+        return read(look, answer, self._values)
+
+    def _send(self, request: Request, kept: Mapping[str, str], end: float) -> None:
+        answer = send(self._fetcher, request, {**self._values, **kept}, _left(end))
+        check(request, answer)
+
+    @contextmanager
+    def _doing(self, doing: str) -> Iterator[float]:
+        """Give the end of the time that one operation has."""
+        try:
+            yield time.monotonic() + self._options.timeout
+        except AgentError as e:
+            where = f"{self._instance.name} at {self._options.url}"
+            raise RegistryError(self.name, f"{doing} {where}", e) from e
+
+
+def _left(end: float) -> float:
+    return max(0.01, end - time.monotonic())
+
+
+def _requests(options: Options) -> Preset:
+    """Return what is sent: the preset's requests, each replaced by one that is given."""
+    preset = PRESETS[options.preset] if options.preset else None
+    withdraw = options.withdraw or (preset.withdraw if preset else None)
+    restore = options.restore or (preset.restore if preset else None)
+    look = options.look or (preset.look if preset else None)
+    if withdraw is None or restore is None or look is None:
+        given = {"withdraw": withdraw, "restore": restore, "look": look}
+        missing = [f"{key}: missing; there is no preset" for key, one in given.items() if not one]
+        raise ConfigError(f"registry {options.label}", missing)
+    return Preset(withdraw, restore, look, preset.variables if preset else {})
+
+
+def _values(options: Options, instance: Instance, wanted: Preset) -> Mapping[str, str]:
+    address = instance.address
+    own = {
+        "name": instance.name,
+        "service": instance.service,
+        "address": address,
+        "host": f"[{address}]" if ":" in address else address,
+        "port": str(instance.port),
+    }
+    return {**wanted.variables, **own, **options.variables}
+
+
+def _mistakes(options: Options, instance: Instance) -> Iterator[str]:
+    wanted = _requests(options)
+    known = set(_values(options, instance, wanted))
+    look = wanted.look
+    for key, request in (("withdraw", wanted.withdraw), ("restore", wanted.restore)):
+        for name in sorted(places(request) - known - set(look.keep)):
+            yield f"variables.{name}: missing; {key} needs it"
+    for name in sorted(places(look) - known):
+        yield f"variables.{name}: missing; look needs it"
+    if look.entries is not None and not look.where:
+        yield "look.where: missing; it says which of the entries is the instance's"
+    patterns = [wanted.withdraw.answer, wanted.restore.answer, look.answer]
+    patterns += map(str, (*look.listed, *look.withdrawn)) if look.by == "text" else ()
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as e:
+            yield f"{pattern!r} is no regular expression: {e}"
+
+
+def build(options: Options, instance: Instance) -> Http:
+    """Make the registry. Raises ConfigError; touches no network."""
+    mistakes = list(_mistakes(options, instance))
+    try:
+        fetcher = _fetcher(options)
+    except FetchError as e:
+        mistakes.append(f"url: {e}")
+    if mistakes:
+        raise ConfigError(f"registry {options.label}", mistakes)
+    return Http(options, instance, fetcher)
+
+
+def _fetcher(options: Options) -> Fetcher:
+    def secrets() -> Mapping[str, str]:
+        headers = {name: secret.read() for name, secret in options.headers.items()}
+        if options.token is not None:
+            headers["Authorization"] = f"Bearer {options.token.read()}"
+        return headers
+
+    return Fetcher(
+        options.url,
+        timeout=options.timeout,
+        headers=secrets,
+        ca=options.ca,
+        certificate=options.certificate,
+        key=options.key,
+    )

@@ -1,0 +1,66 @@
+"""What in an Nginx configuration will hurt when instances are taken out and put back."""
+
+from collections.abc import Iterator
+
+from deregister_agent.registries.nginx.conf import Conf, Upstream
+from deregister_agent.registries.nginx.site import Site
+
+
+def advice(site: Site) -> list[str]:
+    """Return one sentence for each thing that is worth changing, with the change."""
+    conf = site.read()
+    servers = site.servers(conf)
+    block = conf.upstreams[site.context, site.upstream]
+    found = [*_general(conf, site.context), *_of_upstream(site, block)]
+    if not servers:
+        found.append(f"upstream {block.name} does not list {site.server.text} now")
+    found.extend(
+        f"upstream {other.name} ({other.context}) lists {site.server.text} too: "
+        "give the instance another nginx registry for it"
+        for other in conf.upstreams.values()
+        if other is not block and any(site.server.is_named(s.address) for s in other.servers)
+    )
+    return found
+
+
+def _general(conf: Conf, context: str) -> Iterator[str]:
+    said = {name: value for _, name, value in conf.settings}
+    if b"worker_shutdown_timeout" not in said:
+        yield (
+            "no worker_shutdown_timeout: a WebSocket or long poll holds an old worker, and with it "
+            "the drain, for as long as it likes; set one that is longer than the longest request"
+        )
+    if context == "http" and b"keepalive_min_timeout" not in said:
+        yield (
+            "no keepalive_min_timeout (nginx 1.27.4 or newer): each reload closes idle keep-alive "
+            "connections under clients that may be about to use them"
+        )
+    if any(name == b"proxy_next_upstream" and "off" in value for _, name, value in conf.settings):
+        yield (
+            "proxy_next_upstream off: a request that meets a server which is just going is not "
+            "tried on another"
+        )
+
+
+def _of_upstream(site: Site, block: Upstream) -> Iterator[str]:
+    if sum(1 for server in block.servers if not server.backup) <= 1:
+        yield (
+            f"upstream {block.name} has one server: while it is down, every request gets 502, and "
+            "the last-instance guard refuses (min_others)"
+        )
+    hashing = sorted(block.directives & {b"ip_hash", b"hash"})
+    if hashing and site.may_be_absent:
+        yield (
+            f"upstream {block.name} uses {hashing[0].decode()}, and absent = 'withdrawn' lets "
+            "another tool remove servers: each removal moves most clients; let it mark them down"
+        )
+    names = [s.address for s in block.servers if not _is_literal(s.address)]
+    if names:
+        yield (
+            f"upstream {block.name} lists host names ({names[0].decode(errors='replace')}): the "
+            f"agent does not resolve them; make sure that none is {site.server.text}"
+        )
+
+
+def _is_literal(address: bytes) -> bool:
+    return address[:1] == b"[" or address[:5] == b"unix:" or address[:1].isdigit()

@@ -1,0 +1,101 @@
+"""
+Find workers of Nginx that may serve the same clients, but are not those of its master.
+
+During an upgrade of the binary, after a restart while old workers still had something
+to finish, and where a master was killed, such workers know an older configuration, and
+no reload reaches them.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from deregister_agent.host.sockets import LISTENING
+from deregister_agent.registries.nginx.processes import (
+    MASTER,
+    ControlError,
+    Master,
+    Worker,
+    Workers,
+    held_by,
+    parent_of,
+    title_of,
+    worker_of,
+)
+
+
+def with_relatives(master: Master, own: Workers) -> Workers:
+    """
+    Return the workers of *master* and the old ones of masters before it.
+
+    Raises ControlError if such a one still accepts clients.
+    """
+    found = [worker for worker in _relatives(master) if worker.id not in own.ids]
+    serving = [w for w in found if not w.retiring and _may_share_a_port(w, own)]
+    if serving:
+        pids = ", ".join(str(worker.pid) for worker in serving)
+        raise ControlError(
+            f"nginx workers {pids} serve beside those of master {master.pid}, and no reload "
+            "reaches them: finish the upgrade of the binary, or end what a killed master has left"
+        )
+    retiring = tuple(worker for worker in found if worker.retiring)
+    return Workers(own.active, (*own.retiring, *retiring), own.unnamed)
+
+
+def _relatives(master: Master) -> Iterator[Worker]:
+    """Yield every worker whose master has the same command line, or whose master has gone."""
+    program = _program(master.pid)
+    for entry in os.listdir("/proc"):  # noqa: PTH208 - many times as fast, and done often
+        if not entry.isdigit() or _program(int(entry)) != program:
+            continue
+        with suppress(ControlError):  # it has exited in the meantime, or hides
+            title = title_of(int(entry))
+            if "nginx: worker process" not in title:
+                continue
+            parent = parent_of(int(entry))
+            if parent == master.pid:
+                continue
+            above = title_of(parent)
+            same_space = _space(int(entry)) in {None, _space(master.pid)}
+            if same_space and (above == master.title or not above.startswith(MASTER)):
+                yield worker_of(int(entry), title)
+
+
+def _program(pid: int) -> bytes:
+    """Return the name of the program that a process runs (man 5 proc, comm); cheaply."""
+    try:
+        descriptor = os.open(f"/proc/{pid}/comm", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        return os.read(descriptor, 64)
+    except OSError:
+        return b""
+    finally:
+        os.close(descriptor)
+
+
+def _space(pid: int) -> int | None:
+    """Return the pid namespace of a process; None where this user may not see it."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/ns/pid").stat().st_ino
+    return None
+
+
+def _may_share_a_port(worker: Worker, own: Workers) -> bool:
+    """Tell whether it may accept clients of the same port: unless it is seen that it does not."""
+    theirs = _ports(worker)
+    if theirs is not None and not theirs:
+        return False
+    # Each worker has all the ports of its master; one that has just exited shows none.
+    ours = next((ports for one in own.active if (ports := _ports(one))), None)
+    return theirs is None or ours is None or not theirs.isdisjoint(ours)
+
+
+def _ports(worker: Worker) -> set[int] | None:
+    """Return the TCP ports that a worker listens on; None where its sockets cannot be read."""
+    listening = held_by(worker, LISTENING)
+    if listening is not None:
+        return {one.local_port for one in listening}
+    return None if title_of(worker.pid) else set()  # one that has exited listens no more

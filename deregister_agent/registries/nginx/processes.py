@@ -1,0 +1,204 @@
+"""
+See through /proc what Nginx's processes really do.
+
+All that is read here (man 5 proc: stat, status, cmdline) is open to every user of the
+host, but for the connections of a worker, which only its own user and root may see.
+"""
+
+import os
+import select
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from deregister_agent.errors import AgentError
+from deregister_agent.host.sockets import Socket, SocketsError, State, table
+
+POLL = 0.01
+"""Seconds between two looks."""
+MASTER = "nginx: master process"
+"""How a master's command line begins; its arguments follow (ngx_master_process_cycle())."""
+_TICK = 1 / os.sysconf("SC_CLK_TCK")
+_HANGUP = 1  # bit of SIGHUP in the masks of /proc/<pid>/status
+
+
+class ControlError(AgentError):
+    """Nginx refused, or cannot be seen. A fragment of a sentence: why, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """One worker process, told from any other of this boot by its id."""
+
+    pid: int
+    ticks: int  # start, in clock ticks since boot (man 5 proc, stat, field 22)
+    title: str
+
+    @property
+    def id(self) -> str:
+        """The name by which a record knows it."""
+        return f"{self.pid}:{self.ticks}"
+
+    @property
+    def started(self) -> float:
+        """When it started, by CLOCK_BOOTTIME, rounded down to a tick."""
+        return self.ticks * _TICK
+
+    @property
+    def retiring(self) -> bool:
+        """Whether it accepts no more clients (ngx_worker_process_cycle() sets this title)."""
+        return "is shutting down" in self.title
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """All workers of one master, seen at one moment."""
+
+    active: tuple[Worker, ...]  # they accept clients
+    retiring: tuple[Worker, ...]  # they only finish what they have
+    unnamed: int  # children so young that they have not said what they are
+
+    @property
+    def ids(self) -> frozenset[str]:
+        """The names of all."""
+        return frozenset(worker.id for worker in (*self.active, *self.retiring))
+
+
+class Master:
+    """The master process that a pid file names."""
+
+    def __init__(self, pid_file: Path) -> None:
+        self.pid = _pid(pid_file)
+        self.title = title = title_of(self.pid)
+        if not title.startswith(MASTER):
+            raise ControlError(
+                f"{pid_file} names process {self.pid}, which is "
+                f"{f'another one ({title.split()[0]})' if title else 'not running'}: "
+                "nginx is not running, or pid_file is wrong"
+            )
+
+    def idle(self) -> bool:
+        """
+        Tell whether the master is asleep with no reload under way or asked for.
+
+        It blocks SIGHUP always but in sigsuspend(), where it waits for work
+        (ngx_master_process_cycle()), and a reload is done before it sleeps again.
+        """
+        masks = {}
+        for line in _proc(self.pid, "status").splitlines():
+            key, _, value = line.partition(":\t")
+            if key in {"SigBlk", "SigPnd", "ShdPnd"}:
+                masks[key] = int(value, 16)
+        return len(masks) == 3 and not any(mask & _HANGUP for mask in masks.values())  # noqa: PLR2004 - those three
+
+    def workers(self) -> Workers:
+        """Return its workers. Raises ControlError if the master has gone."""
+        active: list[Worker] = []
+        retiring: list[Worker] = []
+        unnamed = 0
+        for pid in _children(self.pid):
+            try:
+                title = title_of(pid)
+                worker = worker_of(pid, title)
+            except ControlError:
+                continue  # it has exited in the meantime
+            if "worker process" in title:
+                (retiring if worker.retiring else active).append(worker)
+            elif title == self.title:  # a child looks like its parent until it names itself
+                unnamed += 1
+        return Workers(tuple(active), tuple(retiring), unnamed)
+
+    def wait_idle(self, until: float) -> None:
+        """Block until it is idle. Raises ControlError at *until*, of time.monotonic()."""
+        while not self.idle():
+            if time.monotonic() >= until:
+                raise ControlError(f"a reload of nginx (master {self.pid}) is still under way")
+            time.sleep(POLL)
+
+
+def wait_exit(workers: Sequence[Worker], timeout: float) -> None:
+    """
+    Block until one of these may have exited, for at most *timeout* seconds.
+
+    Where the kernel, or a sandbox, gives no pidfd (pidfd_open(2)), for all of that time.
+    """
+    exits = select.poll()
+    with ExitStack() as stack:
+        for worker in workers:
+            try:
+                descriptor = os.pidfd_open(worker.pid)
+            except ProcessLookupError:
+                return
+            except OSError:
+                continue
+            stack.callback(os.close, descriptor)
+            exits.register(descriptor, select.POLLIN)
+        exits.poll(timeout * 1000)
+
+
+def held_by(worker: Worker, states: Iterable[State], *, peer_port: int = 0) -> list[Socket] | None:
+    """Return this worker's TCP sockets in these states; None where they cannot be read."""
+    try:
+        links = [str(entry.readlink()) for entry in Path(f"/proc/{worker.pid}/fd").iterdir()]
+        found = table(states, peer_port=peer_port, pid=worker.pid)
+    except (OSError, SocketsError):
+        return None
+    held = {link[8:-1] for link in links if link.startswith("socket:[")}
+    return [one for one in found if str(one.inode) in held]
+
+
+def _pid(pid_file: Path) -> int:
+    try:
+        return int(pid_file.read_text("ascii"))
+    except FileNotFoundError as e:
+        raise ControlError(f"nginx is not running, or pid_file is wrong: no {pid_file}") from e
+    except (OSError, ValueError) as e:
+        raise ControlError(f"{pid_file} names no process: {e}") from e
+
+
+def _proc(pid: int, name: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/{name}").read_text("utf-8", errors="replace")
+    except OSError as e:
+        raise ControlError(f"cannot read /proc/{pid}/{name}: {e.strerror}") from e
+
+
+def worker_of(pid: int, title: str) -> Worker:
+    """Return the worker that has this pid now. Raises ControlError if it has exited."""
+    return Worker(pid, _ticks(pid), title)
+
+
+def title_of(pid: int) -> str:
+    """Return the command line of a process; nothing if it has exited. Raises ControlError."""
+    try:
+        return _proc(pid, "cmdline").replace("\0", " ").strip()
+    except ControlError:
+        if Path(f"/proc/{pid}").exists():
+            raise
+        return ""
+
+
+def _ticks(pid: int) -> int:
+    return int(_proc(pid, "stat").rpartition(")")[2].split()[19])
+
+
+def parent_of(pid: int) -> int:
+    """Return the parent's pid. Raises ControlError if the process has exited."""
+    return int(_proc(pid, "stat").rpartition(")")[2].split()[1])
+
+
+def _children(pid: int) -> list[int]:
+    """Return the child processes of a process with one thread."""
+    try:
+        return [int(child) for child in _proc(pid, f"task/{pid}/children").split()]
+    except ControlError:
+        if not Path(f"/proc/{pid}").exists():
+            raise ControlError(f"nginx (master {pid}) has exited") from None
+    found = []  # a kernel without CONFIG_PROC_CHILDREN
+    for entry in Path("/proc").iterdir():
+        with suppress(ControlError):
+            if entry.name.isdigit() and parent_of(int(entry.name)) == pid:
+                found.append(int(entry.name))
+    return found

@@ -1,0 +1,109 @@
+"""One server of one upstream of one Nginx, and what is wished of it."""
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from deregister_agent.host.files import locked
+from deregister_agent.registries.nginx import proof_record as records
+from deregister_agent.registries.nginx.address import Address
+from deregister_agent.registries.nginx.conf import Conf, Layout, Server, summary
+from deregister_agent.registries.nginx.parse import read
+from deregister_agent.registries.nginx.processes import ControlError
+from deregister_agent.registries.nginx.running_by_processes import Running
+from deregister_agent.registries.nginx.tokens import line_of
+
+_CHOOSERS = frozenset({b"balancer_by_lua_block", b"balancer_by_lua_file", b"upsync", b"state"})
+"""What makes an upstream choose servers by other rules than its ``server`` directives."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One server of one upstream of one Nginx, and all that is needed to change it."""
+
+    layout: Layout
+    context: str
+    upstream: str
+    server: Address
+    owned: Path | None  # the agent's own file, if it is to change no other
+    may_be_absent: bool
+    running: Running
+    test: tuple[str, ...]
+    record: Path
+    gather: float
+    timeout: float
+
+    @property
+    def key(self) -> str:
+        """The name by which proofs know this server."""
+        return records.key(self.context, self.upstream, self.server.canonical)
+
+    def read(self) -> Conf:
+        """Read the configuration as it is on disk."""
+        return read(self.layout)
+
+    def servers(self, conf: Conf) -> list[Server]:
+        """
+        Return the directives that name this server, in reading order.
+
+        Raises ControlError where it cannot be certain that these are all.
+        """
+        there = conf.upstreams.get((self.context, self.upstream))
+        if there is None:
+            raise ControlError(
+                f"{conf.layout.main} has no {self.context} upstream {self.upstream}; "
+                f"it has: {summary(conf.upstreams)}"
+            )
+        if chooser := min(there.directives & _CHOOSERS, default=b""):
+            raise ControlError(
+                f"upstream {self.upstream} has {chooser.decode()}, which chooses its servers: "
+                '"down" does not keep it from this one; withdraw it where that looks'
+            )
+        found = conf.find(self.context, self.upstream, self.server)
+        if self.owned is not None:
+            _check_owned(self.owned, conf, found, self.upstream)
+        elif not found and not self.may_be_absent:
+            known = ", ".join(os.fsdecode(server.address) for server in there.servers[:5])
+            raise ControlError(
+                f"upstream {self.upstream} has no server {self.server.text}; it has "
+                f"{known or 'none'}; set server to the one that is meant, or absent = 'withdrawn'"
+            )
+        return found
+
+    @contextmanager
+    def locked(self, until: float) -> Iterator[None]:
+        """Keep other agents, and other instances of this one, away."""
+        with locked(self.record, max(until - time.monotonic(), 0.0)):
+            yield
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Which of a server's directives are to be down, or up; or the file to make."""
+
+    which: tuple[int, ...] | None = None  # None: all
+    down: bool = True
+    create: bytes = b""
+
+    def unmet(self, servers: Sequence[Server]) -> tuple[int, ...]:
+        """Return which of these are not yet as wished."""
+        which = range(len(servers)) if self.which is None else self.which
+        return tuple(i for i in which if i < len(servers) and servers[i].down != self.down)
+
+
+def _check_owned(owned: Path, conf: Conf, found: Sequence[Server], upstream: str) -> None:
+    """Refuse an owned file that is not the one place where the server stands."""
+    file = Path(os.path.realpath(owned))
+    for server in found:
+        if server.file != file:
+            line = line_of(conf.files[server.file], server.start)
+            raise ControlError(
+                f"upstream {upstream} lists the server in {server.file}:{line} too; "
+                f"leave it to {owned} alone"
+            )
+    if file.exists() and not found:
+        why = "has no such server" if file in conf.files else "is included by nothing"
+        raise ControlError(f"{owned} {why} in upstream {upstream}")
