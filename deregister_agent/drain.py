@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from deregister_agent.model import (
+    GUARDED,
     UNFINISHED,
     Announcement,
     Drain,
@@ -21,17 +22,20 @@ def next_phase(drain: Drain, seen: Sighting, policy: Policy, now: float) -> Phas
     """
     Decide where *drain* goes, given what was just *seen*.
 
-    Order matters. After an announcement, an exit outranks everything: whoever
-    registers then is the next version. Otherwise a registry that lists the
-    instance again outranks all else, and a finished drain outranks its deadline.
+    Order matters. After an announcement, an exit outranks everything, also where the
+    word was taken back since: whoever registers then is the next version. Otherwise a
+    registry that lists the instance again outranks all else, then work that has come
+    again, and a finished drain outranks its deadline.
     """
     match drain.phase:
-        case Phase.DRAINED | Phase.EXPIRED if seen.replaced:
+        case phase if phase in GUARDED and _is_acted_on(drain, seen):
             return Phase.GONE
-        case Phase.DRAINED | Phase.EXPIRED if seen.exited and drain.outcome != Outcome.APP_EXITED:
+        case Phase.EXPIRED if seen.exited:
             return Phase.GONE
         case Phase.SETTLING | Phase.DRAINING | Phase.DRAINED if seen.listed:
             return Phase.WITHDRAWING
+        case Phase.DRAINED if seen.working:
+            return Phase.DRAINING
         case Phase.WITHDRAWING if seen.refused:
             return Phase.RESTORING
         case Phase.WITHDRAWING if seen.acknowledged and seen.unlisted:
@@ -52,6 +56,18 @@ def next_phase(drain: Drain, seen: Sighting, policy: Policy, now: float) -> Phas
             return Phase.SERVING
         case phase:
             return phase
+
+
+def _is_acted_on(drain: Drain, seen: Sighting) -> bool:
+    """
+    Tell whether the platform has done what "drained" let it do.
+
+    It may have acted on the word before it was taken back. Where no process was
+    running when the word was given, the next one to start is the next version.
+    """
+    if drain.announced is Outcome.APP_EXITED:
+        return seen.replaced
+    return drain.announced is not None and seen.exited
 
 
 def is_quiet(seen: Sighting, policy: Policy) -> bool:
@@ -93,25 +109,35 @@ def moved(drain: Drain, phase: Phase, seen: Sighting, now: float) -> Drain:
     Return *drain* in its new *phase*, with what the move settles.
 
     A drain whose "drained" no longer holds loses its outcome and gets its whole time
-    again: the deadline counted from a stop-traffic that had been answered.
+    again: the deadline counted from a stop-traffic that had been answered. And it ends,
+    if it then expires, in hold: hours later, neither a kill in the middle of work nor
+    an instance back in traffic is what the request was about.
     """
     after = replace(drain, phase=phase, since=now, overdue=False)
     match drain.phase, phase:
-        case Phase.DRAINED, Phase.WITHDRAWING:
-            again = drain.relisted + 1
-            return replace(after, outcome=None, deadline=now + drain.limit, relisted=again)
+        case Phase.DRAINED, Phase.WITHDRAWING | Phase.DRAINING:
+            again = drain.relisted + (phase is Phase.WITHDRAWING)
+            deadline, policy = now + drain.limit, OnDeadline.HOLD
+            return replace(
+                after, outcome=None, deadline=deadline, on_deadline=policy, relisted=again
+            )
         case _, Phase.WITHDRAWING:
             return replace(after, relisted=drain.relisted + 1)
         case Phase.WITHDRAWING, Phase.SETTLING:
             return replace(after, guarded=False)
         case _, Phase.DRAINED:
             by_itself = seen.exited and not seen.replaced
-            return replace(after, outcome=Outcome.APP_EXITED if by_itself else Outcome.DRAINED)
+            outcome = Outcome.APP_EXITED if by_itself else Outcome.DRAINED
+            return replace(after, outcome=outcome, announced=outcome)
         case _, Phase.EXPIRED:
             return replace(after, outcome=Outcome.EXPIRED)
+        case _, Phase.GONE:
+            return replace(after, outcome=drain.outcome or drain.announced)
         case before, Phase.RESTORING if before in UNFINISHED:
             cut_short = Outcome.REFUSED if seen.refused else Outcome.CANCELLED
-            return replace(after, outcome=cut_short)
+            return replace(after, outcome=cut_short, announced=None)
+        case _, Phase.RESTORING:
+            return replace(after, announced=None)
         case _:
             return after
 
@@ -130,7 +156,7 @@ def announcements(before: Drain, after: Drain) -> tuple[Announcement, ...]:
             return (Announcement.EXPIRED, Announcement.FORCED)
         case Phase.EXPIRED:
             return (Announcement.EXPIRED,)
-        case Phase.WITHDRAWING | Phase.RESTORING if _may_be_killed(before):
+        case Phase.WITHDRAWING | Phase.DRAINING | Phase.RESTORING if _may_be_killed(before):
             return (Announcement.TAKEN_BACK,)
         case Phase.SERVING:
             return (Announcement.SERVING,)

@@ -28,6 +28,9 @@ class Phase(StrEnum):
 UNFINISHED = frozenset({Phase.WITHDRAWING, Phase.SETTLING, Phase.DRAINING})
 """The phases in which a drain still works towards "drained" and has a deadline."""
 
+GUARDED = UNFINISHED | {Phase.DRAINED, Phase.EXPIRED}
+"""The phases in which the process under drain is kept out of traffic."""
+
 
 class Outcome(StrEnum):
     """How a drain ended. Settled once; a drain without one has not ended."""
@@ -136,6 +139,7 @@ class Drain:
     overdue: bool = False  # "not restored" has been announced
     relisted: int = 0  # how often a registry listed it again after it had been out
     process: Process | None = None  # what is being drained
+    announced: Outcome | None = None  # with which the platform was told that it may kill
 
     @classmethod
     def never(cls, instance: str) -> "Drain":
@@ -155,6 +159,7 @@ class Sighting:
     quiet_for: float | None = None  # seconds with nothing in flight, or no app, to after withdrawn
     exited: bool = False  # the process under drain has exited
     replaced: bool = False  # and another has taken its place
+    working: bool = False  # after "drained", the drained process has lasting work again
     ready: bool = False  # the app's readiness checks pass
     refused: bool = False  # the guard refuses to go on
 

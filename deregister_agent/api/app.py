@@ -250,8 +250,8 @@ def _recall(loop: InstanceLoop) -> None:
     Else stop-traffic would be answered with that drain, though it may have been about
     a process that has been replaced in the meantime.
     """
-    loop.wait(lambda _: loop.stands_by(Announcement.DRAINED), RECALL)
-    if not loop.stands_by(Announcement.DRAINED):
+    loop.wait(lambda _: loop.is_recalled, RECALL)
+    if not loop.is_recalled:
         why = "; ".join(loop.report()["blocking"])
         raise try_later(f"it is not known yet whether the last drain still holds: {why}")
 

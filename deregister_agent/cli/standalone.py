@@ -18,7 +18,6 @@ from deregister_agent.engine.instance_loop import InstanceLoop
 from deregister_agent.errors import JournalError
 from deregister_agent.model import (
     UNFINISHED,
-    Announcement,
     Drain,
     OnDeadline,
     Outcome,
@@ -125,8 +124,8 @@ def _detached(name: str) -> Iterator[None]:
 
 def _recall(loop: InstanceLoop) -> None:
     """Wait until a "drained" of an earlier run is seen to hold, or not to. Raises Failed."""
-    loop.wait(lambda _: loop.stands_by(Announcement.DRAINED), RECALL)
-    if not loop.stands_by(Announcement.DRAINED):
+    loop.wait(lambda _: loop.is_recalled, RECALL)
+    if not loop.is_recalled:
         why = "; ".join(str(one) for one in [*loop.report()["blocking"], *_errors(loop)])
         raise Failed(
             ExitCode.TRY_LATER,

@@ -4,8 +4,10 @@ from deregister_agent.engine.knowledge import Knowledge
 from deregister_agent.engine.probe_view import ProbeView
 from deregister_agent.engine.quiet_window import lateness, quiet_for
 from deregister_agent.engine.registry_view import RegistryView
+from deregister_agent.engine.standing import doubts
 from deregister_agent.model import Phase
 
+RESTARTED = "the agent was restarted: each registry must be seen once more not to list it"
 HABIT = 2  # registrations after stop-traffic from which on the app is said to keep doing so
 
 
@@ -20,8 +22,9 @@ def blocking(known: Knowledge) -> list[str]:
         case Phase.DRAINING:
             lines = _listing(known)
             lines += _work(known, enough=bool(lines))
-        case Phase.DRAINED if known.in_doubt:
-            lines = ["the agent was restarted: each registry must be seen once more not to list it"]
+        case Phase.DRAINED:
+            lines = [RESTARTED] if known.in_doubt else []
+            lines += doubts(known)
         case Phase.EXPIRED:
             lines = _listing(known) + [line for probe in known.probes if (line := _in_hand(probe))]
         case Phase.RESTORING:

@@ -20,6 +20,7 @@ from deregister_agent.engine.calls import Calls
 from deregister_agent.engine.knowledge import AgentContext, InstanceSetup, Knowledge
 from deregister_agent.engine.schedule import begin_looks, rest
 from deregister_agent.engine.sighting import sighting
+from deregister_agent.engine.standing import doubts, refresh
 from deregister_agent.engine.status import cursor, report
 from deregister_agent.errors import JournalError
 from deregister_agent.journal.journal import Decision
@@ -49,6 +50,7 @@ class InstanceLoop:
         self.known = Knowledge(setup, context, self._calls)
         self.changed = threading.Condition()  # its lock is held over all that is known
         self._askers = 0  # how many wait for a registry's word: a mere look wakes nobody else
+        self._is_doubted = False  # somebody was told that "drained" does not stand for now
         self.closed = False
 
     @property
@@ -100,10 +102,23 @@ class InstanceLoop:
         """
         Tell whether *announcement* may be made now, if nothing has overtaken it.
 
-        After a restart "drained" is worth nothing until the registries have been
-        asked again: the instance may have been registered while no agent was there.
+        "Drained" rests on what was seen a moment ago; where that is older, everything is
+        asked again, and whoever waits is woken once the word stands.
         """
-        return not (self.known.in_doubt and announcement == Announcement.DRAINED)
+        if announcement != Announcement.DRAINED:
+            return True
+        with self.changed:
+            stands = not self.known.in_doubt and not doubts(self.known)
+            if not stands and self.drain.phase is Phase.DRAINED:
+                self._is_doubted = True
+                refresh(self.known)
+                self._wake()
+            return stands
+
+    @property
+    def is_recalled(self) -> bool:
+        """Whether a "drained" of before the agent's restart is seen to hold, or not to."""
+        return not self.known.in_doubt
 
     def wait(self, final: Callable[[Drain], bool], timeout: float) -> Drain:
         """Block until *final* says so of the drain, *timeout* is over or the agent stops."""
@@ -185,6 +200,8 @@ class InstanceLoop:
             return
         if process.exited and phase in {Phase.DRAINED, Phase.EXPIRED}:
             return
+        if process.exited and phase in UNFINISHED and self.drain.announced is not None:
+            return  # killed by the word that was taken back: this is the next version
         if phase in UNFINISHED:
             drain = replace(self.drain, process=presence.running)
             if process.exited:
@@ -198,6 +215,9 @@ class InstanceLoop:
         now, seen = known.clock.now(), sighting(known)
         if seen.withdrawn and known.process.asked >= known.since and not known.seen_out:
             known.seen_out = True
+            self.changed.notify_all()
+        if self._is_doubted and not doubts(known):
+            self._is_doubted = False
             self.changed.notify_all()
         phase = next_phase(self.drain, seen, known.policy, now)
         if phase is not self.drain.phase:
@@ -221,6 +241,8 @@ class InstanceLoop:
             detail["took"] = round(now - (after.deadline - after.limit), 3)
         if phase is Phase.EXPIRED:
             detail["blocking"] = blocking(self.known)
+        if phase is Phase.DRAINING and self.drain.phase is Phase.DRAINED:
+            detail["work"] = doubts(self.known)
         if waived := {one.name: one.word.waived for one in views if one.word and one.word.waived}:
             detail["waived"] = waived
         if phase is Phase.WITHDRAWING:

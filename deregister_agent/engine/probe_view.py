@@ -6,6 +6,7 @@ from functools import partial
 from deregister_agent.engine.calls import Backoff, CallResult, FailureLog
 from deregister_agent.engine.quiet_window import QuietWindow
 from deregister_agent.engine.view_context import AT_REST, ViewContext
+from deregister_agent.engine.work_again import WorkAgain
 from deregister_agent.errors import AgentError
 from deregister_agent.model import Phase, Reading
 from deregister_agent.ports import IdleProbe, ReadyCheck
@@ -26,6 +27,7 @@ class ProbeView:
         self._calls, self._shared = shared.calls, shared
         self.name = probe.name
         self.window = QuietWindow()
+        self.work_again = WorkAgain()
         self.reading: Reading | None = None
         self.asked: float | None = None
         self.error: AgentError | None = None
@@ -36,6 +38,7 @@ class ProbeView:
     def begin(self) -> None:
         """Begin a phase: the app must be seen quiet again, in this phase."""
         self.window.broken()
+        self.work_again.begin(self.reading)
         self._turn += 1
         self._again.now()
 
@@ -63,6 +66,7 @@ class ProbeView:
             self._again.later(result.answered)
             return
         self.window.saw(self.reading, result.asked, result.answered)
+        self.work_again.saw(self.reading, result.asked, result.answered)
         took = 0.0 if held else result.answered - result.asked
         self._again.after(self._pause(self.reading, took), result.asked)
         if self.reading.mark:

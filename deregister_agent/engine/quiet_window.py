@@ -32,14 +32,15 @@ class QuietWindow:
         if not reading.idle:
             self.since = self._idle = None
             return
-        if self._idle is None or last is None or _arrived(last, reading):
+        if self._idle is None or last is None or has_arrived(last, reading):
             self.since, self._idle = None, answered
         self.until, self.late = asked - reading.late, reading.late
         if not reading.late or self.until >= self._idle:
             self.since = self._idle
 
 
-def _arrived(last: Reading, reading: Reading) -> bool:
+def has_arrived(last: Reading, reading: Reading) -> bool:
+    """Tell whether work has begun between two readings, as far as the app counts all work."""
     return last.started != reading.started or last.mark != reading.mark
 
 

@@ -3,6 +3,7 @@
 from deregister_agent.engine.knowledge import Knowledge
 from deregister_agent.engine.quiet_window import lateness, quiet_for, quiet_since
 from deregister_agent.engine.registry_view import RegistryWord
+from deregister_agent.engine.standing import is_working
 from deregister_agent.model import Phase, Sighting
 
 
@@ -21,6 +22,7 @@ def sighting(known: Knowledge) -> Sighting:
         quiet_for=_quiet(known),
         exited=exited,
         replaced=exited and known.process.successor is not None,
+        working=is_working(known),
         ready=known.is_ready,
         refused=any(view.refused is not None for view in known.registries),
     )

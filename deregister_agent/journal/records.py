@@ -35,6 +35,10 @@ def drain(text: str) -> Drain:
         record["on_deadline"] = OnDeadline(record["on_deadline"])
         record["outcome"] = Outcome(record["outcome"]) if record["outcome"] else None
         record["process"] = _process(record["process"])
+        if "announced" in record:
+            record["announced"] = Outcome(record["announced"]) if record["announced"] else None
+        elif record["phase"] is Phase.DRAINED:  # of a version that did not write it down
+            record["announced"] = record["outcome"]
         return Drain(**record)
 
 

@@ -35,6 +35,7 @@ FACTS = (
     "restored",
     "exited",
     "replaced",
+    "working",
     "ready",
     "refused",
 )
@@ -43,7 +44,8 @@ FACTS = (
 def drain(phase: Phase, **change: object) -> Drain:
     outcome = {Phase.DRAINED: Outcome.DRAINED, Phase.EXPIRED: Outcome.EXPIRED}.get(phase)
     one = Drain(id="d", instance="web", phase=phase, since=0, deadline=60, outcome=outcome)
-    return replace(one, **change)  # type: ignore[arg-type]
+    one = replace(one, **change)  # type: ignore[arg-type]
+    return replace(one, announced=one.outcome) if phase is Phase.DRAINED else one
 
 
 def seen(*facts: str, quiet_for: float | None = None) -> Sighting:
@@ -81,6 +83,9 @@ OUT = ("acknowledged", "unlisted")
         (D, seen("withdrawn", "exited", "replaced"), 10, D),
         (Phase.DRAINED, seen("withdrawn"), 999, Phase.DRAINED),
         (Phase.DRAINED, seen("listed"), 10, W),
+        (Phase.DRAINED, seen("working"), 10, D),
+        (Phase.DRAINED, seen("working", "listed"), 10, W),  # listed again beats work
+        (Phase.DRAINED, seen("working", "exited"), 10, Phase.GONE),
         (Phase.DRAINED, seen("exited"), 10, Phase.GONE),
         (Phase.DRAINED, seen("exited", "replaced", "listed"), 10, Phase.GONE),  # the next version
         (Phase.EXPIRED, seen("listed"), 99, Phase.EXPIRED),
@@ -104,9 +109,14 @@ def everything() -> list[tuple[Drain, Sighting, Policy, float]]:
     drains = [
         drain(phase, on_deadline=on_deadline, outcome=outcome, since=since)
         for phase in Phase
-        for since in (0.0, 58.0)
+        for since in ((0.0, 58.0) if phase is S else (0.0,))
         for on_deadline in OnDeadline
         for outcome in (outcomes if phase is Phase.DRAINED else (drain(phase).outcome,))
+    ]
+    drains += [
+        drain(phase, announced=announced, on_deadline=OnDeadline.HOLD)
+        for phase in (*UNFINISHED, Phase.EXPIRED)
+        for announced in outcomes
     ]
     sights = [
         Sighting(**dict(zip(FACTS, flags, strict=True)), quiet_for=quiet)
@@ -148,6 +158,8 @@ def test_an_unfinished_drain_never_outlives_its_deadline() -> None:
         if one.phase in UNFINISHED:
             after = next_phase(one, facts, policy, 60.0)
             may_stay = {Phase.DRAINED, Phase.EXPIRED, Phase.RESTORING}
+            if one.announced is not None:
+                may_stay.add(Phase.GONE)
             if facts.listed or one.phase is not D:
                 may_stay |= {W, S, D}
             assert after in may_stay, (one, facts)
@@ -157,10 +169,10 @@ def test_each_phase_leads_only_where_the_table_says() -> None:
     """The arrows of the phase table, and no others."""
     table = {
         Phase.SERVING: set(),
-        W: {S, Phase.EXPIRED, Phase.RESTORING},
-        S: {W, D, Phase.EXPIRED},
-        D: {W, Phase.DRAINED, Phase.EXPIRED},
-        Phase.DRAINED: {W, Phase.GONE},
+        W: {S, Phase.EXPIRED, Phase.RESTORING, Phase.GONE},
+        S: {W, D, Phase.EXPIRED, Phase.GONE},
+        D: {W, Phase.DRAINED, Phase.EXPIRED, Phase.GONE},
+        Phase.DRAINED: {W, D, Phase.GONE},
         Phase.EXPIRED: {Phase.GONE, Phase.RESTORING},
         Phase.GONE: {Phase.SERVING, Phase.RESTORING},
         Phase.RESTORING: {Phase.SERVING},
@@ -174,10 +186,18 @@ def test_each_phase_leads_only_where_the_table_says() -> None:
 
 
 def test_after_an_announcement_nobody_new_is_withdrawn() -> None:
-    """Once the drained process has been replaced, no fact leads back to withdrawing."""
+    """Once a process that was called drained has exited, no fact leads to anything but gone."""
     for one, facts, policy, now in EVERYTHING:
-        if one.phase in {Phase.DRAINED, Phase.EXPIRED} and facts.replaced:
+        by_itself = one.announced is Outcome.APP_EXITED  # nobody was there: only a new one counts
+        if one.announced and facts.exited and (facts.replaced or not by_itself):
             assert next_phase(one, facts, policy, now) is Phase.GONE
+
+
+def test_gone_without_an_announcement_follows_only_expired() -> None:
+    """Before "drained" an exit leads nowhere by itself: a supervisor may start the app again."""
+    for one, facts, policy, now in EVERYTHING:
+        if one.announced is None and one.phase in UNFINISHED:
+            assert next_phase(one, facts, policy, now) is not Phase.GONE
 
 
 def test_expired_with_restore_goes_on_by_itself() -> None:
@@ -216,6 +236,7 @@ def test_wishes() -> None:
         (D, Phase.RESTORING, seen(), Outcome.CANCELLED),
         (W, Phase.RESTORING, seen("refused"), Outcome.REFUSED),
         (Phase.DRAINED, W, seen("listed"), None),
+        (Phase.DRAINED, D, seen("working"), None),
         (Phase.DRAINED, Phase.GONE, seen("exited"), Outcome.DRAINED),
         (Phase.EXPIRED, Phase.GONE, seen("exited"), Outcome.EXPIRED),
         (Phase.EXPIRED, Phase.RESTORING, seen(), Outcome.EXPIRED),
