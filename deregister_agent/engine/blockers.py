@@ -68,7 +68,9 @@ def _work(known: Knowledge, *, enough: bool) -> list[str]:
     if enough and quiet >= known.policy.quiet:
         return []
     behind = f", by news that may be {late:g} s old" if late else ""
-    return [f"quiet for {quiet:.1f} of {known.policy.quiet:g} s{behind}"]
+    gaps = sum(window.gaps for window in windows)
+    again = f"; began again {gaps} times, as readings were too far apart" if gaps else ""
+    return [f"quiet for {quiet:.1f} of {known.policy.quiet:g} s{behind}{again}"]
 
 
 def _in_hand(probe: ProbeView) -> str:

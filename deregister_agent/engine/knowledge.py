@@ -61,7 +61,9 @@ class Knowledge:
         self.drain = context.journal.current(setup.instance.name)
         if self.drain.phase is Phase.SETTLING:
             self.drain = replace(self.drain, since=self.since)  # routes may be newer than that
-        shared = ViewContext(calls, context.chance, lambda: self.drain.phase, self.clear)
+        shared = ViewContext(
+            calls, context.chance, lambda: self.drain.phase, self.clear, setup.policy.quiet
+        )
         self.registries = [RegistryView(one, shared) for one in setup.registries]
         self.probes = [ProbeView(one, setup.finder.heard, shared) for one in setup.probes]
         self.ready = [ReadyView(one, shared) for one in setup.ready]

@@ -33,6 +33,7 @@ class ProbeView:
         self.error: AgentError | None = None
         self._again = Backoff(READ, 1.0, shared.chance)
         self._failures = FailureLog()
+        self._pace = 0.0  # seconds planned between the last reading and the next
         self._turn = 0  # counts the phases: a reading begun in an earlier one proves nothing
 
     def begin(self) -> None:
@@ -65,10 +66,12 @@ class ProbeView:
             self.window.broken()
             self._again.later(result.answered)
             return
-        self.window.saw(self.reading, result.asked, result.answered)
+        gap = self._shared.gap(self._pace)
+        self.window.saw(self.reading, result.asked, result.answered, gap)
         self.work_again.saw(self.reading, result.asked, result.answered)
         took = 0.0 if held else result.answered - result.asked
-        self._again.after(self._pause(self.reading, took), result.asked)
+        self._pace = self._pause(self.reading, took)
+        self._again.after(self._pace, result.asked)
         if self.reading.mark:
             self._heard(self.reading.mark)
 

@@ -80,7 +80,7 @@ class ProcessView:
         if turn != self._turn:
             self._again.now()
         elif self.exited and self.successor is None:
-            self.window.saw(Reading({}), result.asked, result.answered)
+            self.window.saw(Reading({}), result.asked, result.answered, self._shared.gap(EVERY))
         else:
             self.window.broken()
 

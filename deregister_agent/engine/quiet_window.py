@@ -12,23 +12,35 @@ class QuietWindow:
     The window counts from the end of the first idle reading to the beginning of the
     last, which is the least that the readings prove. Where the app counts all work
     ever started, work that came and went between two readings ends the window too.
-    A reading whose news may be late counts as if made so much earlier.
+    A reading whose news may be late counts as if made so much earlier. Where the app
+    counts nothing, a gap between two readings may hide work, and ends the window.
     """
 
     def __init__(self) -> None:
+        self.gaps = 0  # how often a window ended because readings were too far apart
         self.since: float | None = None  # None too while the news may be older than the idleness
         self.until = 0.0
         self.late = 0.0  # how old its news may be
         self._idle: float | None = None  # the end of the first idle reading
         self._last: Reading | None = None
+        self._answered = 0.0  # when the last reading ended
 
     def broken(self) -> None:
         """Begin again from nothing: it is not known what the app has in hand."""
         self.since = self._idle = self._last = None
 
-    def saw(self, reading: Reading, asked: float, answered: float) -> None:
-        """Take in a reading that was made between *asked* and *answered*."""
+    def saw(self, reading: Reading, asked: float, answered: float, gap: float) -> None:
+        """
+        Take in a reading that was made between *asked* and *answered*.
+
+        *gap* is how many seconds after the last one it may have begun and still be of
+        the same window, where the app does not count all work ever started.
+        """
         last, self._last = self._last, reading
+        if last is not None and reading.started is None and asked - self._answered > gap:
+            self.gaps += self._idle is not None
+            self._idle = None
+        self._answered = answered
         if not reading.idle:
             self.since = self._idle = None
             return

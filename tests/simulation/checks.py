@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from deregister_agent.drain import is_safe_to_kill
+from deregister_agent.engine.standing import FRESH
 from deregister_agent.journal.journal import Decision
 from deregister_agent.model import (
     UNFINISHED,
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 HAIR = 1e-6
+HIDDEN = 0.7  # seconds that work must have taken for readings at their usual pace to see it
 RACE = 1.0  # seconds in which the agent cannot yet know of a kill
 DEADLINE_SLACK = 1.0
 EVERY = 0.5  # seconds between two looks at what must not go on for long
@@ -59,7 +62,9 @@ class Checks:
             self.decisions[announcement] = self.decisions.get(announcement, 0) + 1
         if decision.kind != drain.phase:
             return
-        if drain.phase is Phase.WITHDRAWING and before not in {Phase.SETTLING, Phase.DRAINING}:
+        again = drain.phase is Phase.DRAINING and before == Phase.DRAINED
+        new = drain.phase is Phase.WITHDRAWING and before not in {Phase.SETTLING, Phase.DRAINING}
+        if new or again:
             self._end = self.world.now + drain.limit
         match drain.phase:
             case Phase.SETTLING:
@@ -110,6 +115,8 @@ class Checks:
         if app.last_arrival > idle_at and not excused:
             self.world.broken("drained, and work arrived after the app was last seen idle")
         last = self._last_work()
+        if not self.world.plan.counts_work:
+            self._hidden(idle_at)
         if not self.world.plan.counts_work or last > idle_at:
             return 0.0
         if idle_at - last < self.world.plan.policy.quiet - HAIR:
@@ -117,6 +124,13 @@ class Checks:
                 f"drained when the app had been quiet for {idle_at - last:.3f} s only"
             )
         return last + self.world.plan.policy.quiet
+
+    def _hidden(self, idle_at: float) -> None:
+        """Judge a quiet time without a counter: work that took long was in it."""
+        began = idle_at - self.world.plan.policy.quiet
+        for start, end in self.world.app.done:
+            if start > began and end < idle_at and end - start > HIDDEN:
+                self.world.broken(f"drained, and work of {end - start:.1f} s was in its quiet time")
 
     def _last_work(self) -> float:
         return max(self.world.app.last_arrival, self.world.app.last_busy)
@@ -211,13 +225,33 @@ class Checks:
             if since and self.world.now - min(since) > NOTICED:
                 self.world.broken("announces drained though it has been listed again for long")
 
+    # --- answers ---
+
+    def answers(self) -> None:
+        """Judge what a pipeline is answered that asks now whether it may kill."""
+        world = self.world
+        if world.agent_up is None or world.now < world.frozen_until:
+            return
+        drain = world.loop.drain
+        safe = is_safe_to_kill(drain.phase, drain.outcome)
+        if not safe or not world.loop.stands_by(Announcement.DRAINED):
+            return
+        oldest = world.now - FRESH - HAIR
+        for registry in world.registries if drain.phase is Phase.DRAINED else ():
+            if registry.listed and registry.changed < oldest:
+                world.broken(f"answers drained while {registry.name} lists it")
+        in_hand = world.app.in_hand.values() if world.app.process == drain.process else ()
+        if any(arrived < oldest for arrived in in_hand):
+            world.broken("answers drained while the drained process has work in hand")
+
     # --- bounds ---
 
     def now(self) -> None:
         """Judge what must not go on for long."""
         world = self.world
-        if world.agent_up is None or world.disk_full:
+        if world.agent_up is None or world.disk_full or world.now < world.frozen_until:
             self.trouble = world.now
+        self.answers()
         self._taken_back()
         if world.now - self.trouble < STEADY:
             self._end += EVERY
@@ -235,7 +269,7 @@ class Checks:
             world.phase is Phase.DRAINED
             and world.app.process is not None
             and world.app.process == world.loop.drain.process
-            and any(registry.listed for registry in world.registries)
+            and (any(registry.listed for registry in world.registries) or world.app.in_hand)
         )
         if not wrong:
             self._listed_since = None
@@ -244,7 +278,7 @@ class Checks:
         began = max(self._listed_since or world.now, self.trouble, errors)
         self._listed_since = began
         if world.now - began > NOTICED:
-            world.broken("drained is not taken back though it is listed again")
+            world.broken("drained is not taken back though it is listed again, or works")
 
     def at_last(self) -> None:
         """Judge where the world ends, long after the last fault."""

@@ -12,8 +12,9 @@ from deregister_agent.engine.knowledge import Knowledge
 from deregister_agent.engine.last_instance_guard import Guard
 from deregister_agent.engine.outbox import Outbox
 from deregister_agent.engine.registry_view import RegistryView, RegistryWord
+from deregister_agent.engine.view_context import ViewContext
 from deregister_agent.journal.journal import Journal
-from deregister_agent.model import Drain, Phase, Policy, Reading, Sighting
+from deregister_agent.model import UNFINISHED, Drain, Phase, Policy, Reading, Sighting
 
 Mutation = Any  # a context manager of unittest.mock: the agent is broken while it is entered
 
@@ -114,7 +115,7 @@ def work_in_hand_is_ignored() -> Mutation:
 
 def arrivals_are_ignored() -> Mutation:
     """Do not see work that came and went between two readings."""
-    return patch.object(quiet_window, "_arrived", lambda *_: False)
+    return patch.object(quiet_window, "has_arrived", lambda *_: False)
 
 
 def any_idle_moment_is_quiet() -> Mutation:
@@ -182,6 +183,32 @@ def the_first_error_is_the_last() -> Mutation:
     return patch.object(RegistryView, "_acted", acted)
 
 
+def taken_back_forgets_who_was_announced() -> Mutation:
+    """Take the version after the kill for the old one, once the word was taken back."""
+    true = drain.moved
+
+    def moved(at: Drain, phase: Phase, seen: Sighting, now: float) -> Drain:
+        after = true(at, phase, seen, now)
+        return replace(after, announced=None) if phase in UNFINISHED else after
+
+    return patch.object(instance_loop, "moved", moved)
+
+
+def work_after_drained_is_ignored() -> Mutation:
+    """Stand by a "drained" whose process works again."""
+    return _seen(lambda seen: replace(seen, working=False))
+
+
+def the_answer_is_the_phase() -> Mutation:
+    """Answer "drained" by the phase alone."""
+    return patch.object(instance_loop, "doubts", lambda _: [])
+
+
+def gaps_are_ignored() -> Mutation:
+    """Take two idle readings, however far apart, for a quiet time."""
+    return patch.object(ViewContext, "gap", lambda *_: float("inf"))
+
+
 MUTATIONS: tuple[Callable[[], Mutation], ...] = (
     unknown_is_withdrawn,
     old_words_count,
@@ -207,4 +234,8 @@ MUTATIONS: tuple[Callable[[], Mutation], ...] = (
     the_guard_looks_away,
     readiness_is_enough,
     the_first_error_is_the_last,
+    taken_back_forgets_who_was_announced,
+    work_after_drained_is_ignored,
+    the_answer_is_the_phase,
+    gaps_are_ignored,
 )

@@ -46,12 +46,13 @@ class FakePlatform:
 
     def _kill(self, event: Event) -> None:
         world = self.world
-        if self._may_kill != event.id:
+        if self._may_kill != event.id and not world.plan.deaf:
             return
-        self._may_kill = None
+        if self._may_kill == event.id:
+            self._may_kill = None
         victim = world.app.process
         if victim is not None and victim == event.process:
-            if world.phase in {Phase.DRAINED, Phase.EXPIRED}:
+            if world.phase in {Phase.DRAINED, Phase.EXPIRED} or world.loop.drain.announced:
                 world.checks.killed = Kill(world.now, victim)
             world.app.exit("killed by the platform")
         world.timeline.after(world.chance.uniform(0.05, 1.5), world.start_app)

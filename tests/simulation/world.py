@@ -47,6 +47,7 @@ class World:
         self.agent_up: float | None = None
         self.dying: object = object()
         self.full_until = 0.0
+        self.frozen_until = 0.0
         self.carried_by_a_wrong_date = False  # a deadline goes by the date over a reboot
         self.checks = Checks(self)
         self.registries = [
@@ -104,6 +105,8 @@ class World:
             at(one.at, partial(happens, self, one))
         if self.plan.arrivals:
             at(0.0, self._arrival)
+        for when, lasts in self.plan.strays:
+            at(when, partial(self._stray, lasts))
         if self.plan.registers_every:
             at(self.plan.registers_every, self._register)
         at(EVERY, self._check)
@@ -198,6 +201,24 @@ class World:
         rate = self.plan.arrivals if self.now < FAULTS_END else 0.2
         self.timeline.after(self.chance.expovariate(rate), self._arrival)
 
+    def _stray(self, lasts: float) -> None:
+        """Let work come by no route, as a scanner or an operator brings it, after "drained"."""
+        if self.phase is Phase.DRAINED and self.app.process is not None:
+            self.say(f"work comes by no route ({lasts} s)")
+            self.app.arrive(lasts)
+
+    def freeze_agent(self, lasts: float) -> None:
+        """Stop the agent's process for a time; work may come and go meanwhile."""
+        self.frozen_until = self.host.frozen_until = self.now + lasts
+        if self.phase is Phase.DRAINING and self.app.process is not None:
+            self.timeline.after(0.05, partial(self._unseen, lasts - 0.2))
+        self.timeline.after(lasts, self.checks.answers)
+
+    def _unseen(self, lasts: float) -> None:
+        if self.app.process is not None:
+            self.say(f"work comes while the agent is frozen ({lasts} s)")
+            self.app.arrive(lasts)
+
     def _register(self) -> None:
         if self.app.process is not None:
             for registry in self.registries:
@@ -222,7 +243,7 @@ class World:
             return
         by_itself = {
             Phase.GONE: policy.restore is RestoreWhen.WHEN_READY,
-            Phase.EXPIRED: policy.on_deadline is OnDeadline.RESTORE,
+            Phase.EXPIRED: self.loop.drain.on_deadline is OnDeadline.RESTORE,
         }
         if not by_itself.get(phase):
             self.start_traffic()
