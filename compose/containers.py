@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from bench.counter import COUNTER, DONE
-from bench.fronts import Fronts
-from bench.stack import ByInstance, Shops, Stack
 from compose.engine import Docker
+from compose.fronts import Fronts
 from compose.places import CONTAINERS, NAMES
+from compose.shop.counter import COUNTER, DONE
+from compose.stack import ByInstance, Shops, Stack
 from compose.whole import Whole
 from deregister_agent.cli.client import AgentClient, Answer, Unreachable
 

@@ -120,3 +120,11 @@ def test_no_pattern_repeats_a_group_possessively() -> None:
             if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):
                 text = node.value if isinstance(node.value, str) else node.value.decode("latin-1")
                 assert not re.search(r"\)[*+?]\+", text), f"{path.name}:{node.lineno}"
+
+
+def test_compose_knows_nothing_of_bench() -> None:
+    """Arrows lead from the measurements to the stack: one home for the app and its load."""
+    for path in (PACKAGE.parent / "compose").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                assert str(node.module).partition(".")[0] != "bench", path.name

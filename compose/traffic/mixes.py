@@ -1,8 +1,8 @@
 """What is sent: requests of every kind, calls by gRPC, and messages."""
 
-from bench import calls
-from bench.loads import HTTP_MIX, MESSAGE, REPORT, REPORT_EVERY, Kind
-from bench.targets import RPC
+from compose.traffic import calls
+from compose.traffic.loads import HTTP_MIX, MESSAGE, REPORT, REPORT_EVERY, Kind
+from compose.traffic.targets import RPC
 
 CALL = Kind("gRPC unary", calls.unary, 0.0, 3.0, RPC)
 STREAM = Kind("gRPC stream", calls.stream, 2.0, 2.0, RPC)

@@ -12,7 +12,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Protocol
 
-from bench.counter import GROUP, QUEUE, Commands
+from compose.shop.counter import GROUP, QUEUE, Commands
 from deregister_agent.app import Work
 
 MESSAGES = 32  # messages that one process has in hand at a time

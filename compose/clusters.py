@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-from bench.fronts import Asked
+from compose.fronts import Asked
 from compose.places import CONSUL, CONSULS, Place
 from deregister_agent.net.fetcher import FetchError
 from tests.servers.child import wait_until
@@ -53,7 +53,7 @@ class Cluster:
 
 @contextmanager
 def etcd_cluster() -> Iterator[Cluster]:
-    """Run one on hosts that are there already: see bench.faults."""
+    """Run one on hosts that are there already: see bench/faults.py."""
     net = Hosts(MEMBERS)
     spots = [Spot(f"m{n}", net.address(n), (2379, 2380), net.before(n)) for n in range(MEMBERS)]
     with cluster("3.5", spots) as nodes:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.haproxy import ByHaproxy
-from bench.stack import EVERY, HAPROXY, Local, Stack
+from compose.haproxy import ByHaproxy
+from compose.stack import EVERY, HAPROXY, Local, Stack
 from deregister_agent.cli.client import AgentClient, path_of
 from deregister_agent.errors import AgentError
 from tests.servers.child import wait_until

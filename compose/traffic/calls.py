@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 
 import grpc.aio
 
-from bench.kinds import LostError, Order
-from bench.rpc import PIECES, SERVICE
+from compose.shop.rpc import PIECES, SERVICE
+from compose.traffic.kinds import LostError, Order
 
 Unary = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
 Stream = grpc.aio.UnaryStreamMultiCallable[bytes, bytes]

@@ -9,9 +9,9 @@ from asyncio import IncompleteReadError, StreamReader, StreamWriter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from bench.channels import Channels
-from bench.counter import QUEUE, encoded
-from bench.shop import PIECES
+from compose.shop.app import PIECES
+from compose.shop.counter import QUEUE, encoded
+from compose.traffic.channels import Channels
 
 PIECE = 1000  # bytes of an upload sent at a time
 PING, PONG = 0x89, 0x8A  # RFC 6455, 5.5

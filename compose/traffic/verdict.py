@@ -8,8 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from bench.loads import KEPT, MESSAGE, Sent
-from bench.stack import Stack
+from compose.stack import Stack
+from compose.traffic.loads import KEPT, MESSAGE, Sent
 from deregister_agent.cli.client import path_of
 from deregister_agent.errors import AgentError
 

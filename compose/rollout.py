@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from dataclasses import replace as replace_field
 from pathlib import Path
 
-from bench.alternatives import Way
-from bench.loads import COUNTED, Kind, Load, Sent
-from bench.mixes import at_every_door
-from bench.stack import Local, Stack, stack
-from bench.verdict import Mark, begun_twice, cause_of, finished, marks, slowest
+from compose.alternatives import Way
 from compose.places import NAMES
+from compose.stack import Local, Stack, stack
+from compose.traffic.loads import COUNTED, Kind, Load, Sent
+from compose.traffic.mixes import at_every_door
+from compose.traffic.verdict import Mark, begun_twice, cause_of, finished, marks, slowest
 
 LEAD = 13.0  # seconds of load before the first replacement: longer than the longest request
 TAIL = 3.0  # and after the last

@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from bench.channels import Channels
-from bench.kinds import (
+from compose.traffic.channels import Channels
+from compose.traffic.kinds import (
     LostError,
     Order,
     Pool,
@@ -24,7 +24,7 @@ from bench.kinds import (
     upload,
     websocket,
 )
-from bench.targets import HTTP, QUEUE, RPC, Targets
+from compose.traffic.targets import HTTP, QUEUE, RPC, Targets
 
 Discover = Callable[[], Targets]
 """Return the targets listed now; raises when nobody can say."""

@@ -7,12 +7,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench.clusters import Cluster, etcd_cluster
-from bench.counter import Commands
-from bench.fronts import Fronts
-from bench.haproxy import ByHaproxy
+from compose.clusters import Cluster, etcd_cluster
+from compose.fronts import Fronts
+from compose.haproxy import ByHaproxy
 from compose.places import CONSULS, FRONTS, NAMES, REDIS, Place, agent_of
 from compose.processes import Processes, free_net
+from compose.shop.counter import Commands
 from deregister_agent.cli.client import Address, AgentClient, Answer
 from deregister_agent.net.fetcher import FetchError
 from tests.servers.child import wait_until

@@ -9,7 +9,7 @@ import pika
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError
 
-from bench.counter import Commands
+from compose.shop.counter import Commands
 from deregister_agent.app import Work
 
 QUEUE = "orders"

@@ -6,9 +6,9 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
-from bench.targets import HTTP, RPC, Targets
 from compose.places import GATEWAY, GATEWAY_RPC, NAMES, Place, joined
 from compose.processes import accepts
+from compose.traffic.targets import HTTP, RPC, Targets
 from tests.servers import find
 from tests.servers.child import Child
 

@@ -7,10 +7,10 @@ from typing import Any, cast
 
 import grpc
 
-from bench.doors import Ledger, Place
+from compose.shop.doors import Ledger, Place
 from deregister_agent.app import Work
 
-SERVICE = "bench.Shop"
+SERVICE = "compose.Shop"
 PIECES = 10  # of a stream
 CALLS = 200  # calls that are served at a time
 GRACE = 60.0  # seconds for the calls in hand, where the app waits for them

@@ -11,7 +11,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
-from bench.targets import HTTP, QUEUE, RPC, Targets
 from compose.configs import RPC_PORT, definition
 from compose.places import (
     CONSUL,
@@ -26,6 +25,7 @@ from compose.places import (
 )
 from compose.register import put
 from compose.tables import RPC_SERVICE, upstreams
+from compose.traffic.targets import HTTP, QUEUE, RPC, Targets
 from deregister_agent.net.fetcher import Fetcher, FetchError
 
 LIMIT, NEXT = 10.0, 1.0  # seconds for an answer; where there are others to ask, for each

@@ -1,7 +1,7 @@
 """
 The app: requests of every kind, work that goes on after the answer, messages of a queue.
 
-``python -m bench.shop ADDRESS:PORT --redis ADDRESS:PORT --ledger FILE``. What it accepts and
+``python -m compose.shop.app ADDRESS:PORT --redis ADDRESS:PORT --ledger FILE``. What it accepts and
 what it finishes it writes into the ledger, unbuffered, so that a kill shows what it took
 along. Nothing here takes care of a kill. At SIGTERM uvicorn finishes the requests in hand;
 with ``--wait`` the app also waits for its background work, which is as graceful as an app
@@ -19,10 +19,10 @@ from urllib.parse import parse_qsl
 
 import uvicorn
 
-from bench.consumer import Consumer
-from bench.counter import Commands
-from bench.doors import Doors
-from bench.rpc import Calls
+from compose.shop.consumer import Consumer
+from compose.shop.counter import Commands
+from compose.shop.doors import Doors
+from compose.shop.rpc import Calls
 from deregister_agent.app import Work
 
 Message = MutableMapping[str, Any]
