@@ -45,7 +45,7 @@ class PidFinder:
         """Tell whether *was* has exited and who is in its place now."""
         boot, here = self._clock.boot_id(), pids.namespace()
         same_boot = was is not None and was.boot_id == boot
-        if same_boot and pids.elsewhere(was):
+        if same_boot and pids.elsewhere(was.pids, was.namespace):
             return Presence(exited=False, running=None, note=pids.ELSEWHERE)
         if was is not None and same_boot and (alive := pids.living(was.pids)):
             return Presence(exited=False, running=replace(was, pids=tuple(sorted(alive))))
