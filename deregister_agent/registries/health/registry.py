@@ -19,10 +19,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from deregister_agent.api.listen import Place, parse
 from deregister_agent.config.options import BackendOptions, Timeout
 from deregister_agent.errors import AgentError, ConfigError, RegistryError
-from deregister_agent.host.addresses import server_and_target
+from deregister_agent.host.addresses import parse_listen_address, server_and_target
 from deregister_agent.host.files import remove_durably, replace_durably
 from deregister_agent.model import Instance, Snapshot
 from deregister_agent.net.fetcher import Fetcher, FetchError
@@ -69,7 +68,7 @@ class Options(BackendOptions):
     @field_validator("listen")
     @classmethod
     def _address(cls, listen: str) -> str:
-        if parse(listen).path is not None:
+        if parse_listen_address(listen).path is not None:
             raise ValueError("give address:port, as in 0.0.0.0:8651: balancers poll over TCP")
         return listen
 
@@ -80,7 +79,7 @@ class Health(Registry):
     def __init__(self, options: Options, instance: Instance, app: Fetcher) -> None:
         self.name = options.label
         self._options, self._instance, self._app = options, instance, app
-        self._place: Place = parse(options.listen)
+        self._place = parse_listen_address(options.listen)
         self._marker = options.marker or FOLDER / f"{instance.name}.withdrawn"
         self._lock = threading.Lock()
         self._listener: HealthListener | None = None
