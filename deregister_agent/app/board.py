@@ -69,7 +69,7 @@ class Ticket:
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class WorkTally:
     """What all processes together have in hand, have ever started, and who they are."""
 
     in_flight: dict[str, int]
@@ -118,7 +118,7 @@ class Board:
         self._guard = threading.RLock()
         self.join()
 
-    def tally(self) -> Tally:
+    def tally(self) -> WorkTally:
         """Read all slots: first what is finished, then what was started (see above)."""
         self.join()
         self.reap()
@@ -128,7 +128,7 @@ class Board:
         totals = [sum(column) for column in zip([0] * len(KINDS), *started, strict=True)]
         done = [sum(column) for column in zip([0] * len(KINDS), *finished, strict=True)]
         in_flight = {k: s - f for k, s, f in zip(KINDS, totals, done, strict=True)}
-        return Tally(in_flight, sum(totals), [cells[PID] for cells in self.members()])
+        return WorkTally(in_flight, sum(totals), [cells[PID] for cells in self.members()])
 
     def members(self) -> Iterator[memoryview]:
         """Yield the cells of every slot that has a process; call reap() first."""

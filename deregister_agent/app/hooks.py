@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from deregister_agent.app.board import DONE, FAILED, HOOKS, PID, WISH, Board
 
-LOOK = 0.1  # seconds after which a process notices what another was asked
+POLL = 0.1  # seconds after which a process notices what another was asked
 
 _log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class Hooks:
             wish = self._board.cells[WISH]
             if wish not in (cells[DONE], cells[FAILED]):
                 self._follow(wish, cells)
-            self._asked.wait(LOOK)
+            self._asked.wait(POLL)
             self._asked.clear()
 
     def _follow(self, wish: int, cells: memoryview) -> None:

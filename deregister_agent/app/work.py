@@ -18,7 +18,7 @@ from deregister_agent.app.executor import CountedExecutor
 from deregister_agent.app.hooks import Hook, Hooks
 from deregister_agent.app.neighbours import strangers
 from deregister_agent.app.own_port import serve
-from deregister_agent.app.page import Page, UnknownWorkError, hold
+from deregister_agent.app.page import UnknownWorkError, WorkPage, hold
 from deregister_agent.app.rpc import NO_WORK, WorkInterceptor
 from deregister_agent.app.wsgi import WsgiApp, WsgiWork
 
@@ -60,7 +60,7 @@ class Work:
         file = shared or os.environ.get(SHARED)
         self._board = open_board(Path(file) if file else None)
         self._hooks = Hooks(self._board, hook_timeout)
-        self._page = Page(
+        self._page = WorkPage(
             self, path.rstrip("/"), token=token, ignored=ignored, hook_timeout=hook_timeout
         )
         self._token = token
@@ -147,7 +147,7 @@ class Work:
 
     def serve(self, port: int, host: str = "127.0.0.1") -> int:
         """
-        Answer on a port of its own, for as long as the process lives. Returns the port.
+        PageAnswer on a port of its own, for as long as the process lives. Returns the port.
 
         *host* is an IP address; one that is not loopback needs a token. Raises OSError when
         the port is taken, unless the counts are in a shared file: then the process that has

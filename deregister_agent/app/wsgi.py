@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import Any
 
 from deregister_agent.app.board import Ticket
-from deregister_agent.app.page import Asked, Page, held
+from deregister_agent.app.page import PageRequest, WorkPage, held
 
 WsgiApp = Callable[..., Iterable[bytes]]
 
@@ -52,7 +52,7 @@ class CountedBody:
 class WsgiWork:
     """The middleware: it counts requests and answers the page itself."""
 
-    def __init__(self, app: WsgiApp, begin: Callable[[], Ticket], page: Page) -> None:
+    def __init__(self, app: WsgiApp, begin: Callable[[], Ticket], page: WorkPage) -> None:
         self._app, self._begin, self._page = app, begin, page
         self._holding = threading.Lock()
 
@@ -83,7 +83,7 @@ class WsgiWork:
     def _held(
         self, environ: dict[str, Any], start_response: Any, *, patient: bool
     ) -> Iterable[bytes]:
-        asked = Asked(
+        asked = PageRequest(
             method=environ["REQUEST_METHOD"],
             path=environ["PATH_INFO"],
             query=environ.get("QUERY_STRING", ""),

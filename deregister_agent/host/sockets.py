@@ -21,7 +21,7 @@ from deregister_agent.errors import AgentError
 from deregister_agent.host import sock_diag
 from deregister_agent.host.sock_diag import TcpInfo
 
-LIMIT = 5.0
+TABLE_TIMEOUT = 5.0
 """Seconds after which a reading is given up; 20,000 connections take about 0.1."""
 
 
@@ -88,10 +88,10 @@ def table(
     Return the sockets in one of *states*; a port of 0 means any.
 
     With *pid*, those of the network that this process sees. Raises SocketsError when
-    neither source can be read, or not within LIMIT seconds.
+    neither source can be read, or not within TABLE_TIMEOUT seconds.
     """
     wanted, ports = frozenset(states), (local_port, peer_port)
-    deadline = time.monotonic() + LIMIT
+    deadline = time.monotonic() + TABLE_TIMEOUT
     try:
         try:
             if pid:
@@ -104,7 +104,7 @@ def table(
             return _by_procfs(wanted, ports, deadline, _Files(folder, refused))
     except TimeoutError as e:
         raise SocketsError(
-            f"the kernel's socket table could not be read within {LIMIT:g} s: "
+            f"the kernel's socket table could not be read within {TABLE_TIMEOUT:g} s: "
             "is the host overloaded?"
         ) from e
 

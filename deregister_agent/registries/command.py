@@ -20,10 +20,10 @@ from deregister_agent.host.programs import ProgramError, Run, environment, outpu
 from deregister_agent.model import Instance, Snapshot
 from deregister_agent.ports import Registry
 
-LIMIT = 4096  # bytes that a program may print
+OUTPUT_LIMIT = 4096  # bytes that a program may print
 WAS_OUT = "it was not listed before the drain, so it is not for us to list it: do that by hand"
 
-Command = Annotated[tuple[str, ...], Field(min_length=1)]
+CommandLine = Annotated[tuple[str, ...], Field(min_length=1)]
 
 _NUMBER = re.compile(r"[0-9]{1,9}")
 
@@ -31,16 +31,16 @@ _NUMBER = re.compile(r"[0-9]{1,9}")
 class Options(BackendOptions):
     """The programs."""
 
-    withdraw: Command
+    withdraw: CommandLine
     """The program that stops work, and its arguments; no shell looks at them."""
-    restore: Command
+    restore: CommandLine
     """The program that lets work go on."""
-    lists: Command
+    lists: CommandLine
     """The program that tells whether it is listed: exit status 0 if it is."""
     withdrawn_status: Annotated[int, Field(ge=1, le=125)] = 10
     """The exit status of ``lists`` that means "not listed"; any other is not known. Not 1, with
     which a ``grep`` ends also when nothing came down its pipe."""
-    others: Command | None = None
+    others: CommandLine | None = None
     """A program that prints how many other instances would still get work."""
     folder: Path | None = None
     """The directory that they run in; the agent's own, unless it is given."""
@@ -109,7 +109,7 @@ class CommandRegistry(Registry):
 
     def _run(self, command: Sequence[str], end: float) -> bytes:
         variables = environment(self._instance, self._options.env)
-        run = Run(command, variables, self._options.folder, LIMIT)
+        run = Run(command, variables, self._options.folder, OUTPUT_LIMIT)
         return output_of(run, max(0.01, round(end - time.monotonic(), 2)))
 
     @contextmanager

@@ -20,7 +20,7 @@ from pathlib import Path
 from deregister_agent.host.addresses import host_and_port
 from deregister_agent.registries.file.target_file import FormatError, Syntax, TargetFile
 
-LIMIT = 3.0  # seconds that the watch waits for the look of somebody else
+LOOK_TIMEOUT = 3.0  # seconds that the watch waits for the look of somebody else
 REMEMBERED = 4096  # changes; whoever has missed more is told that all may have changed
 _POLL = 0.05
 _UNSETTLED = 0.1  # seconds in which a file may be written to twice and bear the same times
@@ -146,7 +146,7 @@ class SharedFile:
 
     def _has_looked(self) -> bool:
         try:
-            self.look(LIMIT)
+            self.look(LOOK_TIMEOUT)
         except TimeoutError:
             return False
         except (OSError, ValueError, FormatError):

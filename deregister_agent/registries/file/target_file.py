@@ -17,7 +17,7 @@ import yaml
 
 from deregister_agent.errors import AgentError
 from deregister_agent.host.addresses import host_and_port
-from deregister_agent.registries.file.text_edit import NotExact, Place, Span, WrittenList
+from deregister_agent.registries.file.text_edit import EntryPlace, NotExact, Span, WrittenList
 
 Syntax = Literal["json", "yaml"]
 
@@ -61,7 +61,7 @@ class TargetFile:
         found = ((host_and_port(target), target) for target in sorted(self.targets))
         return {here: target for here, target in found if here is not None}
 
-    def places(self, target: str) -> list[tuple[int, Place]]:
+    def places(self, target: str) -> list[tuple[int, EntryPlace]]:
         """Return where *target* stands: the number of each group that has it, and where there."""
         return [
             (number, self._place(number, group.targets.index(target)))
@@ -76,7 +76,7 @@ class TargetFile:
             after = after._without_first(target)
         return after
 
-    def including(self, target: str, number: int, place: Place) -> "TargetFile":
+    def including(self, target: str, number: int, place: EntryPlace) -> "TargetFile":
         """Return the file with *target* in a group: at *place*, or as near as there is."""
         targets = self.groups[number].targets
         at = min(place.position, len(targets))
@@ -92,11 +92,11 @@ class TargetFile:
         group = {"targets": [target], "labels": dict(labels)}
         return self._proved([self._groups().appended(group)], [*self._data, group])
 
-    def _place(self, number: int, position: int) -> Place:
+    def _place(self, number: int, position: int) -> EntryPlace:
         try:
             return self._list(number).place(position)
         except NotExact:
-            return Place(position, "")  # without() will say what is wrong
+            return EntryPlace(position, "")  # without() will say what is wrong
 
     def _without_first(self, target: str) -> "TargetFile":
         number = next(n for n, group in enumerate(self.groups) if target in group.targets)

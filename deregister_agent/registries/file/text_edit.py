@@ -19,7 +19,7 @@ class NotExact(ValueError):  # noqa: N818 - the reason, completed by the caller
     """The list is written in a way that cannot be changed exactly: a sentence part."""
 
 
-class Place(NamedTuple):
+class EntryPlace(NamedTuple):
     """Where an entry stands, and how it is written there."""
 
     position: int
@@ -46,15 +46,15 @@ class WrittenList:
     column: int
     colon: int = 0  # where the key that has it ends, its colon included
 
-    def place(self, position: int) -> Place:
+    def place(self, position: int) -> EntryPlace:
         """Return what it takes to put an entry back as it is."""
         if not self.bracketed:
             line = self._line(position)
             above = self.text[self._below(position, 0) : line.start]
-            return Place(position, self._source(line), gap=above.count("\n"))
+            return EntryPlace(position, self._source(line), gap=above.count("\n"))
         if len(self.entries) == 1:
-            return Place(position, self.text[self.span.start + 1 : self.span.end - 1])
-        return Place(position, self._source(self.entries[position]), self._separator())
+            return EntryPlace(position, self.text[self.span.start + 1 : self.span.end - 1])
+        return EntryPlace(position, self._source(self.entries[position]), self._separator())
 
     def without(self, position: int) -> str:
         """Return the text without an entry."""
@@ -70,7 +70,7 @@ class WrittenList:
             return text[: entries[position - 1].end] + text[entries[position].end :]
         return text[: entries[0].start] + text[entries[1].start :]
 
-    def including(self, entry: str, place: Place) -> Iterator[str]:
+    def including(self, entry: str, place: EntryPlace) -> Iterator[str]:
         """Give the text with *entry* in it: written as it was before, then in the plainest way."""
         was_line, plain = _LINE.fullmatch(place.text), json.dumps(entry)
         if not self.entries:

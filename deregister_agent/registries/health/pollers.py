@@ -12,7 +12,7 @@ FORGET = 3
 """A poller that has been silent for so many intervals is gone: a balancer that was removed."""
 
 
-class Said(StrEnum):
+class PollAnswer(StrEnum):
     """What a poll was answered."""
 
     HEALTHY = "healthy"  # as the app says
@@ -22,7 +22,7 @@ class Said(StrEnum):
 
 @dataclass(slots=True)
 class _Poller:
-    said: Said
+    said: PollAnswer
     times: int  # in a row
     last: float
 
@@ -54,7 +54,7 @@ class Polls:
             with self._lock:
                 self._in_hand -= 1
 
-    def answered(self, source: str, said: Said) -> None:
+    def answered(self, source: str, said: PollAnswer) -> None:
         """Take note of an answer that has been sent."""
         if not self._counts(source):
             return
@@ -73,7 +73,7 @@ class Polls:
         with self._lock:
             return bool(self._here())
 
-    def missing(self, wanted: Said) -> list[str]:
+    def missing(self, wanted: PollAnswer) -> list[str]:
         """Say who has yet to be answered *wanted* often enough; empty once all have been."""
         with self._lock:
             here = self._here()

@@ -18,7 +18,7 @@ Value = bool | int | str
 Statuses = Annotated[tuple[Annotated[int, Field(ge=100, le=599)], ...], Field(min_length=1)]
 Values = Annotated[tuple[Value, ...], Field(min_length=1)]
 
-_PLACE = re.compile(r"\{([a-z_]+)\}")
+_VARIABLE = re.compile(r"\{([a-z_]+)\}")
 _UNCACHED = {"Cache-Control": "no-cache"}
 _SHOWN = 80  # characters of an answer that are enough to recognise it
 
@@ -46,7 +46,7 @@ class Request(Table):
         return [self.path, self.body or "", json.dumps(self.payload), *self.headers.values()]
 
 
-class Look(Request):
+class ReadBack(Request):
     """The request that reads back whether the instance is listed."""
 
     method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"] = "GET"
@@ -82,9 +82,9 @@ class Found:
     others: int | None = None
 
 
-def places(request: Request) -> set[str]:
+def variables_of(request: Request) -> set[str]:
     """Return the names of the variables that *request* needs."""
-    return {name for text in request.texts() for name in _PLACE.findall(text)}
+    return {name for text in request.texts() for name in _VARIABLE.findall(text)}
 
 
 def send(fetcher: Fetcher, request: Request, values: Mapping[str, str], limit: float) -> Answer:
@@ -110,7 +110,7 @@ def check(request: Request, answer: Answer) -> None:
         raise AgentError(f"it did not answer {request.answer!r} but {_start(answer)}")
 
 
-def read(look: Look, answer: Answer, values: Mapping[str, str]) -> Found:
+def read(look: ReadBack, answer: Answer, values: Mapping[str, str]) -> Found:
     """Return what *answer* says of the instance. Raises AgentError unless it says it plainly."""
     _refuse_old(answer)
     if answer.status in look.absent:
@@ -135,7 +135,7 @@ def _refuse_old(answer: Answer) -> None:
         )
 
 
-def _among(look: Look, entries: Any, values: Mapping[str, str]) -> Found:
+def _among(look: ReadBack, entries: Any, values: Mapping[str, str]) -> Found:
     """Find the instance's own entry, and count the others that are listed."""
     if not isinstance(entries, list):
         raise AgentError(f"the answer has no list at {look.entries or 'its top'}")
@@ -154,13 +154,13 @@ def _among(look: Look, entries: Any, values: Mapping[str, str]) -> Found:
     return Found(found.listed, found.kept, count)
 
 
-def _entry(look: Look, entry: Any) -> Found:
+def _entry(look: ReadBack, entry: Any) -> Found:
     value = pointed(entry, look.pointer)
     kept = {name: as_text(pointed(entry, at)) for name, at in look.keep.items()}
     return Found(_meaning(look, value, f"{look.pointer} is {json.dumps(value)[:_SHOWN]}"), kept)
 
 
-def _told(look: Look, answer: Answer) -> bool:
+def _told(look: ReadBack, answer: Answer) -> bool:
     text = answer.text
     for patterns, meaning in ((look.listed, True), (look.withdrawn, False)):
         if any(re.search(str(pattern), text) for pattern in patterns):
@@ -168,7 +168,7 @@ def _told(look: Look, answer: Answer) -> bool:
     raise AgentError(f"its answer says neither listed nor withdrawn: {_start(answer)}")
 
 
-def _meaning(look: Look, value: Any, shown: str) -> bool:
+def _meaning(look: ReadBack, value: Any, shown: str) -> bool:
     """Return what *value* means; true is not 1, and "1" is neither."""
     for meanings, meaning in ((look.listed, True), (look.withdrawn, False)):
         if any(type(value) is type(one) and value == one for one in meanings):
@@ -182,7 +182,7 @@ def as_text(value: Any) -> str:
 
 
 def _filled(text: str, values: Mapping[str, str]) -> str:
-    return _PLACE.sub(lambda found: values[found[1]], text)
+    return _VARIABLE.sub(lambda found: values[found[1]], text)
 
 
 def _filled_in(value: JsonValue, values: Mapping[str, str]) -> Any:
