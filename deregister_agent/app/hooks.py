@@ -48,7 +48,7 @@ class Hooks:
         self.watch()
 
     def watch(self) -> None:
-        """See to it that this process has its thread, if it has hooks; also after a fork."""
+        """Start the thread of this process, if it has hooks and no thread; also after a fork."""
         if any(self._hooks.values()) and self._watcher != os.getpid():
             self._watcher = os.getpid()
             self._asked = threading.Event()
@@ -56,7 +56,7 @@ class Hooks:
             threading.Thread(target=self._watch, name="work-hooks", daemon=True).start()
 
     def ask(self, *, stop: bool) -> None:
-        """Make it every process's wish; a wish that failed somewhere is made anew."""
+        """Wish a stop or a start of every process; a wish that failed somewhere is repeated."""
         with self._board.exclusive():
             wish = self._board.cells[WISH]
             if stop != bool(wish % 2):
@@ -109,7 +109,7 @@ class Hooks:
 
 
 def _in_loop(hook: Hook, loop: asyncio.AbstractEventLoop, timeout: float) -> Callable[[], object]:
-    """Run a coroutine function in the loop it was registered in, and wait for it."""
+    """Return what runs a coroutine function in the loop of its registration, and waits."""
 
     def call() -> object:
         running = asyncio.run_coroutine_threadsafe(hook(), loop)

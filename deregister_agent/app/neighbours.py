@@ -79,17 +79,17 @@ def _printed(name: str) -> Iterator[tuple[SocketPlace, str, int]]:
 
 
 def _plain(address: bytes) -> bytes:
-    """Return an address as IPv4 if it is one, and "any" of either family as nothing."""
+    """Return an IPv4 address in its short form, and "any" of either family as nothing."""
     return address.removeprefix(MAPPED) if any(address) else b""
 
 
 def _overlap(one: SocketPlace, other: SocketPlace) -> bool:
-    """Tell whether what comes to one may have come to the other."""
+    """Tell whether a connection to one place may have come to the other."""
     return one[0] == other[0] and (one[1] == other[1] or not (one[1] and other[1]))
 
 
 def _by_unix(own: set[str]) -> set[str]:
-    """Return the inodes of all Unix sockets where one of *own* listens, in this file or that."""
+    """Return the inodes of all Unix sockets whose path is that of a listener of *own*."""
     lines = _lines(PROC / "net" / "unix")
     split = [line.split(None, 7) for line in lines if ACCEPTS in line]
     listening = {inode: path for _, _, _, _, _, _, inode, *path in split if inode in own}

@@ -37,7 +37,7 @@ class OwnPort(ThreadingHTTPServer):
         ).start()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing loud of a client that has gone."""
+        """Log a client that has gone at the level of debugging."""
         del request
         _log.debug("a request from %s failed", client_address, exc_info=True)
 

@@ -1,4 +1,4 @@
-"""The page that the agent asks, ``/-/work``: what is answered, whoever serves it."""
+"""The page that the agent asks, ``/-/work``: its answers, for every kind of server."""
 
 import hmac
 import json
@@ -52,7 +52,7 @@ class Source(Protocol):
         ...
 
     def settled(self) -> bool:
-        """Tell whether all of them have."""
+        """Tell whether the hooks of every process have returned."""
         ...
 
     def trouble(self) -> str | None:
@@ -61,7 +61,7 @@ class Source(Protocol):
 
 
 class UnknownWorkError(RuntimeError):
-    """What is in hand cannot be known; it is never taken for nothing."""
+    """The work in hand cannot be known; unknown work is never taken for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ class WorkPage:
         return path == self._path or path.startswith(self._path + "/")
 
     def exchange(self, asked: PageRequest) -> Exchange:
-        """Take a request. Raises nothing: whatever is wrong with it is an answer too."""
+        """Take a request. Raises nothing: a bad request gets an answer too."""
         refused = self._refused(asked)
         if refused is not None:
             return _at_once(refused)
@@ -162,7 +162,7 @@ def held(exchange: Exchange) -> PageAnswer:
 
 
 def hold(over: Callable[[], bool], timeout: float) -> bool:
-    """Block until *over*, for at most *timeout* seconds; tell whether it is."""
+    """Block until *over* is true, for at most *timeout* seconds; return whether it is."""
     end = time.monotonic() + timeout
     while not over():
         if time.monotonic() >= end:

@@ -50,14 +50,14 @@ class CountedCall:
         error: BaseException | None = None,
         trace: TracebackType | None = None,
     ) -> None:
-        """Count it as finished, unless something else of it goes on."""
+        """Count the call as finished, unless another part of it goes on."""
         with self._lock:
             self._parts -= 1
             if self._parts == 0:
                 self._ticket.end()
 
     def follow(self) -> asyncio.Task[Any] | None:
-        """Count it until the current task, too, has ended, however; return that task."""
+        """Count the call until the current task has ended, too, in any way; return that task."""
         task = asyncio.current_task()
         if task is not self._task and task is not None:
             self._task = task
@@ -93,7 +93,7 @@ class Items:
                 self._call.__exit__()
 
     def _task_over(self, task: asyncio.Task[Any]) -> None:
-        """Close what nobody will ask for more; the collector would do it, but who knows when."""
+        """Close the generator, of which nobody asks for more; the collector might do so late."""
         if self._open:
             closing = task.get_loop().create_task(self.close())
             _closing.add(closing)
@@ -112,7 +112,7 @@ class AioWorkInterceptor(aio.ServerInterceptor):
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any
     ) -> Any:
-        """Return the method that was asked for, counted; None stays None: there is none."""
+        """Return the wanted method, counted; None where there is no such method."""
         if handler_call_details.method.startswith(self._ignored):
             return await continuation(handler_call_details)
         call = CountedCall(self._begin)

@@ -1,4 +1,4 @@
-"""Work: what one app has in hand. Make one, where the app is made, and count with it."""
+"""Work: what one app has in hand. Make a Work where the app is made, and count with it."""
 
 import asyncio
 import os
@@ -137,7 +137,7 @@ class Work:
         return WorkInterceptor(partial(self._board.begin, _number("requests")), ignored)
 
     def grpc_aio(self, ignored: Collection[str] = NO_WORK) -> "AioWorkInterceptor":
-        """Return the same for grpc.aio.server(interceptors=[...])."""
+        """Return an interceptor for grpc.aio.server(interceptors=[...])."""
         # grpc.aio takes only children of its own class, and an app without gRPC has no grpc.
         from deregister_agent.app.rpc_aio import AioWorkInterceptor  # noqa: PLC0415
 
@@ -177,7 +177,7 @@ class Work:
         return not any(self._board.tally().in_flight.values())
 
     def wait_idle(self, timeout: float) -> bool:
-        """Block until nothing is in hand, for at most *timeout* seconds; tell whether it is so."""
+        """Block until nothing is in hand, for at most *timeout* seconds; return if so."""
         return hold(self.is_idle, timeout)
 
     def report(self, *, many: bool = False) -> dict[str, object]:
@@ -211,15 +211,15 @@ class Work:
         self._hooks.ask(stop=stop)
 
     def settled(self) -> bool:
-        """Tell whether all of them have returned or failed."""
+        """Tell whether the hooks of every process have returned or failed."""
         return self._hooks.settled()
 
     def trouble(self) -> str | None:
-        """Say which have failed."""
+        """Say which hooks have failed."""
         return self._hooks.trouble()
 
     def _forked(self) -> None:
-        """Begin anew in a child: nothing in hand, and its own thread for the hooks."""
+        """Start afresh in a child: nothing in hand, and its own thread for the hooks."""
         self._board.forked()
         self._hooks.watch()
 

@@ -30,13 +30,13 @@ class CountedBody:
         return self
 
     def __next__(self) -> bytes:
-        """Return the next piece of it."""
+        """Return the next piece of the body."""
         if self._steps is None:
             self._steps = iter(self._body)
         return next(self._steps)
 
     def close(self) -> None:
-        """Close the app's body, which may do work, and only then count it as finished."""
+        """Close the app's body, which may do work, and only then count the request as finished."""
         try:
             close = getattr(self._body, "close", None)
             if close is not None:
@@ -45,7 +45,7 @@ class CountedBody:
             self._ticket.end()
 
     def __del__(self) -> None:
-        """Count it as finished: nobody can ask for more of it."""
+        """Count the request as finished: nobody can ask for more of the body."""
         self._ticket.end()
 
 

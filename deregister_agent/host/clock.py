@@ -17,7 +17,7 @@ class Clock(Protocol):
         ...
 
     def boot_id(self) -> str:
-        """Return what names this boot: another id means every process of before has exited."""
+        """Return the name of this boot; when it is another, every process of before has exited."""
         ...
 
 

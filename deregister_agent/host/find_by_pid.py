@@ -1,4 +1,4 @@
-"""Tell the app's process by one pid, which a pid file or systemd knows."""
+"""Find the app's process by a pid that a pid file or systemd knows."""
 
 import threading
 import time
@@ -19,12 +19,12 @@ class PidWord:
     """What a source of pids says."""
 
     process: Pid | None
-    certain: bool  # it is known that nobody else is there
+    certain: bool  # no other process can be the app
     note: str = ""
 
 
 class PidSource(Protocol):
-    """Something that knows the app's pid."""
+    """A source that knows the app's pid."""
 
     def ask(self) -> PidWord:
         """Say which process the app is now. Raises nothing."""
@@ -32,7 +32,7 @@ class PidSource(Protocol):
 
 
 class PidFinder:
-    """The app is one pid, which something else knows. Its children are not watched."""
+    """The app is the one pid that a source knows. Its children are not watched."""
 
     def __init__(self, source: PidSource, clock: Clock) -> None:
         self._source, self._clock = source, clock
@@ -44,14 +44,14 @@ class PidFinder:
     def look(self, was: Process | None) -> Presence:
         """Tell whether *was* has exited and who is in its place now."""
         boot, here = self._clock.boot_id(), pids.namespace()
-        same_boot = was is not None and was.boot_id == boot
-        if was is not None and same_boot and pids.elsewhere(was.pids, was.namespace):
-            return Presence(exited=False, running=None, note=pids.ELSEWHERE)
-        if was is not None and same_boot and (alive := pids.living(was.pids)):
-            return Presence(exited=False, running=replace(was, pids=tuple(sorted(alive))))
+        if was is not None and was.boot_id == boot:
+            if pids.elsewhere(was.pids, was.namespace):
+                return Presence(exited=False, running=None, note=pids.ELSEWHERE)
+            if alive := pids.living(was.pids):
+                return Presence(exited=False, running=replace(was, pids=tuple(sorted(alive))))
         word = self._source.ask()
         running = None if word.process is None else Process(boot, (word.process,), namespace=here)
-        known = was is not None and (bool(was.pids) or not same_boot)
+        known = was is not None and (bool(was.pids) or was.boot_id != boot)
         return Presence(known and word.certain, running if word.certain else None, word.note)
 
     def wait_exit(self, was: Process, timeout: float) -> None:
@@ -116,7 +116,7 @@ class SystemdUnit:
         self._one_at_a_time = threading.Lock()
 
     def ask(self) -> PidWord:
-        """Say which process is the unit's main one; as said at most half a second ago."""
+        """Return the unit's main process, as systemd said at most half a second ago."""
         with self._one_at_a_time:
             process = self._said.process
             if time.monotonic() >= self._until or (process and not pids.is_alive(process)):

@@ -1,4 +1,4 @@
-"""Who holds which socket: read from all of /proc, for all in this process who ask for it."""
+"""Who holds which socket: read from all of /proc, at once for all callers in this process."""
 
 import os
 import threading
@@ -12,7 +12,7 @@ _ASKED_AGAIN = 60.0  # seconds within which those who look now and then ask agai
 
 
 class _Scan:
-    """One reading of all of /proc, for everybody who asked before it began."""
+    """One reading of all of /proc, for every caller who asked before its beginning."""
 
     def __init__(self) -> None:
         self.wanted: set[int] = set()
@@ -22,7 +22,7 @@ class _Scan:
         self.over = threading.Event()
 
     def read(self) -> None:
-        """Read, and let all who wait go, whatever comes of it."""
+        """Read, and release all who wait, also after an error."""
         self.began = time.monotonic()
         try:
             self.found = _read_holders(self.wanted)
@@ -33,16 +33,16 @@ class _Scan:
             self.over.set()
 
     def serves(self, inodes: Collection[int], since: float) -> bool:
-        """Tell whether it has shown who holds *inodes*, and began after *since*."""
+        """Tell whether the scan has shown who holds *inodes*, and began after *since*."""
         return self.error is None and self.began >= since and self.wanted.issuperset(inodes)
 
 
 class _Scans:
-    """Lets those who ask at the same moment share a scan: it costs the same for all of them."""
+    """Lets callers of the same moment share a scan, which costs the same for any number."""
 
     def __init__(self) -> None:
-        self._next: _Scan | None = None  # the one that has not begun
-        self._last = _Scan()  # the one that has ended
+        self._next: _Scan | None = None  # not begun yet
+        self._last = _Scan()  # ended
         self._asked: dict[int, float] = {}  # when somebody last asked for a socket
         self._asking = threading.Lock()
         self._reading = threading.Lock()  # one at a time
@@ -69,7 +69,7 @@ class _Scans:
         return scan
 
     def _begin(self, scan: _Scan) -> None:
-        """Want what all ask for, and what they will: whoever asks from now on waits for another."""
+        """Begin a scan for all sockets asked for of late; later callers wait for the next scan."""
         with self._asking:
             self._next, past = None, time.monotonic() - _ASKED_AGAIN
             self._asked = {inode: at for inode, at in self._asked.items() if at >= past}
@@ -95,9 +95,9 @@ def recent_holders(
     inodes: Collection[int], age: float
 ) -> tuple[dict[int, frozenset[Pid]], float, float]:
     """
-    Return the same as it was at most *age* seconds ago, when that was and how long it took.
+    Return the holders of at most *age* seconds ago, when they were read, and for how long.
 
-    So many who look now and then need no more scans than one. Raises as holders() does.
+    Many who look now and then so share one scan. Raises as holders() does.
     """
     if not inodes:
         return {}, time.monotonic(), 0.0
@@ -126,13 +126,13 @@ def _all() -> list[int]:
 
 
 def own_sockets() -> frozenset[int]:
-    """Return the inodes of the sockets that this very process has open."""
+    """Return the inodes of the sockets that the agent itself has open."""
     sockets = (target for target in _open_files(os.getpid()) if target.startswith("socket:["))
     return frozenset(int(target[8:-1]) for target in sockets)
 
 
 def _open_files(pid: int) -> list[str]:
-    """Return what the descriptors of *pid* point to; nothing if that cannot be seen."""
+    """Return what the descriptors of *pid* point to; nothing where they cannot be seen."""
     folder = f"/proc/{pid}/fd"
     found: list[str] = []
     try:

@@ -52,7 +52,7 @@ class Options(BackendOptions):
 
 
 class CommandRegistry(Registry):
-    """One instance in something that programs speak to."""
+    """One instance in a registry that programs speak to."""
 
     def __init__(self, options: Options, instance: Instance) -> None:
         self.name = options.label
@@ -75,17 +75,17 @@ class CommandRegistry(Registry):
             return int(said)
 
     def snapshot(self) -> Snapshot | None:
-        """Keep that it was listed; there is nothing more to know."""
+        """Return that the instance was listed; there is nothing more to know."""
         with self._doing("take a snapshot of", self._options.lists) as end:
             return {"listed": True} if self._listed(end) else None
 
     def withdraw(self) -> None:
-        """Run ``withdraw``; exit status 0 means that it was taken."""
+        """Run ``withdraw``; exit status 0 means that it was done."""
         with self._doing("withdraw", self._options.withdraw) as end:
             self._run(self._options.withdraw, end)
 
     def restore(self, snapshot: Snapshot | None) -> None:
-        """Run ``restore``, unless it is listed already, or was not before the drain."""
+        """Run ``restore``, unless the instance is listed, or was not before the drain."""
         with self._doing("restore", self._options.restore) as end:
             if self._listed(end):
                 return
@@ -114,7 +114,7 @@ class CommandRegistry(Registry):
 
     @contextmanager
     def _doing(self, doing: str, command: Sequence[str]) -> Iterator[float]:
-        """Give the end of the time that one operation has."""
+        """Yield the end of the time that one operation has."""
         try:
             yield time.monotonic() + self._options.timeout
         except AgentError as e:

@@ -52,7 +52,7 @@ class TargetFile:
         return target in self.targets
 
     def spelled(self, target: str) -> str | None:
-        """Return how a group has the address that *target* is, written in any way; or None."""
+        """Return how the file spells the address that *target* names; None if it is not there."""
         here = host_and_port(target)
         return None if here is None else self._spellings.get(here)
 
@@ -62,7 +62,7 @@ class TargetFile:
         return {here: target for here, target in found if here is not None}
 
     def places(self, target: str) -> list[tuple[int, EntryPlace]]:
-        """Return where *target* stands: the number of each group that has it, and where there."""
+        """Return the number of each group that has *target*, and the place in that group."""
         return [
             (number, self._place(number, group.targets.index(target)))
             for number, group in enumerate(self.groups)
@@ -70,7 +70,7 @@ class TargetFile:
         ]
 
     def without(self, target: str) -> "TargetFile":
-        """Return the file without *target*. A group that had no other stays, empty."""
+        """Return the file without *target*. A group that had no other target stays, empty."""
         after = self
         while after.holds(target):
             after = after._without_first(target)
@@ -156,7 +156,7 @@ def _written(text: str, node: Any, colon: int) -> WrittenList:
 
 
 def _parsed(text: str, syntax: Syntax) -> list[Any]:
-    """Return the groups as plain data; an empty text may be one that is just being written."""
+    """Return the groups as plain data; an empty text may be a file that is just being written."""
     try:
         # _Loader makes strings only, whatever the tags.
         data = json.loads(text) if syntax == "json" else yaml.load(text, _Loader)  # noqa: S506

@@ -47,7 +47,7 @@ class WrittenList:
     colon: int = 0  # where the key that has it ends, its colon included
 
     def place(self, position: int) -> EntryPlace:
-        """Return what it takes to put an entry back as it is."""
+        """Return all that is needed to put an entry back as it stands."""
         if not self.bracketed:
             line = self._line(position)
             above = self.text[self._below(position, 0) : line.start]
@@ -71,7 +71,7 @@ class WrittenList:
         return text[: entries[0].start] + text[entries[1].start :]
 
     def including(self, entry: str, place: EntryPlace) -> Iterator[str]:
-        """Give the text with *entry* in it: written as it was before, then in the plainest way."""
+        """Yield the text with *entry*: written as it was before, then in the plainest way."""
         was_line, plain = _LINE.fullmatch(place.text), json.dumps(entry)
         if not self.entries:
             yield from self._filled([place.text] if was_line else [], place.gap)
@@ -103,7 +103,7 @@ class WrittenList:
         return self.text[span.start : span.end]
 
     def _filled(self, lines: list[str], gap: int) -> Iterator[str]:
-        """Give the text with a line again where without() has left brackets."""
+        """Yield the text with a line again where without() has left brackets."""
         text, colon = self.text, self.colon
         if text[colon : self.span.end] == " []":
             text = text[:colon] + text[self.span.end :]
@@ -111,7 +111,7 @@ class WrittenList:
                 yield _with_line(text, _past_remarks(text, _line_end(text, colon), gap), line)
 
     def _between(self, written: str, position: int, separator: str) -> str:
-        """Return the text with something more in its brackets, beside what is there."""
+        """Return the text with one more entry in its brackets."""
         separator = self._separator(separator)
         if position < len(self.entries):
             at, more = self.entries[position].start, written + separator
@@ -129,7 +129,7 @@ class WrittenList:
         return otherwise or ("," + lead if "\n" in lead and "#" not in lead else ", ")
 
     def _line(self, position: int) -> Span:
-        """Return the whole line of an entry. Raises NotExact if it has none to itself."""
+        """Return the whole line of an entry. Raises NotExact if others stand on that line."""
         entry = self.entries[position]
         line = Span(self.text.rfind("\n", 0, entry.start) + 1, _line_end(self.text, entry.end))
         before, after = self.text[line.start : entry.start], self.text[entry.end : line.end]
@@ -146,7 +146,7 @@ class WrittenList:
 
 
 def _line_end(text: str, at: int) -> int:
-    """Return where the line after the one of *at* begins."""
+    """Return where the line below *at* begins."""
     return text.find("\n", at) + 1 or len(text)
 
 

@@ -33,7 +33,7 @@ class HealthAnswer:
 
 
 Decide = Callable[[str], HealthAnswer]
-"""Return the answer to a poll from that address; it may block for as long as the app may."""
+"""Return the answer to a poll from that address; may block for as long as the app may."""
 
 
 class HealthListener:

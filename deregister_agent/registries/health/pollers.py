@@ -55,7 +55,7 @@ class Polls:
                 self._in_hand -= 1
 
     def answered(self, source: str, said: PollAnswer) -> None:
-        """Take note of an answer that has been sent."""
+        """Count an answer that has been sent."""
         if not self._counts(source):
             return
         now = time.monotonic()
@@ -65,7 +65,7 @@ class Polls:
             self._pollers[source] = _Poller(said, times, now)
 
     def known(self) -> bool:
-        """Tell whether everybody who polls has had the time to, since this began to count."""
+        """Tell whether every poller has had the time to poll since the counting began."""
         return time.monotonic() - self._began >= self._every
 
     def anybody(self) -> bool:
@@ -90,7 +90,7 @@ class Polls:
         return late or ([] if here else ["nobody polls"])
 
     def _here(self) -> dict[str, _Poller]:
-        """Return those who poll, and forget who does no longer."""
+        """Return those who poll, and forget those who have stopped."""
         oldest = time.monotonic() - FORGET * self._every
         self._pollers = {who: one for who, one in self._pollers.items() if one.last >= oldest}
         return self._pollers

@@ -87,14 +87,14 @@ class Health(Registry):
         self._was_out: bool | None = None  # as last read, should the file become unreadable
 
     def lists(self) -> bool:
-        """Tell whether anybody who polls has yet to be told often enough that it is out."""
+        """Tell whether some poller has not been told often enough that the instance is out."""
         with self._doing("tell whether balancers send work to"):
             if self._is_unheeded():
                 return False
             return not self._is_out() or bool(self._polls.missing(PollAnswer.OUT))
 
     def snapshot(self) -> Snapshot | None:
-        """Keep where the marker is; there is nothing else to know."""
+        """Return where the marker is; there is nothing else to know."""
         with self._doing("take a snapshot of"):
             return None if self._is_unheeded() else {"marker": str(self._marker)}
 
@@ -146,7 +146,7 @@ class Health(Registry):
         return [] if self._is_unheeded() else self._polls.missing(said)
 
     def _is_unheeded(self) -> bool:
-        """Tell whether nobody polls, where that is no mistake. Raises AgentError where it is."""
+        """Tell whether nobody polls, and nobody need. Raises AgentError where somebody should."""
         if not self._polls.known() or self._polls.anybody():
             return False
         if self._options.nobody == "withdrawn":
@@ -168,7 +168,7 @@ class Health(Registry):
         return self._was_out
 
     def _decide(self, source: str) -> HealthAnswer:
-        """Answer one poll: 503 while it is withdrawn, else what the app says."""
+        """Answer one poll: 503 while the instance is withdrawn, else what the app says."""
         if self._answers_out():
             return replace(_OUT, sent=partial(self._polls.answered, source, PollAnswer.OUT))
         with ExitStack() as undecided:
@@ -199,7 +199,7 @@ class Health(Registry):
 
     @contextmanager
     def _doing(self, doing: str) -> Iterator[float]:
-        """Make sure that polls are answered, and give the end of the time of one operation."""
+        """Start to answer polls where nobody does, and yield the end of one operation's time."""
         end = time.monotonic() + self._options.timeout
         try:
             self._listen()

@@ -86,20 +86,20 @@ class Http(Registry):
             return self._look(end).others
 
     def snapshot(self) -> Snapshot | None:
-        """Keep whether it was listed."""
+        """Return whether the instance was listed."""
         with self._doing("take a snapshot of") as end:
             listed = self._found(end).listed
             return None if listed is None else {"listed": listed}
 
     def withdraw(self) -> None:
-        """Send the request, unless the read-back says that it is out or was never in."""
+        """Send the request, unless the read-back says that the instance is out or never was in."""
         with self._doing("withdraw") as end:
             found = self._before(end)
             if found.listed is True:
                 self._send(self._wanted.withdraw, found.kept, end)
 
     def restore(self, snapshot: Snapshot | None) -> None:
-        """Send the request, unless it is listed already, or was out before the drain."""
+        """Send the request, unless the instance is listed, or was out before the drain."""
         with self._doing("restore") as end:
             found = self._found(end)
             if found.listed is True:
@@ -142,7 +142,7 @@ class Http(Registry):
 
     @contextmanager
     def _doing(self, doing: str) -> Iterator[float]:
-        """Give the end of the time that one operation has."""
+        """Yield the end of the time that one operation has."""
         try:
             yield time.monotonic() + self._options.timeout
         except AgentError as e:
@@ -155,7 +155,7 @@ def _left(end: float) -> float:
 
 
 def _requests(options: Options) -> HttpPreset:
-    """Return what is sent: the preset's requests, each replaced by one that is given."""
+    """Return the requests to send: those of the options, and else those of the preset."""
     preset = PRESETS[options.preset] if options.preset else None
     withdraw = options.withdraw or (preset.withdraw if preset else None)
     restore = options.restore or (preset.restore if preset else None)

@@ -1,4 +1,4 @@
-"""Requests that a configuration describes, and how to read from an answer what they say."""
+"""Requests that a configuration describes, and how their answers are read."""
 
 import json
 import re
@@ -111,7 +111,7 @@ def check(request: Request, answer: Answer) -> None:
 
 
 def read(look: ReadBack, answer: Answer, values: Mapping[str, str]) -> Found:
-    """Return what *answer* says of the instance. Raises AgentError unless it says it plainly."""
+    """Return what *answer* plainly says of the instance. Raises AgentError if it does not."""
     _refuse_old(answer)
     if answer.status in look.absent:
         return Found(None)
@@ -177,7 +177,7 @@ def _meaning(look: ReadBack, value: Any, shown: str) -> bool:
 
 
 def as_text(value: Any) -> str:
-    """Return a JSON value as it stands in a query: a text without its quotes."""
+    """Return a JSON value as a query writes it: a text without its quotes."""
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
