@@ -189,11 +189,21 @@ class TestHttpJson:
         reading = probe(server.port, in_flight={"tasks": pointers}).read(0.0)
         assert reading == Reading({"tasks": count})
 
-    @pytest.mark.parametrize("pointer", ["/1", "/-", "/00", "/-1", "/²", "/0/0", "/" + "9" * 5000])
+    @pytest.mark.parametrize(
+        "pointer",
+        ["/1", "/-", "/-/0", "/00", "/-1", "/+0", "/²", "/\u0660", "/0/0", "/" + "9" * 5000],
+    )
     def test_pointers_to_nothing(self, server: RawServer, pointer: str) -> None:
         """A pointer past the end of a list, or no index at all, leads to nothing."""
         server.said = answer(b"[0]")
-        with pytest.raises(ProbeError, match=r"has nothing at|not a whole number"):
+        with pytest.raises(ProbeError, match=r"has nothing at"):
+            probe(server.port, in_flight={"tasks": pointer}).read(0.0)
+
+    @pytest.mark.parametrize("pointer", ["/0", "/text/0", "/number/0", "/text/-", "/nothing/a"])
+    def test_pointers_into_what_has_no_parts(self, server: RawServer, pointer: str) -> None:
+        """A text has no entries, and an object has no indexes."""
+        server.said = answer(b'{"text": "7", "number": 7, "nothing": null}')
+        with pytest.raises(ProbeError, match=r"has nothing at"):
             probe(server.port, in_flight={"tasks": pointer}).read(0.0)
 
     def test_one_bad_count_spoils_the_reading(self, server: RawServer) -> None:
