@@ -1,7 +1,6 @@
 """Whether the app is ready to take traffic: an HTTP status or gRPC's health, several times over."""
 
 from collections.abc import Callable
-from importlib.util import find_spec
 from typing import Annotated, Self
 from urllib.parse import unquote, urlsplit
 
@@ -10,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 from deregister_agent.config.options import Table, Timeout
 from deregister_agent.errors import AgentError, ProbeError
 from deregister_agent.net.fetcher import Fetcher, FetchError
-from deregister_agent.probes.counting import Doubt
+from deregister_agent.probes.extras import grpc_missing
 
 HTTP = ("http", "https", "http+unix")
 GRPC = ("grpc", "grpcs", "grpc+unix")
@@ -69,7 +68,7 @@ class ReadyCheck:
         """Check once. Returning means that it passed; raises ProbeError otherwise."""
         try:
             objection = self._objection()
-        except (AgentError, Doubt) as e:
+        except AgentError as e:
             raise ProbeError(self.name, "see whether the app is ready", e) from e
         if objection is not None:
             raise ProbeError(self.name, "call the app ready", objection)
@@ -96,11 +95,12 @@ def _grpc_check(options: ReadyOptions) -> Callable[[], str | None]:
         # Only here: few configurations need it, it is an extra, and it is large.
         import grpc  # noqa: PLC0415
 
-        from deregister_agent.net.grpc_client import connect, health  # noqa: PLC0415
+        from deregister_agent.net.grpc_client import GrpcConnection  # noqa: PLC0415
 
-        with connect(target, grpc.ssl_channel_credentials() if tls else None) as channel:
-            said = health(channel, service, options.timeout)
-        return None if said == SERVING else f"its health service says {said}, not {SERVING}"
+        credentials = grpc.ssl_channel_credentials() if tls else None
+        with GrpcConnection(target, options.timeout, credentials) as connection:
+            status = connection.health(service)
+        return None if status == SERVING else f"its health service says {status}, not {SERVING}"
 
     return objection
 
@@ -127,6 +127,6 @@ def _grpc_target(url: str) -> tuple[str, str]:
             f"{url!r} is no URL of a gRPC service: write grpc://HOST:PORT/SERVICE, "
             "grpcs://HOST:PORT/SERVICE or grpc+unix://%2Fpath%2Fto%2Fsocket/SERVICE"
         )
-    if find_spec("grpc") is None:
-        raise FetchError("grpc:// needs grpcio: pip install 'deregister-agent[grpc]'")
+    if missing := grpc_missing():
+        raise FetchError(missing)
     return where, unquote(parts.path.removeprefix("/"))
