@@ -21,7 +21,7 @@ from deregister_agent.host.connection_activity import is_in_hand
 from deregister_agent.host.sockets import Socket, State, connections, listeners
 from deregister_agent.model import Instance, Reading
 from deregister_agent.probes import http_json, tcp
-from deregister_agent.probes.counting import Starts
+from deregister_agent.probes.counting import StartedCounter
 from deregister_agent.probes.http_json import HttpJsonProbe
 from deregister_agent.probes.tcp import TcpProbe
 
@@ -308,18 +308,18 @@ class TestHttpJson:
 class TestStarts:
     def test_own_reads_are_left_out(self) -> None:
         """Only what others have started moves the counter."""
-        counter = Starts(2)
+        counter = StartedCounter(2)
         assert [counter.count(value) for value in (10, 12, 15, 17)] == [10, 10, 11, 11]
 
     def test_a_restart_never_repeats(self) -> None:
         """After a restart of the app the counter goes on: it cannot look as if nothing was."""
-        counter = Starts(0)
+        counter = StartedCounter(0)
         told = [counter.count(value) for value in (10, 0, 0, 5, 4)]
         assert told == [10, 11, 11, 16, 21]
 
     def test_a_failed_read_counts_as_work(self) -> None:
         """A read whose answer was lost may have been counted: it only costs time."""
-        counter = Starts(1)
+        counter = StartedCounter(1)
         assert [counter.count(value) for value in (10, 12)] == [10, 11]
 
     def test_too_many_own_starts_are_noticed(self, server: RawServer) -> None:

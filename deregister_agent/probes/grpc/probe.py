@@ -11,7 +11,7 @@ from deregister_agent.errors import ProbeError
 from deregister_agent.model import Reading
 from deregister_agent.net.grpc_client import GrpcConnection, GrpcError
 from deregister_agent.ports import IdleProbe
-from deregister_agent.probes.counting import Doubt, Starts, Turn, above
+from deregister_agent.probes.counting import ReadLock, StartedCounter, UnclearError, above_baseline
 from deregister_agent.probes.grpc.options import Options
 
 GET_SERVERS = "/grpc.channelz.v1.Channelz/GetServers"
@@ -27,15 +27,18 @@ class GrpcProbe(IdleProbe):
     def __init__(self, options: Options, target: str) -> None:
         self.name = options.label
         self._options, self._target = options, target
-        self._starts, self._turn = Starts(OWN_CALLS + (options.service is not None)), Turn()
+        self._starts, self._reads = (
+            StartedCounter(OWN_CALLS + (options.service is not None)),
+            ReadLock(),
+        )
 
     def read(self, wait: float) -> Reading:
         """Tell the calls that have begun and not ended. Raises ProbeError unless it is told."""
         del wait
         try:
-            with self._turn.taken(self._options.timeout) as left:
+            with self._reads.held(self._options.timeout) as left:
                 return self._reading(self._servers(left))
-        except (Doubt, GrpcError, OSError) as e:
+        except (UnclearError, GrpcError, OSError) as e:
             doing = f"tell what is in flight from {self._target}"
             raise ProbeError(self.name, doing, e) from e
 
@@ -48,7 +51,7 @@ class GrpcProbe(IdleProbe):
                 servers = connection.call(GET_SERVERS, GetServersRequest(), GetServersResponse)
             except GrpcError as e:
                 if e.code is grpc.StatusCode.UNIMPLEMENTED:
-                    raise Doubt(
+                    raise UnclearError(
                         f"the server does not offer channelz: register that service with it ({e})"
                     ) from e
                 raise
@@ -61,8 +64,8 @@ class GrpcProbe(IdleProbe):
     def _reading(self, servers: GetServersResponse) -> Reading:
         started, ended = _calls(servers)
         if ended > started:
-            raise Doubt(f"{started} calls have begun, but {ended} have ended")
-        calls = above("calls", started - ended, OWN_CALLS)
+            raise UnclearError(f"{started} calls have begun, but {ended} have ended")
+        calls = above_baseline("calls", started - ended, OWN_CALLS)
         return Reading({"calls": calls}, self._starts.count(started))
 
 
@@ -79,10 +82,10 @@ def _credentials(options: Options) -> grpc.ChannelCredentials | None:
 
 
 def _must_know(connection: GrpcConnection, service: str) -> None:
-    """Raise Doubt unless the server says that it has this service: serving or not."""
+    """Raise UnclearError unless the server says that it has this service: serving or not."""
     status = connection.health(service)
     if status not in KNOWN:
-        raise Doubt(
+        raise UnclearError(
             f"the health service there says {status} of service {service!r}: this may be another "
             "server than the app; correct target or service"
         )
@@ -91,17 +94,21 @@ def _must_know(connection: GrpcConnection, service: str) -> None:
 def _calls(answer: GetServersResponse) -> tuple[int, int]:
     """Return how many calls all servers of the process have begun, and how many have ended."""
     if not answer.end:
-        raise Doubt("it tells only of some of its servers: there are too many in one process")
+        raise UnclearError(
+            "it tells only of some of its servers: there are too many in one process"
+        )
     if not answer.server:
-        raise Doubt("it tells of no server; channelz may be off (grpc.enable_channelz)")
+        raise UnclearError("it tells of no server; channelz may be off (grpc.enable_channelz)")
     started = ended = 0
     for server in answer.server:
         if not server.HasField("data"):
-            raise Doubt("it does not tell of the calls of a server")
+            raise UnclearError("it does not tell of the calls of a server")
         data = server.data
         for count in (data.calls_started, data.calls_succeeded, data.calls_failed):
             if count < 0:
-                raise Doubt(f"it tells of {count} calls, not of a whole number of at least 0")
+                raise UnclearError(
+                    f"it tells of {count} calls, not of a whole number of at least 0"
+                )
         started += data.calls_started
         ended += data.calls_succeeded + data.calls_failed
     return started, ended
