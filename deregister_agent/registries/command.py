@@ -15,7 +15,7 @@ from typing import Annotated
 from pydantic import Field
 
 from deregister_agent.config.options import BackendOptions, Secret, Timeout
-from deregister_agent.errors import AgentError, RegistryError
+from deregister_agent.errors import AgentError, RegistryError, excerpt
 from deregister_agent.host.programs import ProgramError, Run, environment, output_of
 from deregister_agent.model import Instance, Snapshot
 from deregister_agent.ports import Registry
@@ -71,7 +71,7 @@ class CommandRegistry(Registry):
         with self._doing("count the others of", command) as end:
             said = self._run(command, end).decode("ascii", errors="replace").strip()
             if _NUMBER.fullmatch(said) is None:
-                raise AgentError(f"it printed {said[:60]!r}, not one whole number")
+                raise AgentError(f"it printed {excerpt(said)!r}, not one whole number")
             return int(said)
 
     def snapshot(self) -> Snapshot | None:

@@ -23,7 +23,7 @@ ARROWS: dict[str, set[str]] = {
     "drain": {"model"},
     "ports": {"model"},
     "config.options": {"errors", "model"},
-    "net": {"errors", "probes"},
+    "net": {"errors"},
     "host": {"errors", "model", "ports", "config.options"},
     "journal": {"errors", "model", "host"},
     "registries": {*_BACKEND, "config"},

@@ -11,7 +11,7 @@ from pydantic import Field, JsonValue
 
 from deregister_agent.config.json_pointer import Pointer, pointed
 from deregister_agent.config.options import Table
-from deregister_agent.errors import AgentError
+from deregister_agent.errors import AgentError, excerpt
 from deregister_agent.net.fetcher import Answer, Fetcher
 
 Value = bool | int | str
@@ -20,7 +20,6 @@ Values = Annotated[tuple[Value, ...], Field(min_length=1)]
 
 _VARIABLE = re.compile(r"\{([a-z_]+)\}")
 _UNCACHED = {"Cache-Control": "no-cache"}
-_SHOWN = 80  # characters of an answer that are enough to recognise it
 
 
 class Request(Table):
@@ -157,7 +156,7 @@ def _among(look: ReadBack, entries: Any, values: Mapping[str, str]) -> Found:
 def _entry(look: ReadBack, entry: Any) -> Found:
     value = pointed(entry, look.pointer)
     kept = {name: as_text(pointed(entry, at)) for name, at in look.keep.items()}
-    return Found(_meaning(look, value, f"{look.pointer} is {json.dumps(value)[:_SHOWN]}"), kept)
+    return Found(_meaning(look, value, f"{look.pointer} is {excerpt(json.dumps(value))}"), kept)
 
 
 def _told(look: ReadBack, answer: Answer) -> bool:
@@ -198,4 +197,4 @@ def _filled_in(value: JsonValue, values: Mapping[str, str]) -> Any:
 
 
 def _start(answer: Answer) -> str:
-    return f"{answer.status} {' '.join(answer.text.split())[:_SHOWN]!r}"
+    return f"{answer.status} {excerpt(answer.text)!r}"
