@@ -6,11 +6,6 @@ from typing import Annotated
 from pydantic import Field
 
 from deregister_agent.config.options import BackendOptions, Timeout
-from deregister_agent.errors import ConfigError
-from deregister_agent.host.addresses import joined
-from deregister_agent.model import Instance
-from deregister_agent.ports import IdleProbe
-from deregister_agent.probes.extras import grpc_missing
 
 
 class Options(BackendOptions):
@@ -34,16 +29,3 @@ class Options(BackendOptions):
     """The agent's own certificate, for a server that asks for one."""
     key: Path | None = None
     """The key of that certificate, if it is not in the same file."""
-
-
-def build(options: Options, instance: Instance) -> IdleProbe:
-    """Return the probe. Raises ConfigError if options contradict each other, or without gRPC."""
-    missing = grpc_missing()
-    mistakes = [f"kind: {missing}"] if missing else []
-    if not options.tls and (options.ca or options.certificate or options.server_name):
-        mistakes.append("ca, certificate, server_name: say nothing without tls")
-    if mistakes:
-        raise ConfigError(f"probe {options.label}", mistakes)
-    from deregister_agent.probes.grpc.probe import GrpcProbe  # noqa: PLC0415 - the extra is there
-
-    return GrpcProbe(options, options.target or joined(instance.address, instance.port))
