@@ -1,10 +1,10 @@
 """
-The HTTP API: translates, decides nothing (docs/reference/http-api.md).
+The HTTP API, which translates and decides nothing (docs/reference/http-api.md).
 
-Deploy scripts poll with ``curl --fail``, so the status code carries the answer,
-and nothing but "drained" is 2xx on traffic-drained.
+Deploy scripts judge by the HTTP status, so nothing but "drained" is 2xx on traffic-drained.
 """
 
+import json
 import threading
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
@@ -14,10 +14,9 @@ from flask import Flask, Response, request
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from deregister_agent.api import requests
-from deregister_agent.api.answers import as_json, explain_errors
-from deregister_agent.api.held_requests import Waits
+from deregister_agent.api.held_requests import HeldRequests
 from deregister_agent.api.openapi import document
-from deregister_agent.api.problem import Problem, try_later
+from deregister_agent.api.problem import Problem, explain_errors, try_later
 from deregister_agent.api.trust import Trust
 from deregister_agent.api.wsgi_bridge import BODY_LIMIT, GONE
 from deregister_agent.engine.agent import Agent
@@ -30,19 +29,20 @@ _HELD = frozenset({Phase.DRAINED, Phase.GONE})
 RECALL = 5.0
 """Seconds that stop-traffic waits until the last drain is known to hold, after a restart."""
 
-View = Callable[..., Response]
+Respond = Callable[..., Response]
+"""Answer one request of one path."""
 
 
-def create_app(agent: Agent, trust: Trust, waits: Waits) -> Flask:
+def create_app(agent: Agent, trust: Trust, held: HeldRequests) -> Flask:
     """Return the WSGI app that answers for *agent*."""
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = BODY_LIMIT
     app.url_map.merge_slashes = False  # a redirect would be one more answer to understand
-    for method, path, view in Api(agent, waits).routes():
+    for method, path, respond in HttpApi(agent, held).routes():
         app.add_url_rule(
             path,
             endpoint=f"{method} {path}",
-            view_func=view,
+            view_func=respond,
             methods=[method],
             provide_automatic_options=False,  # would answer 200 on traffic-drained
         )
@@ -61,16 +61,16 @@ def create_app(agent: Agent, trust: Trust, waits: Waits) -> Flask:
     return app
 
 
-class Api:
+class HttpApi:
     """The answers, one method for each path."""
 
-    def __init__(self, agent: Agent, waits: Waits) -> None:
+    def __init__(self, agent: Agent, held: HeldRequests) -> None:
         self._agent = agent
-        self._waits = waits
+        self._held = held
 
-    def routes(self) -> list[tuple[str, str, View]]:
+    def routes(self) -> list[tuple[str, str, Respond]]:
         """Return method, path and answer of everything there is."""
-        actions: list[tuple[str, str, View]] = [
+        actions: list[tuple[str, str, Respond]] = [
             ("POST", "/stop-traffic", self.stop_traffic),
             ("GET", "/traffic-drained", self.traffic_drained),
             ("POST", "/start-traffic", self.start_traffic),
@@ -79,7 +79,7 @@ class Api:
         one = "/v1/instances/<name>"
         return [
             *actions,
-            *((method, one + path, view) for method, path, view in actions),
+            *((method, one + path, respond) for method, path, respond in actions),
             ("GET", "/v1/instances", self.instances),
             ("GET", one, self.instance),
             ("GET", f"{one}/drains", self.drains),
@@ -124,7 +124,7 @@ class Api:
             stands = loop.stands_by(Announcement.DRAINED)
             return drained_status(drain) if stands else HTTPStatus.SERVICE_UNAVAILABLE
 
-        return self._held(
+        return self._judged(
             loop,
             status_of,
             "no drain is under way or finished: POST stop-traffic first",
@@ -132,7 +132,7 @@ class Api:
 
     def traffic_started(self, name: str | None = None) -> Response:
         """Answer whether the instance takes traffic again."""
-        return self._held(
+        return self._judged(
             self._loop(name), started_status, "nobody asked for it: POST start-traffic first"
         )
 
@@ -145,9 +145,9 @@ class Api:
     def instance(self, name: str) -> Response:
         """Show one instance: as found last, as its registries say now, or once it is another."""
         loop, query = self._loop(name), requests.query(requests.StatusQuery)
-        if late := self._waits.looked(loop, query.look) if query.look else []:
+        if late := self._held.looked(loop, query.look) if query.look else []:
             raise try_later(f"{', '.join(late)} did not answer within {query.look:g} s")
-        self._waits.news(loop, query.cursor, query.wait, _gone())
+        self._held.news(loop, query.cursor, query.wait, _gone())
         return as_json(200, loop.report() | ({"nonce": query.nonce} if query.nonce else {}))
 
     def drains(self, name: str) -> Response:
@@ -171,11 +171,11 @@ class Api:
         after = requests.last_event()
         if after is None:
             after = self._agent.journal.last_event()
-        self._waits.enter()
-        stream = self._waits.stream(self._agent, after, _gone())
+        self._held.enter()
+        stream = self._held.stream(self._agent, after, _gone())
         response = Response(stream, content_type="text/event-stream")
         response.headers["X-Accel-Buffering"] = "no"  # a proxy that collects would hold events back
-        response.call_on_close(self._waits.leave)
+        response.call_on_close(self._held.leave)
         return response
 
     def healthz(self) -> Response:
@@ -209,19 +209,29 @@ class Api:
             raise Problem(409, f"this agent has {len(instances)} instances ({names}): use {path}")
         return next(iter(instances.values()))
 
-    def _held(self, loop: InstanceLoop, status_of: Callable[[Drain], int], advice: str) -> Response:
+    def _judged(
+        self, loop: InstanceLoop, status_of: Callable[[Drain], int], advice: str
+    ) -> Response:
         wait = requests.query(requests.WaitQuery).wait
         not_yet = HTTPStatus.SERVICE_UNAVAILABLE
 
         def final(drain: Drain) -> bool:
             return status_of(drain) != not_yet
 
-        self._waits.until(lambda limit: final(loop.wait(final, limit)), wait, _gone())
+        self._held.until(lambda limit: final(loop.wait(final, limit)), wait, _gone())
         with loop.changed:  # of one moment: status code and body must never disagree
             drain, status, report = loop.drain, status_of(loop.drain), loop.report()
         if status == HTTPStatus.CONFLICT:
             raise _not_asked(drain, report, advice)
         return as_json(status, report)
+
+
+def as_json(status: int, content: Mapping[str, Any]) -> Response:
+    """Answer with *content*; a 503 asks for another try in a second."""
+    response = Response(json.dumps(content), status, content_type="application/json")
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        response.headers["Retry-After"] = "1"
+    return response
 
 
 def drained_status(drain: Drain) -> int:

@@ -10,7 +10,7 @@ from deregister_agent.cli.follow import (
     Ask,
     ExitCode,
     Failed,
-    Word,
+    StatusAndCode,
     accepted,
     drained,
     ending,
@@ -19,8 +19,8 @@ from deregister_agent.cli.follow import (
     started,
 )
 from deregister_agent.cli.progress import (
+    ProgressView,
     Silent,
-    View,
     clean,
     describe,
     painted,
@@ -96,12 +96,12 @@ def say(text: str) -> None:
     print(text, flush=True)  # noqa: T201 - what the command is for
 
 
-def view_for(*, as_json: bool) -> View:
+def view_for(*, as_json: bool) -> ProgressView:
     """Return where progress is shown: on standard output, or nowhere if that is for JSON."""
     return Silent() if as_json else view_on(sys.stdout)
 
 
-def finish(word: Word, *, as_json: bool, restore: bool = False) -> ExitCode:
+def finish(word: StatusAndCode, *, as_json: bool, restore: bool = False) -> ExitCode:
     """Print how it has ended, and return the code that says the same."""
     if as_json:
         print_json(word.report)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-from deregister_agent.cli.client import AgentClient, Answer, Unreachable, path_of
-from deregister_agent.cli.progress import View
+from deregister_agent.cli.client import AgentAnswer, AgentClient, Unreachable, path_of
+from deregister_agent.cli.progress import ProgressView
 from deregister_agent.errors import AgentError
 
 SLICE = 1.0
@@ -39,7 +39,7 @@ class Failed(AgentError):  # noqa: N818 - how a command ended
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
+class StatusAndCode:
     """What is known of the instance, and the code to end with; None: not yet."""
 
     code: ExitCode | None
@@ -49,11 +49,11 @@ class Word:
 _DOUBT = "the agent cannot see whether it is still drained"
 _ODD = "what answers is not this agent, or not of this version; see --url"
 
-Ask = Callable[[float], Word]
+Ask = Callable[[float], StatusAndCode]
 """Tell how it stands, after at most so many seconds; raises Unreachable when nobody knows."""
 
 
-def follow(ask: Ask, view: View, patience: float) -> Word:
+def follow(ask: Ask, view: ProgressView, patience: float) -> StatusAndCode:
     """
     Ask until it has ended, and show how it goes.
 
@@ -95,20 +95,20 @@ def started(client: AgentClient, name: str) -> Ask:
 def _asking(
     client: AgentClient, name: str, question: str, meant: Callable[[Mapping[str, Any]], bool]
 ) -> Ask:
-    def ask(wait: float) -> Word:
+    def ask(wait: float) -> StatusAndCode:
         answer = client.get(path_of(name, question), wait)
         match answer.status:
             case 200 if meant(answer.body):
-                return Word(ExitCode.DONE, answer.body)
+                return StatusAndCode(ExitCode.DONE, answer.body)
             case 200:  # a proxy, or another service, that says 200 to everything
                 raise Failed(ExitCode.USAGE, f"200 without the phase that it stands for: {_ODD}")
             case 504 if "phase" in answer.body:
-                return Word(ExitCode.EXPIRED, answer.body)
+                return StatusAndCode(ExitCode.EXPIRED, answer.body)
             case 503 if "phase" in answer.body:
-                return Word(None, answer.body)
+                return StatusAndCode(None, answer.body)
             case 409:
                 report = accepted(client.get(path_of(name)))
-                return Word(code_of(report), report)
+                return StatusAndCode(code_of(report), report)
             case _:
                 raise refusal(answer)
 
@@ -130,7 +130,7 @@ def code_of(report: dict[str, Any]) -> ExitCode:
     return ExitCode.REFUSED if outcome == "refused" else ExitCode.NOT_ASKED
 
 
-def accepted(answer: Answer, key: str = "phase") -> dict[str, Any]:
+def accepted(answer: AgentAnswer, key: str = "phase") -> dict[str, Any]:
     """Return what the agent said, *key* in it, if it did as asked. Raises Failed, Unreachable."""
     if answer.status >= 300:  # noqa: PLR2004 - not 2xx
         raise refusal(answer)
@@ -139,7 +139,7 @@ def accepted(answer: Answer, key: str = "phase") -> dict[str, Any]:
     return answer.body
 
 
-def refusal(answer: Answer) -> AgentError:
+def refusal(answer: AgentAnswer) -> AgentError:
     """Return the error that stands for an answer other than success."""
     match answer.status:
         case 401 | 403:
@@ -163,7 +163,7 @@ def only_instance(client: AgentClient) -> str:
     return str(names[0])
 
 
-def ending(word: Word, *, restore: bool = False) -> str:  # noqa: PLR0911 - a table
+def ending(word: StatusAndCode, *, restore: bool = False) -> str:  # noqa: PLR0911 - a table
     """Return the last line: what has come of it, and what to do next."""
     report = word.report
     name, drain = report["instance"]["name"], report.get("drain") or {}

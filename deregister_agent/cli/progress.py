@@ -26,7 +26,7 @@ _SECONDS = re.compile(r"\d+\.\d+")
 Paint = Callable[[str, object], str]
 
 
-class View(Protocol):
+class ProgressView(Protocol):
     """Where the progress of a drain is shown."""
 
     def show(self, report: Report) -> None:
@@ -104,7 +104,7 @@ class Live:
         self._drawn = len(lines)
 
 
-def view_on(out: TextIO) -> View:
+def view_on(out: TextIO) -> ProgressView:
     """Return the view that fits where *out* leads: in place on a terminal, else line by line."""
     if out.isatty() and os.environ.get("TERM", "dumb") != "dumb":
         return Live(out, colour=wants_colour(out))

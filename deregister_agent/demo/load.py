@@ -15,7 +15,7 @@ LIMIT = 30.0  # seconds for one request
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
+class LostRequest:
     """A request that was not answered as it should have been."""
 
     at: float  # seconds after the load began
@@ -25,12 +25,12 @@ class Lost:
 
 
 @dataclass(slots=True)
-class Tally:
+class LoadTally:
     """What became of the requests so far."""
 
     sent: int = 0
     answered: int = 0
-    lost: list[Lost] = field(default_factory=list)
+    lost: list[LostRequest] = field(default_factory=list)
     by_target: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -48,7 +48,7 @@ class Load:
     """
 
     def __init__(self, discover: Discover, rate: float = 40.0, slow: float = 3.0) -> None:
-        self.tally = Tally()
+        self.tally = LoadTally()
         self._discover, self._rate, self._slow = discover, rate, slow
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -61,7 +61,7 @@ class Load:
         self._began = time.monotonic()
         self._sender.start()
 
-    def stop(self, limit: float = LIMIT) -> Tally:
+    def stop(self, limit: float = LIMIT) -> LoadTally:
         """Send no more, wait for the answers still due, for *limit* seconds at most."""
         self._stopping.set()
         self._sender.join()
@@ -111,4 +111,4 @@ class Load:
     def _lose(self, target: str, seconds: float, cause: str) -> None:
         with self._lock:
             at = time.monotonic() - self._began
-            self.tally.lost.append(Lost(round(at, 3), target, seconds, cause))
+            self.tally.lost.append(LostRequest(round(at, 3), target, seconds, cause))

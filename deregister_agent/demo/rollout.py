@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from deregister_agent.cli.client import AgentClient, Answer, path_of
+from deregister_agent.cli.client import AgentAnswer, AgentClient, path_of
 from deregister_agent.errors import AgentError
 
 Replace = Callable[[str], None]
@@ -31,7 +31,7 @@ def replace_one(agent: AgentClient, name: str, replace: Replace) -> dict[str, An
     return agent.get(path_of(name, "drains", drain)).body
 
 
-def _accepted(answer: Answer) -> None:
+def _accepted(answer: AgentAnswer) -> None:
     if answer.status != http.HTTPStatus.ACCEPTED:
         raise AgentError(answer.detail)
 

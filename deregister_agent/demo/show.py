@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from deregister_agent.cli.client import AgentClient
-from deregister_agent.demo.load import Load, Tally
+from deregister_agent.demo.load import Load, LoadTally
 from deregister_agent.demo.rollout import replace_one
 from deregister_agent.demo.stage import (
     Apps,
@@ -53,7 +53,7 @@ def run(folder: Path, *, live: bool) -> dict[str, Any]:
 def _rolling_restart(agent: AgentClient, apps: Apps, listed: Path, *, live: bool) -> dict[str, Any]:
     load = Load(partial(targets_in_file, listed))
     began = time.monotonic()
-    with View(agent, load.tally, live=live):
+    with DemoView(agent, load.tally, live=live):
         load.start()
         time.sleep(LEAD)
         drains = [replace_one(agent, name, apps.replace) for name in apps.ports]
@@ -71,10 +71,10 @@ def _rolling_restart(agent: AgentClient, apps: Apps, listed: Path, *, live: bool
     }
 
 
-class View:
+class DemoView:
     """Shows the instances and the load while they run: redrawn on a terminal, else per change."""
 
-    def __init__(self, agent: AgentClient, tally: Tally, *, live: bool) -> None:
+    def __init__(self, agent: AgentClient, tally: LoadTally, *, live: bool) -> None:
         self._agent, self._tally, self._live = agent, tally, live
         self._redraw = sys.stdout.isatty()
         self._stopping = threading.Event()

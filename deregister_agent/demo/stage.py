@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from deregister_agent.cli.client import Address, AgentClient, Unreachable
+from deregister_agent.cli.client import AgentAddress, AgentClient, Unreachable
 from deregister_agent.errors import AgentError
 
 START_LIMIT = 20.0  # seconds until a process that was started must answer
@@ -116,7 +116,7 @@ def running_agent(folder: Path, config: str) -> Iterator[AgentClient]:
     with (folder / "agent.log").open("wb") as log:
         process = subprocess.Popen(argv, stderr=log, stdout=log)  # noqa: S603 - our own program
     try:
-        client = AgentClient(Address(f"unix:{folder}/agent.sock"))
+        client = AgentClient(AgentAddress(f"unix:{folder}/agent.sock"))
         _until_ready(client, process, folder)
         yield client
     finally:

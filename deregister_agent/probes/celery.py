@@ -16,6 +16,7 @@ from pydantic import AfterValidator, Field
 
 from deregister_agent.config.options import BackendOptions, Secret, Timeout
 from deregister_agent.errors import AgentError, ProbeError
+from deregister_agent.host.json_values import is_whole_number
 from deregister_agent.host.programs import Partner, Run, environment
 from deregister_agent.model import Instance, Reading
 from deregister_agent.ports import IdleProbe
@@ -174,7 +175,7 @@ def _document(output: bytes) -> Mapping[str, Any]:
 
 
 def _count(value: Any, what: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    if not is_whole_number(value) or value < 0:
         raise Doubt(f"{what} is {_shown(value)}, not a whole number of at least 0")
     return value
 

@@ -9,6 +9,7 @@ from pydantic import Field
 from deregister_agent.config.json_pointer import Pointer, pointed
 from deregister_agent.config.options import Secret
 from deregister_agent.errors import AgentError, ProbeError
+from deregister_agent.host.json_values import is_whole_number
 from deregister_agent.model import Instance, Reading
 from deregister_agent.net.fetcher import Answer
 from deregister_agent.ports import IdleProbe
@@ -115,7 +116,7 @@ def _sum(document: Any, pointers: str | tuple[str, ...]) -> int:
 
 def _number(document: Any, pointer: str) -> int:
     value = pointed(document, pointer)
-    if isinstance(value, bool) or not isinstance(value, int):
+    if not is_whole_number(value):
         raise Doubt(f"at {pointer or 'the top'} there is {_shown(value)}, not a whole number")
     if value < 0:
         raise Doubt(f"at {pointer or 'the top'} there is {_shown(value)}, which is less than zero")

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, Field
 
 from deregister_agent.config.options import Secret, Timeout
 from deregister_agent.errors import ProbeError
+from deregister_agent.host.json_values import is_whole_number
 from deregister_agent.model import Instance, Reading
 from deregister_agent.net.fetcher import Fetcher, FetchError
 from deregister_agent.ports import IdleProbe
@@ -150,7 +151,7 @@ def _object(document: Any, key: str, topic: str) -> Mapping[str, Any]:
 
 def _in_hand(consumer: Mapping[str, Any]) -> int:
     count = consumer.get("unackedMessages")
-    if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+    if not is_whole_number(count) or count < 0:
         raise Doubt(
             f"consumer {consumer.get('consumerName')} has {count!r} unacknowledged messages, "
             "not a whole number of at least 0"

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from deregister_agent.config.options import Seconds, Secret, Timeout
 from deregister_agent.errors import ProbeError
+from deregister_agent.host.json_values import is_whole_number
 from deregister_agent.model import Instance, Reading
 from deregister_agent.net.fetcher import Fetcher, FetchError
 from deregister_agent.ports import IdleProbe
@@ -212,7 +213,7 @@ def _plain(host: str) -> str:
 def _in_hand(channel: Entry) -> int:
     counts = [channel.get(key) for key in ("messages_unacknowledged", "acks_uncommitted")]
     for count in counts:
-        if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+        if not is_whole_number(count) or count < 0:
             raise Doubt(
                 f"channel {channel.get('name')} tells of {counts[0]!r} unacknowledged messages "
                 f"and {counts[1]!r} uncommitted ones"

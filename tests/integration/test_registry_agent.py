@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, quote, urlsplit
 
 import pytest
 
-from deregister_agent.cli.client import Address, AgentClient, Unreachable, path_of
+from deregister_agent.cli.client import AgentAddress, AgentClient, Unreachable, path_of
 from deregister_agent.demo.stage import Apps, config_text
 from deregister_agent.engine.agent import Agent
 from deregister_agent.errors import ConfigError, RegistryError
@@ -74,7 +74,7 @@ def serve(folder: Path) -> Child:
 
 def ready(child: Child, folder: Path) -> AgentClient:
     """Return the client of an agent once it answers."""
-    client = AgentClient(Address(f"unix:{folder}/agent.sock"))
+    client = AgentClient(AgentAddress(f"unix:{folder}/agent.sock"))
 
     def answers() -> bool:
         try:

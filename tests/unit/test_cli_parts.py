@@ -10,11 +10,11 @@ from deregister_agent.cli import follow as following
 from deregister_agent.cli.client import (
     DEFAULT_TOKEN_FILE,
     DEFAULT_URL,
-    Answer,
+    AgentAnswer,
     Unreachable,
     address,
 )
-from deregister_agent.cli.follow import ExitCode, Failed, Word, ending, follow, refusal
+from deregister_agent.cli.follow import ExitCode, Failed, StatusAndCode, ending, follow, refusal
 from deregister_agent.cli.progress import (
     Live,
     Plain,
@@ -98,11 +98,11 @@ class Absent:
     def __init__(self, answers: int, remaining: float | None) -> None:
         self.answers, self.remaining, self.asked = answers, remaining, 0
 
-    def __call__(self, wait: float) -> Word:
+    def __call__(self, wait: float) -> StatusAndCode:
         self.asked += 1
         if self.asked > self.answers:
             raise Unreachable("no answer from the agent")
-        return Word(None, report(remaining=self.remaining))
+        return StatusAndCode(None, report(remaining=self.remaining))
 
 
 @pytest.mark.parametrize(("answers", "remaining"), [(0, None), (2, 0.05), (2, None)])
@@ -123,7 +123,9 @@ def test_a_drained_that_is_in_doubt_is_not_waited_for_without_end(
 ) -> None:
     """An agent that was restarted and sees no registry cannot tell: 75, with what is in the way."""
     monkeypatch.setattr(following, "SLACK", 0.1)
-    doubt = Word(None, report("drained", remaining=None, blocking=["consul does not answer"]))
+    doubt = StatusAndCode(
+        None, report("drained", remaining=None, blocking=["consul does not answer"])
+    )
     with pytest.raises(Unreachable, match="consul does not answer"):
         follow(lambda _: doubt, Silent(), patience=0.05)
 
@@ -131,7 +133,12 @@ def test_a_drained_that_is_in_doubt_is_not_waited_for_without_end(
 def test_a_drain_that_ends_is_returned_with_its_code() -> None:
     """The first word with a code ends it, and is shown before."""
     out = io.StringIO()
-    words = iter([Word(None, report()), Word(ExitCode.DONE, report("drained", remaining=None))])
+    words = iter(
+        [
+            StatusAndCode(None, report()),
+            StatusAndCode(ExitCode.DONE, report("drained", remaining=None)),
+        ]
+    )
     word = follow(lambda _: next(words), Plain(out), patience=1.0)
     assert word.code is ExitCode.DONE
     assert [line.split()[2].rstrip(",") for line in out.getvalue().splitlines()] == [
@@ -145,7 +152,7 @@ def test_a_drain_that_ends_is_returned_with_its_code() -> None:
 )
 def test_a_refusal_has_the_code_of_its_reason(status: int, code: int) -> None:
     """What a person must change is 2; the guard's refusal is 4."""
-    error = refusal(Answer(status, {"detail": "why"}))
+    error = refusal(AgentAnswer(status, {"detail": "why"}))
     assert isinstance(error, Failed)
     assert error.code == code
     assert "why" in str(error)
@@ -153,7 +160,7 @@ def test_a_refusal_has_the_code_of_its_reason(status: int, code: int) -> None:
 
 def test_an_agent_in_trouble_is_tried_later() -> None:
     """5xx says nothing about the drain: like no answer."""
-    assert isinstance(refusal(Answer(503, {"detail": "the journal is full"})), Unreachable)
+    assert isinstance(refusal(AgentAnswer(503, {"detail": "the journal is full"})), Unreachable)
 
 
 DRAINED = {Outcome.DRAINED, Outcome.APP_EXITED}
@@ -184,7 +191,9 @@ def test_only_a_good_end_says_safe_to_kill() -> None:
     for code in ExitCode:
         for outcome in ("drained", "expired", "cancelled", "refused", None):
             for restore in (True, False):
-                line = ending(Word(code, report(drain={"outcome": outcome})), restore=restore)
+                line = ending(
+                    StatusAndCode(code, report(drain={"outcome": outcome})), restore=restore
+                )
                 safe = code is ExitCode.DONE and not restore
                 assert ("safe to kill" in line) is safe
 

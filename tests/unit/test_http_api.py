@@ -13,7 +13,7 @@ from werkzeug.test import TestResponse
 
 from deregister_agent.api import app
 from deregister_agent.api.app import create_app
-from deregister_agent.api.held_requests import Waits
+from deregister_agent.api.held_requests import HeldRequests
 from deregister_agent.api.openapi import document
 from deregister_agent.api.trust import UNIX, Trust
 from deregister_agent.api.wsgi_bridge import BODY_LIMIT, GONE, PEER
@@ -32,7 +32,7 @@ class World:
 
     def __init__(self, *names: str, most_waits: int = 8) -> None:
         self.agent = FakeAgent(*names)
-        self.waits = Waits(most_waits)
+        self.waits = HeldRequests(most_waits)
         self.app: Flask = create_app(
             cast(Agent, self.agent), Trust(TOKEN, ["agent.example"]), self.waits
         )
