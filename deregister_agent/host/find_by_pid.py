@@ -1,6 +1,5 @@
 """Tell the app's process by one pid, which a pid file or systemd knows."""
 
-import subprocess
 import threading
 import time
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from typing import Protocol
 from deregister_agent.host import pids
 from deregister_agent.host.clock import Clock
 from deregister_agent.host.pids import Pid
+from deregister_agent.host.programs import ProgramError, Run, completed, plain_environment
 from deregister_agent.model import Presence, Process
 
 
@@ -45,7 +45,7 @@ class PidFinder:
         """Tell whether *was* has exited and who is in its place now."""
         boot, here = self._clock.boot_id(), pids.namespace()
         same_boot = was is not None and was.boot_id == boot
-        if same_boot and pids.elsewhere(was):
+        if same_boot and pids.elsewhere(was.pids, was.namespace):
             return Presence(exited=False, running=None, note=pids.ELSEWHERE)
         if was is not None and same_boot and (alive := pids.living(was.pids)):
             return Presence(exited=False, running=replace(was, pids=tuple(sorted(alive))))
@@ -125,33 +125,24 @@ class SystemdUnit:
             return self._said
 
     def _ask(self) -> Word:
-        unit, limit = self._unit, self._timeout
-        command = [*self._systemctl, "show", "-p", "MainPID,ActiveState", unit]
+        unit, program = self._unit, self._systemctl[0]
+        command = (*self._systemctl, "show", "-p", "MainPID,ActiveState", unit)
         try:
-            done = subprocess.run(  # noqa: S603 - an argument list out of the configuration
-                command,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                check=False,
-                encoding="utf-8",
-                errors="replace",
-                timeout=limit,
-            )
-        except subprocess.TimeoutExpired:
-            return Word(None, certain=False, note=f"{command[0]} did not answer within {limit:g} s")
-        except OSError as e:
-            return Word(None, certain=False, note=f"cannot run {command[0]}: {e}")
-        said = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+            told = completed(Run(command, plain_environment(*_USERS_MANAGER)), self._timeout)
+        except ProgramError as e:
+            return Word(None, certain=False, note=f"{program} says nothing of unit {unit}: {e}")
+        lines = told.output.decode("utf-8", "replace").splitlines()
+        said = dict(line.split("=", 1) for line in lines if "=" in line)
         pid, state = said.get("MainPID", ""), said.get("ActiveState", "")
-        if done.returncode or not pid.isdecimal():
-            why = " ".join(done.stderr.split())[:200] or f"it gave exit status {done.returncode}"
+        if told.status or not pid.isdecimal():
             return Word(
-                None, certain=False, note=f"{command[0]} says nothing of unit {unit}: {why}"
+                None, certain=False, note=f"{program} says nothing of unit {unit}: {told.why}"
             )
         return _of_unit(unit, int(pid), state)
 
 
-_CACHED = 0.5
+_CACHED = 0.5  # seconds
+_USERS_MANAGER = ("XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS")  # where systemctl --user finds it
 
 
 def _of_unit(unit: str, pid: int, state: str) -> Word:

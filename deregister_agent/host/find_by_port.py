@@ -54,7 +54,7 @@ class PortFinder:
                 return Presence(False, *self._whole(current))
             if was.boot_id != self._clock.boot_id():
                 return Presence(True, *self._whole(current))
-            if pids.elsewhere(was):
+            if pids.elsewhere(was.pids, was.namespace):
                 return Presence(exited=False, running=None, note=pids.ELSEWHERE)
             return self._look(was, current)
         except SocketsError as e:

@@ -42,7 +42,7 @@ class Command(Notifier):
         options = self._options
         try:
             variables = environment(event.instance, options.env) | _variables(event)
-            run = Run(options.command, variables, limit=None, given=encoded(event) + b"\n")
+            run = Run(options.command, variables, output_limit=None, given=encoded(event) + b"\n")
             output_of(run, options.timeout)
         except AgentError as e:
             doing = f"announce {event.kind} with {options.command[0]}"

@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, field_validator
@@ -22,12 +21,12 @@ from pydantic import Field, field_validator
 from deregister_agent.config.options import NotifierOptions
 from deregister_agent.errors import NotifyError
 from deregister_agent.host.clock import SystemClock
+from deregister_agent.host.pids import read_stat
 from deregister_agent.model import Announcement, Event, Instance
 from deregister_agent.ports import Notifier
 
 _MAY_KILL = (Announcement.DRAINED, Announcement.FORCED)
 _AFTER_KILL = 5.0  # a killed process that is still there then hangs in the kernel
-_PARENT, _START = 1, 19  # fields 4 and 22 of /proc/<pid>/stat, counted after the name
 
 
 class Options(NotifierOptions):
@@ -141,16 +140,14 @@ def _hold(pid: int, start: int) -> _Held | None:
     except ProcessLookupError:
         return None
     try:
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        fields = []  # exited in between
+        shown = read_stat(pid)
     except BaseException:
         os.close(descriptor)
         raise
-    if not fields or int(fields[_START]) != start:
+    if shown is None or shown.start != start:
         os.close(descriptor)
         return None
-    return _Held(pid, int(fields[_PARENT]), descriptor)
+    return _Held(pid, shown.parent, descriptor)
 
 
 def _signal(process: _Held, number: signal.Signals) -> None:

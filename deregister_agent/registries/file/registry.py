@@ -14,6 +14,7 @@ from pydantic import field_validator
 
 from deregister_agent.config.options import BackendOptions, Timeout
 from deregister_agent.errors import RegistryError
+from deregister_agent.host import addresses
 from deregister_agent.host.files import locked, replace_durably
 from deregister_agent.model import Instance, Snapshot
 from deregister_agent.ports import Registry
@@ -53,8 +54,7 @@ class FileRegistry(Registry):
     def __init__(self, options: Options, instance: Instance) -> None:
         self.name = options.label
         self._options, self._path, self._service = options, options.path, instance.service
-        host = f"[{instance.address}]" if ":" in instance.address else instance.address
-        self._target = options.target or f"{host}:{instance.port}"
+        self._target = options.target or addresses.joined(instance.address, instance.port)
         self._file = shared_file(options.path, _SYNTAX[options.path.suffix])
 
     def lists(self) -> bool:

@@ -16,13 +16,13 @@ from functools import partial
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
 from deregister_agent.api.listen import Place, parse
 from deregister_agent.config.options import BackendOptions, Timeout
 from deregister_agent.errors import AgentError, ConfigError, RegistryError
+from deregister_agent.host.addresses import server_and_target
 from deregister_agent.host.files import remove_durably, replace_durably
 from deregister_agent.model import Instance, Snapshot
 from deregister_agent.net.fetcher import Fetcher, FetchError
@@ -190,10 +190,8 @@ class Health(Registry):
             return self._was_out is not False
 
     def _ask_app(self) -> tuple[Reply, Said]:
-        parts = urlsplit(self._options.app)
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         try:
-            answer = self._app.call("GET", target)
+            answer = self._app.call("GET", server_and_target(self._options.app)[1])
         except FetchError:
             return Reply(503, body=b"no answer from the app\n"), Said.SICK
         kind = answer.headers.get("Content-Type", "text/plain")
@@ -230,11 +228,9 @@ _OUT = Reply(503, body=OURS.encode())
 
 def build(options: Options, instance: Instance) -> Health:
     """Make the registry. Raises ConfigError; nothing listens before the first call."""
-    parts = urlsplit(options.app)
+    server, _ = server_and_target(options.app)
     try:
-        app = Fetcher(
-            f"{parts.scheme}://{parts.netloc}", timeout=options.app_timeout, body_limit=BODY_LIMIT
-        )
+        app = Fetcher(server, timeout=options.app_timeout, body_limit=BODY_LIMIT)
     except FetchError as e:
         raise ConfigError(f"registry {options.label}", [f"app: {e}"]) from e
     return Health(options, instance, app)

@@ -16,6 +16,7 @@ from pydantic import Field
 
 from deregister_agent.config.options import BackendOptions, Secret, Timeout
 from deregister_agent.errors import AgentError, ConfigError, RegistryError
+from deregister_agent.host.addresses import in_brackets
 from deregister_agent.model import Instance, Snapshot
 from deregister_agent.net.fetcher import Fetcher, FetchError
 from deregister_agent.ports import Registry
@@ -167,12 +168,11 @@ def _requests(options: Options) -> Preset:
 
 
 def _values(options: Options, instance: Instance, wanted: Preset) -> Mapping[str, str]:
-    address = instance.address
     own = {
         "name": instance.name,
         "service": instance.service,
-        "address": address,
-        "host": f"[{address}]" if ":" in address else address,
+        "address": instance.address,
+        "host": in_brackets(instance.address),
         "port": str(instance.port),
     }
     return {**wanted.variables, **own, **options.variables}

@@ -743,13 +743,38 @@ class TestSystemdUnit:
         )
         presence = finder.look(None)
         assert (presence.exited, presence.running) == (False, None)
-        assert "did not answer within 0.1 s" in presence.note
+        assert "/bin/sh says nothing of unit o.service: no end within 0.1 s" in presence.note
 
     def test_no_systemctl(self, tmp_path: Path) -> None:
         """A command that is not there is said to be so."""
         absent = str(tmp_path / "absent")
         finder = made(by="systemd_unit", unit="orders.service", systemctl=(absent,))
-        assert f"cannot run {absent}" in finder.look(None).note
+        assert (
+            f"{absent} says nothing of unit orders.service: it cannot be started"
+            in finder.look(None).note
+        )
+
+    def test_no_secret_is_passed_on(
+        self, systemctl: Systemctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The command sees nothing of the agent's environment, but what finds a user's manager."""
+        monkeypatch.setenv("AGENT_TOKEN", "secret")
+        monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
+        systemctl.answers(f'env > "{tmp_path}/env"')
+        systemctl.finder.look(None)
+        seen_there = (tmp_path / "env").read_text()
+        assert "XDG_RUNTIME_DIR=/run/user/7" in seen_there
+        assert "secret" not in seen_there
+
+    def test_a_hung_command_ends_with_its_children(self, tmp_path: Path) -> None:
+        """A wrapper's children are killed with it, and theirs."""
+        script, told = tmp_path / "hang", tmp_path / "pid"
+        script.write_text(f"sh -c 'sleep 600 & echo $! > {told}; wait'; exit 0")
+        made(
+            by="systemd_unit", unit="o.service", systemctl=("/bin/sh", str(script)), timeout=1.0
+        ).look(None)
+        grandchild = int(told.read_text())
+        wait_for(lambda: pids.find(grandchild) is None, "the end of the grandchild")
 
     def test_an_answer_is_kept_for_a_moment(self, tmp_path: Path) -> None:
         """Looks that follow each other closely ask once, but a dead process is asked about."""
