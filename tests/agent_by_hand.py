@@ -159,7 +159,6 @@ class FakeLoop:
                     "listed": False,
                     "acknowledged": True,
                     "stragglers": [],
-                    "waived": [],
                     "others": 2,
                     "asked": NOW,
                     "error": None,

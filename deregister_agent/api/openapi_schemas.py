@@ -83,7 +83,6 @@ SCHEMAS: Json = {
         listed=_or_null(YES_NO),
         acknowledged=YES_NO,
         stragglers={**TEXTS, "description": "What may still send work along old routes."},
-        waived={**TEXTS, "description": "Stragglers that its options say not to wait for."},
         others=_or_null(COUNT),
         asked=_or_null(TIME),
         error=_or_null(TEXT),

@@ -201,7 +201,6 @@ def _registry(registry: Report, paint: Paint) -> str:
     if registry.get("others") is not None:
         more.append(f"others: {registry['others']}")
     more += registry.get("stragglers") or []
-    more += [f"not waited for: {one}" for one in registry.get("waived") or []]
     return _named(registry, more, paint)
 
 

@@ -61,7 +61,7 @@ def path(key: Iterable[str | int]) -> str:
 
 
 def _sentence(  # noqa: C901, PLR0911 - a table of what pydantic finds
-    detail: ErrorDetails, known: Callable[[], set[str]], key: _Key
+    detail: ErrorDetails, known: Callable[[], Mapping[str, str]], key: _Key
 ) -> str:
     cause, got, ctx = detail["type"], detail["input"], detail.get("ctx", {})
     match cause:
@@ -70,7 +70,11 @@ def _sentence(  # noqa: C901, PLR0911 - a table of what pydantic finds
         case "missing" | "union_tag_not_found":
             return "missing"
         case "extra_forbidden":
-            return f"no such key{did_you_mean(str(key[-1]), known())}"
+            name, keys = str(key[-1]), known()
+            instead = keys.get(name)
+            if instead:
+                return f"no longer taken; {instead}"
+            return f"no such key{did_you_mean(name, keys)}"
         case "greater_than_equal" | "greater_than" | "less_than_equal" | "less_than":
             (name, limit), *_ = ctx.items()
             return f"must be {_SIGNS[name]} {_number(limit)}, not {_number(got)}"
@@ -145,8 +149,8 @@ def _step(data: object, part: str | int) -> Any:
     return None
 
 
-def _known_keys(model: type[BaseModel], key: _Key, data: object) -> set[str]:
-    """Return the keys that the table around *key* may have."""
+def _known_keys(model: type[BaseModel], key: _Key, data: object) -> dict[str, str]:
+    """Return the keys that the table around *key* may have, and what is instead of former ones."""
     kinds: list[Any] = [model]
     here: Any = data
     for part in key[:-1]:
@@ -154,11 +158,11 @@ def _known_keys(model: type[BaseModel], key: _Key, data: object) -> set[str]:
             fields = [field for table in _tables(kinds, here) for field in _fields(table, part)]
             kinds = [kind for field in fields for kind in (field.annotation, *field.metadata)]
         here = _step(here, part)
-    return {
-        field.alias or name
-        for table in _tables(kinds, here)
-        for name, field in table.model_fields.items()
-    }
+    found: dict[str, str] = {}
+    for table in _tables(kinds, here):
+        found |= getattr(table, "taken_out", {})
+        found |= {field.alias or name: "" for name, field in table.model_fields.items()}
+    return found
 
 
 def _fields(table: type[BaseModel], key: str) -> list[FieldInfo]:

@@ -277,8 +277,6 @@ class InstanceLoop:
             detail["took"] = round(now - (after.deadline - after.limit), 3)
         if phase is Phase.EXPIRED:
             detail["blocking"] = blocking(self)
-        if waived := {v.name: v.word.waived for v in self.registries if v.word and v.word.waived}:
-            detail["waived"] = waived
         if phase is Phase.WITHDRAWING:
             words = [(view.name, view.says(0.0)) for view in self.registries]
             detail["listed_by"] = [name for name, word in words if word and word.listed]

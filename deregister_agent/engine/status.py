@@ -56,8 +56,8 @@ def cursor(loop: "InstanceLoop") -> str:
     return hashlib.blake2b(seen.encode(), digest_size=8).hexdigest()
 
 
-def _said(word: Word | None) -> tuple[bool, int, int] | None:
-    return None if word is None else (word.listed, len(word.awaited), len(word.waived))
+def _said(word: Word | None) -> tuple[bool, int] | None:
+    return None if word is None else (word.listed, len(word.awaited))
 
 
 def in_flight(loop: "InstanceLoop") -> dict[str, int]:
@@ -103,7 +103,6 @@ def _registry(view: RegistryView, offset: float) -> dict[str, Any]:
         "listed": word.listed if word else None,
         "acknowledged": view.acknowledged is not None,
         "stragglers": word.awaited if word else [],
-        "waived": word.waived if word else [],
         "others": view.others,
         "asked": iso(word.asked + offset) if word else None,
         "error": str(error) if error else None,

@@ -67,7 +67,7 @@ class Plain(Registry):
 
     def __init__(self) -> None:
         self.listed, self.old, self.ages = True, 0, 0
-        self.waived = self.trouble = False
+        self.trouble = False
 
     def lists(self) -> bool:
         if self.trouble:
@@ -76,8 +76,7 @@ class Plain(Registry):
 
     def stragglers(self) -> Sequence[Straggler]:
         self.ages += 1
-        names = [f"worker {n}, {self.ages} s old" for n in range(self.old)]
-        return [Straggler(name, waived=self.waived) for name in names]
+        return [Straggler(f"worker {n}, {self.ages} s old") for n in range(self.old)]
 
     def snapshot(self) -> Snapshot | None:
         return None
@@ -113,7 +112,6 @@ def test_a_cursor_is_of_the_phase_and_of_what_is_said(tmp_path: Path) -> None:
         assert loop.report()["registries"][0]["stragglers"] != before
         assert not loop.is_other(known, 0.0)  # they are older, and that is all
         told_of(lambda: setattr(plain, "old", 1))
-        told_of(lambda: setattr(plain, "waived", True))
         told_of(lambda: setattr(plain, "old", 0))
         told_of(lambda: setattr(plain, "listed", False))
         told_of(lambda: setattr(plain, "trouble", True))

@@ -96,9 +96,9 @@ class FarAgent(Registry):
             _refuse_odd(status)
             listed = status.phase not in _OUT or any(each.listed for each in status.registries)
             return listed, [
-                Straggler(f"{each.name}: {one}", waived=one in each.waived)
+                Straggler(f"{each.name}: {one}")
                 for each in status.registries
-                for one in (*each.stragglers, *each.waived)
+                for one in each.stragglers
             ]
 
     def snapshot(self) -> Snapshot | None:

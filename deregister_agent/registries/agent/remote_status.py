@@ -51,7 +51,6 @@ class Listing(_Part):
     name: str
     listed: bool | None
     stragglers: tuple[str, ...]
-    waived: tuple[str, ...]
     others: int | None
     error: str | None
 
