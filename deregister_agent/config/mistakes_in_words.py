@@ -70,11 +70,7 @@ def _sentence(  # noqa: C901, PLR0911 - a table of what pydantic finds
         case "missing" | "union_tag_not_found":
             return "missing"
         case "extra_forbidden":
-            name, keys = str(key[-1]), known()
-            instead = keys.get(name)
-            if instead:
-                return f"no longer taken; {instead}"
-            return f"no such key{did_you_mean(name, keys)}"
+            return _unknown_key(str(key[-1]), known())
         case "greater_than_equal" | "greater_than" | "less_than_equal" | "less_than":
             (name, limit), *_ = ctx.items()
             return f"must be {_SIGNS[name]} {_number(limit)}, not {_number(got)}"
@@ -94,6 +90,11 @@ def _sentence(  # noqa: C901, PLR0911 - a table of what pydantic finds
             return f"must be {_TYPES[cause]}, not {_shown(got)}"
         case _:
             return detail["msg"]
+
+
+def _unknown_key(name: str, known: Mapping[str, str]) -> str:
+    instead = known.get(name)
+    return f"no longer taken; {instead}" if instead else f"no such key{did_you_mean(name, known)}"
 
 
 _COUNTS = {1: "one is", 2: "two are"}

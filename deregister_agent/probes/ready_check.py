@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from deregister_agent.config.options import Table, Timeout
 from deregister_agent.errors import AgentError, ProbeError
 from deregister_agent.net.fetcher import Fetcher, FetchError
+from deregister_agent.ports import ReadyCheck
 from deregister_agent.probes.counting import Doubt
 
 HTTP = ("http", "https", "http+unix")
@@ -56,8 +57,8 @@ class ReadyOptions(Table):
         return self
 
 
-class ReadyCheck:
-    """One readiness check of the app."""
+class UrlReadyCheck(ReadyCheck):
+    """One readiness check of the app, by its HTTP status or its gRPC health service."""
 
     def __init__(self, options: ReadyOptions) -> None:
         grpc = urlsplit(options.url).scheme in GRPC

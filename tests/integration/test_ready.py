@@ -13,17 +13,17 @@ import pytest
 from pydantic import ValidationError
 
 from deregister_agent.errors import ProbeError
-from deregister_agent.probes.ready_check import ReadyCheck, ReadyOptions
+from deregister_agent.probes.ready_check import ReadyOptions, UrlReadyCheck
 from tests.pages import page, pages
 from tests.running_grpc import GrpcApp
 from tests.servers.certificates import make_certificates
 from tests.servers.child import free_ports
 
 
-def check(url: str, **more: object) -> ReadyCheck:
+def check(url: str, **more: object) -> UrlReadyCheck:
     """Return a check as the configuration describes it."""
     table = {"url": url, "timeout": 10.0} | more
-    return ReadyCheck(ReadyOptions.model_validate_json(json.dumps(table)))
+    return UrlReadyCheck(ReadyOptions.model_validate_json(json.dumps(table)))
 
 
 class TestHttp:

@@ -28,6 +28,7 @@ from deregister_agent.api.listen import close_listeners, open_listeners
 from deregister_agent.api.trust import ensure_token
 from deregister_agent.config.server_options import ServerOptions, ServerTlsOptions
 from deregister_agent.errors import AgentError
+from deregister_agent.journal.history import TimelineEvent
 from deregister_agent.model import Outcome, Phase
 from tests.integration.running_server import (
     Running,
@@ -401,8 +402,8 @@ def test_reader_that_does_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """A stream that nobody takes gives its thread and its place back."""
     monkeypatch.setattr(wsgi_bridge, "_SEND_TIME", 0.3)
     with running(tmp_path, max_waits=1) as server:
-        server.agent.journal.lines = [
-            {"id": number, "kind": "x" * 10_000, "drain": "", "at": "", "detail": {}}
+        server.agent.journal.events = [
+            TimelineEvent(number, "x" * 10_000, "orders-1", "", 0.0, {})
             for number in range(1, 2001)
         ]
         client = socket.socket(socket.AF_UNIX)

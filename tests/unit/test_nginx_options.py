@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from deregister_agent.config.load import load
+from deregister_agent.config.load import load_config
 from deregister_agent.errors import ConfigError
 
 CONFIG = """
@@ -35,9 +35,9 @@ def test_keys_of_former_versions_are_refused_with_what_to_do_instead(tmp_path: P
     file = tmp_path / "agent.toml"
     file.write_text(CONFIG.format(keys="".join(f"{k} = {v}\n" for k, (v, _) in FORMER.items())))
     with pytest.raises(ConfigError) as caught:
-        load(file)
+        load_config(file)
     for mistake, (key, (_, instead)) in zip(caught.value.mistakes, FORMER.items(), strict=True):
         assert mistake.startswith(f"instance[0].registry[0].{key}: no longer taken; "), mistake
         assert instead in mistake
     file.write_text(CONFIG.format(keys='test = ["true"]'))
-    assert len(load(file).instances) == 1
+    assert len(load_config(file).instances) == 1
