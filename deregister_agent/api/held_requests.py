@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from deregister_agent.api.history import shown_event
+from deregister_agent.api.history import event_record
 from deregister_agent.api.problem import try_later
 from deregister_agent.engine.agent import Agent
 from deregister_agent.engine.instance_loop import InstanceLoop
 from deregister_agent.errors import JournalError
 from deregister_agent.journal.history import TimelineEvent
+from deregister_agent.status import plain
 
 SLICE = 2.0
 """Seconds between two looks of a wait at whether its client is still there."""
@@ -132,5 +133,5 @@ def _cut_short(began: float, limit: float) -> bool:
 
 
 def _as_sent(event: TimelineEvent) -> bytes:
-    data = json.dumps(shown_event(event))
+    data = json.dumps(event_record(event), default=plain)
     return f"id: {event.id}\nevent: {event.kind}\ndata: {data}\n\n".encode()

@@ -127,7 +127,7 @@ def _recall(loop: InstanceLoop) -> None:
     """Wait until a "drained" of an earlier run is seen to hold, or not to. Raises Failed."""
     loop.wait(lambda _: loop.stands_by(Announcement.DRAINED), RECALL)
     if not loop.stands_by(Announcement.DRAINED):
-        why = "; ".join(str(one) for one in [*loop.report()["blocking"], *_errors(loop)])
+        why = "; ".join(str(one) for one in [*loop.status().blocking, *_errors(loop)])
         raise Failed(
             ExitCode.TRY_LATER,
             f"it cannot be told whether the last drain of {loop.instance.name} still holds: {why}",
@@ -143,7 +143,7 @@ def _stay(
 ) -> StatusAndCode:
     def ask(wait: float) -> StatusAndCode:
         drain = loop.wait(lambda drain: code(drain) is not None, wait)
-        return StatusAndCode(code(drain), loop.report())
+        return StatusAndCode(code(drain), loop.status())
 
     view = view_for(as_json=as_json)
     word = follow(ask, view, patience=0.0)

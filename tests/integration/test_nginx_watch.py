@@ -105,7 +105,7 @@ def test_a_drain_goes_on_when_the_last_old_worker_has_gone(world: World, tmp_pat
         held = "old nginx worker"
 
         def only_workers() -> bool:
-            blocking = running.loop.report()["blocking"]
+            blocking = running.loop.status().blocking
             return bool(blocking) and all(held in line for line in blocking)
 
         wait_until(only_workers, "it waits for nothing but workers")
