@@ -101,7 +101,7 @@ def _asking(client: AgentClient, name: str, question: str, meant: Callable[[Stat
     def ask(wait: float) -> StatusAndCode:
         answer = client.get(path_of(name, question), wait)
         match answer.status:
-            case 200 if meant(status := accepted(answer, Status)):
+            case 200 if "phase" in answer.body and meant(status := _read(answer, Status)):
                 return StatusAndCode(ExitCode.DONE, status)
             case 200:  # a proxy, or another service, that says 200 to everything
                 raise Failed(ExitCode.USAGE, f"200 without the phase that it stands for: {_ODD}")

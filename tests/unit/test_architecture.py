@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+import deregister_agent
 from deregister_agent.config import backends
 from deregister_agent.config.backends import BackendPort
 from tests import architecture
@@ -24,11 +25,12 @@ ARROWS: dict[str, set[str]] = {
     "drain": {"model"},
     "ports": {"model"},
     "config.options": {"errors", "model"},
+    "config.json_pointer": {"errors"},
     "net": {"errors", "probes"},
     "host": {"errors", "model", "ports", "config.options"},
     "journal": {"errors", "model", "host"},
-    "registries": {*_BACKEND, "status", "config"},
-    "probes": {*_BACKEND, "config"},
+    "registries": {*_BACKEND, "status", "config.json_pointer"},
+    "probes": {*_BACKEND, "config.json_pointer"},
     "notifiers": _BACKEND,
     "engine": {"errors", "model", "status", "drain", "ports", "host", "journal"},
     "config": {"errors", "model", "config.options", "host", "probes"},
@@ -88,6 +90,25 @@ def test_the_engine_takes_of_the_host_only_its_clock_and_files() -> None:
             imported = architecture.imported(module, MODULES)
             of_the_host = {name for name in imported if MODULES[name].room == "host"}
             assert of_the_host <= {"host.clock", "host.files"}, module.name
+
+
+def test_the_map_is_the_same_everywhere() -> None:
+    """The package's docstring and CONTRIBUTING say the same of the rooms, and of each of them."""
+    told = str(deregister_agent.__doc__).partition("\n\n")[2].strip()
+    page = (PACKAGE.parent / "CONTRIBUTING.md").read_text()
+    assert f"```text\n{told}\n```" in page
+    names = {line.split()[0].removesuffix(".py").removesuffix("/") for line in told.splitlines()}
+    assert names == set(ARROWS) - architecture.SINGLE_FILES
+
+
+def test_the_walks_lead_through_files_that_are_there() -> None:
+    """The walks of CONTRIBUTING name no file that has been moved since."""
+    page = (PACKAGE.parent / "CONTRIBUTING.md").read_text()
+    walks = [line for line in page.splitlines() if line.startswith("- ") and "→" in line]
+    assert len(walks) == 3
+    for walk in walks:
+        for file in re.findall(r"`([\w/]+\.py)`", walk):
+            assert (PACKAGE / file).is_file(), file
 
 
 def test_the_decision_does_no_io() -> None:
