@@ -75,7 +75,7 @@ class ListenAddress:
 
     def __str__(self) -> str:
         """Return the form used in the configuration."""
-        return joined(self.address, self.port) if self.path is None else f"unix:{self.path}"
+        return f"unix:{self.path}" if self.path is not None else joined(self.address, self.port)
 
     @property
     def elsewhere(self) -> bool:
@@ -90,10 +90,12 @@ def parse_listen_address(written: str) -> ListenAddress:
         if not path.is_absolute():
             raise ValueError(f"{written!r}: give the whole path, as in unix:/run/deregister.sock")
         if len(os.fsencode(path)) > UNIX_PATH_LIMIT:
-            most = f"{UNIX_PATH_LIMIT} bytes of a Unix socket"
-            raise ValueError(f"{written!r}: longer than the {most}")
+            raise ValueError(
+                f"{written!r}: longer than the {UNIX_PATH_LIMIT} bytes of a Unix socket"
+            )
         return ListenAddress(path=path)
-    if (parts := split(written)) is None:
+    parts = split(written)
+    if parts is None:
         raise ValueError(f"{written!r}: give address:port, as in 127.0.0.1:8650, or unix:/path")
     name, port = parts
     try:
