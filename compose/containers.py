@@ -15,7 +15,7 @@ from compose.places import CONTAINERS, NAMES
 from compose.shop.counter import COUNTER, DONE
 from compose.stack import ByInstance, Shops, Stack
 from compose.whole import Whole
-from deregister_agent.cli.client import AgentClient, Answer, Unreachable
+from deregister_agent.cli.client import AgentAnswer, AgentClient, Unreachable
 
 HERE = Path(__file__).parent
 PROJECT = "deregister-test"
@@ -119,17 +119,17 @@ class Pipeline(AgentClient):
     def __init__(self, compose: Compose, name: str) -> None:
         self._compose, self._name = compose, name
 
-    def get(self, path: str, wait: float | None = None, **params: int) -> Answer:
+    def get(self, path: str, wait: float | None = None, **params: int) -> AgentAnswer:
         """Ask."""
         query = urlencode({**params} if wait is None else {**params, "wait": wait})
         return self._asked(f"{path}?{query}")
 
-    def post(self, path: str, body: Mapping[str, object]) -> Answer:
+    def post(self, path: str, body: Mapping[str, object]) -> AgentAnswer:
         """Ask for a change."""
         data = ("--header", "Content-Type: application/json", "--data", json.dumps(body))
         return self._asked(path, *data)
 
-    def _asked(self, target: str, *more: str) -> Answer:
+    def _asked(self, target: str, *more: str) -> AgentAnswer:
         socket = ("--unix-socket", f"/run/{self._name}/agent.sock")
         status = ("--write-out", "\n%{http_code}")
         try:
@@ -137,7 +137,7 @@ class Pipeline(AgentClient):
         except subprocess.CalledProcessError as e:
             raise Unreachable(f"no answer from the agent of {self._name}: {e.stderr}") from e
         text, _, code = said.rpartition("\n")
-        return Answer(int(code), json.loads(text))
+        return AgentAnswer(int(code), json.loads(text))
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from compose.haproxy import ByHaproxy
 from compose.places import CONSULS, FRONTS, NAMES, REDIS, Place, agent_of
 from compose.processes import Processes, free_net
 from compose.shop.counter import Commands
-from deregister_agent.cli.client import Address, AgentClient, Answer
+from deregister_agent.cli.client import AgentAddress, AgentAnswer, AgentClient
 from deregister_agent.net.fetcher import FetchError
 from tests.servers.child import wait_until
 
@@ -77,11 +77,11 @@ class ByInstance(AgentClient):
     def __init__(self, clients: Mapping[str, AgentClient]) -> None:
         self._clients = clients
 
-    def get(self, path: str, wait: float | None = None, **params: int) -> Answer:
+    def get(self, path: str, wait: float | None = None, **params: int) -> AgentAnswer:
         """Ask."""
         return self._clients[path.split("/")[3]].get(path, wait, **params)
 
-    def post(self, path: str, body: Mapping[str, object]) -> Answer:
+    def post(self, path: str, body: Mapping[str, object]) -> AgentAnswer:
         """Ask for a change."""
         return self._clients[path.split("/")[3]].post(path, body)
 
@@ -147,7 +147,8 @@ def running(place: Place, *, proxied: bool = False) -> Iterator[Local]:
         others = [last.enter_context(ByHaproxy(place))] if proxied else []
         front = Fronts(place, *others)
         clients = {
-            name: AgentClient(Address(f"unix:{place.socket(agent_of(name))}")) for name in NAMES
+            name: AgentClient(AgentAddress(f"unix:{place.socket(agent_of(name))}"))
+            for name in NAMES
         }
         counts = last.enter_context(Commands(REDIS, place.at("redis"))).counted
         here = Local(place, counts, shops, front, ByInstance(clients), processes)

@@ -179,7 +179,6 @@ class Straggler:
     """Something that may still send work along an old route, such as an old Nginx worker."""
 
     what: str  # for a person
-    waived: bool = False  # its registry's options say that it is not waited for any longer
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,12 +81,7 @@ class Registry(Protocol):
         ...
 
     def stragglers(self) -> Sequence[Straggler]:
-        """
-        Name what may still send work along old routes; empty when nothing can.
-
-        One that the options say not to wait for any longer is named as waived: it
-        holds up nothing, and is written into the record of the drain.
-        """
+        """Name what may still send work along old routes; empty when nothing can."""
         return ()
 
     def look(self) -> tuple[bool, Sequence[Straggler]]:

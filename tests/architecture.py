@@ -17,12 +17,12 @@ import deregister_agent
 PACKAGE = Path(inspect.getfile(deregister_agent)).parent
 NAME = PACKAGE.name
 
-SINGLE_FILES = {"config.options", "cli.client"}
+SINGLE_FILES = {"config.options", "config.json_pointer", "cli.client"}
 """
-Files of a folder that are rooms of their own, since lower rooms need them.
+Files of a folder that are rooms of their own, because lower rooms need them.
 
-Every table of the configuration is described with the one, and the demonstration, which
-the command line runs, talks to its agent by the other.
+Backends describe their tables with the first two; the demonstration, which the command line
+runs, talks to its agent by the third.
 """
 
 

@@ -52,7 +52,7 @@ class Running:
 def until(loop: InstanceLoop, final: Callable[[Drain], bool], what: str) -> Drain:
     """Wait until *final* says so of the drain; fail with what blocks it."""
     drain = loop.wait(final, LIMIT)
-    assert final(drain), f"never came: {what}; {drain.phase}: {loop.report()['blocking']}"
+    assert final(drain), f"never came: {what}; {drain.phase}: {loop.status().blocking}"
     return drain
 
 

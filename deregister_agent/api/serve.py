@@ -4,9 +4,9 @@ import ctypes
 from contextlib import suppress
 
 from deregister_agent.api.app import create_app
-from deregister_agent.api.held_requests import Waits
+from deregister_agent.api.held_requests import HeldRequests
 from deregister_agent.api.listen import open_listeners
-from deregister_agent.api.server import Server, check_certificates
+from deregister_agent.api.server import ApiServer, check_certificates
 from deregister_agent.api.trust import Trust, ensure_token
 from deregister_agent.config.server_options import ServerOptions
 from deregister_agent.engine.agent import Agent
@@ -42,11 +42,11 @@ def _share_arenas() -> None:
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, ARENAS)
 
 
-def prepare(agent: Agent, options: ServerOptions) -> Server:
+def prepare(agent: Agent, options: ServerOptions) -> ApiServer:
     """Open the sockets and return a server that is ready to run. Raises AgentError."""
     check_certificates(options)
     tcp = any(address.path is None for address in options.addresses())
     trust = Trust(ensure_token(options.token_file) if tcp else "", options.allowed_hosts)
-    waits = Waits(options.max_waits)
-    app = create_app(agent, trust, waits)
-    return Server(agent, app, waits, options, open_listeners(options))
+    held = HeldRequests(options.max_waits)
+    app = create_app(agent, trust, held)
+    return ApiServer(agent, app, held, options, open_listeners(options))

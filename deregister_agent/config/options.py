@@ -1,8 +1,9 @@
 """How a table of the configuration is described: strict, frozen, nothing unknown in it."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -27,6 +28,8 @@ class Table(BaseModel):
 class BackendOptions(Table):
     """The keys that every backend takes."""
 
+    taken_out: ClassVar[Mapping[str, str]] = {}
+    """Keys of former versions, and what to do instead of each."""
     kind: str
     """Which backend this is: the name of its file."""
     name: str = ""

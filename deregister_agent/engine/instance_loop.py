@@ -4,7 +4,6 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
 
 from deregister_agent.drain import (
     after_start,
@@ -20,10 +19,11 @@ from deregister_agent.engine.calls import Calls
 from deregister_agent.engine.knowledge import AgentContext, InstanceSetup, Knowledge
 from deregister_agent.engine.schedule import begin_looks, rest
 from deregister_agent.engine.sighting import sighting
-from deregister_agent.engine.status import cursor, report
+from deregister_agent.engine.status import cursor, status_of
 from deregister_agent.errors import JournalError
 from deregister_agent.journal.journal import Decision
 from deregister_agent.model import UNFINISHED, Announcement, Drain, Phase, Sighting, StopRequest
+from deregister_agent.status import Status
 
 log = logging.getLogger(__name__)
 
@@ -141,10 +141,10 @@ class InstanceLoop:
     def _unheard(self, since: float) -> list[str]:
         return [view.name for view in self.known.registries if view.looked < since]
 
-    def report(self) -> dict[str, Any]:
+    def status(self) -> Status:
         """Return all that is known of the instance, in the form that the HTTP API shows."""
         with self.changed:
-            return report(self.known)
+            return status_of(self.known)
 
     def close(self) -> None:
         """Let everybody who waits go."""
@@ -221,8 +221,6 @@ class InstanceLoop:
             detail["took"] = round(now - (after.deadline - after.limit), 3)
         if phase is Phase.EXPIRED:
             detail["blocking"] = blocking(self.known)
-        if waived := {one.name: one.word.waived for one in views if one.word and one.word.waived}:
-            detail["waived"] = waived
         if phase is Phase.WITHDRAWING:
             words = [(view.name, view.says(0.0)) for view in views]
             detail["listed_by"] = [name for name, word in words if word and word.listed]

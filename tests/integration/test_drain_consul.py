@@ -118,7 +118,7 @@ def test_a_hung_consul_delays_nobody_else(tmp_path: Path, agent: Consul, orders:
             running.loop.stop_traffic(StopRequest())
             eventually(lambda: not directory.listed, "the other registry is withdrawn")
             assert running.loop.drain.phase is Phase.WITHDRAWING
-            eventually(lambda: running.loop.report()["registries"][0]["error"], "the error shows")
+            eventually(lambda: running.loop.status().registries[0].error, "the error shows")
         finally:
             agent.cont()
         running.until(Phase.DRAINED)
@@ -163,4 +163,4 @@ def test_the_checks_that_were_lost_are_told(tmp_path: Path, orders: Orders) -> N
     with agent_of(tmp_path, instance(orders), [orders.registry()]) as running:
         running.loop.stop_traffic(StopRequest())
         running.until(Phase.DRAINED)
-        assert "check" in str(running.loop.report()["notes"])
+        assert "check" in str(running.loop.status().notes)

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from deregister_agent.model import Instance
-from deregister_agent.registries.nginx.conf import Conf, Layout
+from deregister_agent.registries.nginx.conf import ConfPaths
 from deregister_agent.registries.nginx.parse import read
+from deregister_agent.registries.nginx.processes import Worker, Workers
 from deregister_agent.registries.nginx.registry import NginxUpstream, Options
 from deregister_agent.registries.nginx.reload import run
-from deregister_agent.registries.nginx.running_by_processes import Seen
+from deregister_agent.registries.nginx.running import RunningNginx
 from deregister_agent.registries.nginx.site import Site
 from tests.servers.child import free_ports
 from tests.servers.nginx import VERSIONS, nginx
@@ -35,23 +36,20 @@ HTTP = """
 UPSTREAMS = ("app", "app", "app", "app", "other", "other", "third", "third")
 
 
-@dataclass(frozen=True)
-class Counted:
+class CountedNginx(RunningNginx):
     """Stands for Nginx where it would cost too much: its one worker is the number in a file."""
 
-    file: Path
-    command: tuple[str, ...]
-
-    def check(self, conf: Conf, edited: Iterable[Path]) -> None:
+    def check(self, paths: ConfPaths, edited: Iterable[Path]) -> None:
         """Accept every layout."""
 
-    def seen(self, until: float) -> Seen:
-        """Name the number."""
-        return Seen(frozenset({self.file.read_text()}))
+    def workers(self, until: float) -> Workers:
+        """Return the number."""
+        number = int(self.pid_file.read_text())
+        return Workers((Worker(number, 0, "nginx: worker process"),), (), 0)
 
     def alive(self) -> frozenset[str]:
-        """Name the number: those before it have gone."""
-        return self.seen(0.0).ids
+        """Return the number: those before it have gone."""
+        return self.workers(0.0).ids
 
     def loaded_after(self, ids: frozenset[str], changed: float, *, strictly: bool) -> bool:
         """Tell nothing by time."""
@@ -60,17 +58,17 @@ class Counted:
     def reload(self, until: float) -> frozenset[str]:
         """Run the command, and count on."""
         run(self.command, until - time.monotonic())
-        self.file.write_text(str(int(self.file.read_text()) + 1))
-        return self.seen(until).ids
+        self.pid_file.write_text(str(int(self.pid_file.read_text()) + 1))
+        return self.workers(until).ids
 
 
-class AtCounted(NginxUpstream):
+class AtCountedNginx(NginxUpstream):
     """The registry, with Nginx's part played by a number."""
 
     def _site(self) -> Site:
         site = super()._site()
-        folder = site.layout.main.parent
-        return replace(site, running=Counted(folder / "number", ("true",)), test=("true",))
+        number = site.paths.main.parent / "number"
+        return replace(site, running=CountedNginx(number, ("true",), None), test=("true",))
 
 
 @dataclass(frozen=True)
@@ -149,7 +147,7 @@ class Play:
 
 def found_down(main: Path) -> set[int]:
     """Return the ports of the servers that the file marks down."""
-    blocks = read(Layout(main)).upstreams.values()
+    blocks = read(ConfPaths(main)).upstreams.values()
     return {int(s.address.split(b":")[1]) for block in blocks for s in block.servers if s.down}
 
 
@@ -169,7 +167,7 @@ def test_agents_that_edit_at_once_a_thousand_times(tmp_path: Path) -> None:
     main = tmp_path / "nginx.conf"
     main.write_text(f"http {{ {HTTP.format(port=1)} }}\n")
     (tmp_path / "number").write_text("0")
-    play = Play(AtCounted, table(main, pid_file=tmp_path / "none", gather=0.0), edits=17)
+    play = Play(AtCountedNginx, table(main, pid_file=tmp_path / "none", gather=0.0), edits=17)
     assert play.total >= 1000
     play.run(main)
     assert 0 < int((tmp_path / "number").read_text()) <= play.total + AGENTS

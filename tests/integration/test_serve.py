@@ -294,7 +294,7 @@ def test_empty_body_in_every_form(server: Running) -> None:
 
 def test_silent_and_slow_clients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Connections that say nothing, or a letter at a time, hinder nobody and are closed."""
-    monkeypatch.setattr(httpd._Hypercorn, "keep_alive_timeout", 1.0)
+    monkeypatch.setattr(httpd._HypercornSettings, "keep_alive_timeout", 1.0)
     with running(tmp_path) as server:
         silent = [server.raw() for _ in range(150)]
         slow = [server.raw() for _ in range(150)]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from deregister_agent.config import backends
-from deregister_agent.config.load import Config, load, refusals, schema
+from deregister_agent.config.load import Config, config_schema, load_config, refusals
 from deregister_agent.errors import AgentError, ConfigError
 from deregister_agent.model import Instance, OnDeadline, Policy, RestoreWhen
 from deregister_agent.wiring import build_agent
@@ -96,7 +96,7 @@ def written(tmp_path: Path) -> Path:
 
 def loaded(path: Path, text: str) -> Config:
     path.write_text(text)
-    return load(path)
+    return load_config(path)
 
 
 def mistakes(path: Path, text: str) -> list[str]:
@@ -423,10 +423,10 @@ def test_not_toml_names_line_and_column(written: Path) -> None:
 def test_an_unreadable_file_is_a_config_error(written: Path) -> None:
     """A file that is not there, or is not text, is said in one sentence."""
     with pytest.raises(ConfigError, match="No such file or directory"):
-        load(written)
+        load_config(written)
     written.write_bytes(b"name = '\xff'")
     with pytest.raises(ConfigError, match="not UTF-8"):
-        load(written)
+        load_config(written)
 
 
 def test_only_the_kinds_that_are_named_are_imported(written: Path) -> None:
@@ -472,7 +472,7 @@ def test_what_the_agent_keeps_alive_needs_a_readiness_check(written: Path, tmp_p
 
 def test_the_schema_describes_every_built_in_backend() -> None:
     """Each kind is one branch, told apart by a constant kind."""
-    described = schema()
+    described = config_schema()
     instance = described["$defs"]["InstanceConfig"]["properties"]
     for key, port in (("registry", "registries"), ("probe", "probes"), ("notifier", "notifiers")):
         branches = [_resolved(described, branch) for branch in instance[key]["items"]["oneOf"]]
@@ -485,7 +485,7 @@ def test_every_key_is_documented() -> None:
     """docs/reference/config.md has a row or a heading for each key that the schema knows."""
     text = (DOCS / "config.md").read_text(encoding="utf-8")
     missing = [
-        key for key in sorted(_keys(schema())) if not re.search(rf"`{re.escape(key)}`", text)
+        key for key in sorted(_keys(config_schema())) if not re.search(rf"`{re.escape(key)}`", text)
     ]
     assert missing == []
 

@@ -16,10 +16,12 @@ from pydantic import Field, field_validator
 
 from deregister_agent.config.options import BackendOptions, Secret, Timeout
 from deregister_agent.errors import AgentError, ConfigError, RegistryError
+from deregister_agent.host.addresses import host_and_port, joined
 from deregister_agent.model import Instance, Phase, Snapshot, Straggler
 from deregister_agent.net.fetcher import Fetcher, FetchError
 from deregister_agent.ports import Registry
-from deregister_agent.registries.agent.remote_status import FarInstance, Place, Status
+from deregister_agent.registries.agent.remote_status import FarInstance
+from deregister_agent.status import Status
 
 POLL = 0.05
 """Seconds between two questions to an agent that acts, or does not hold its answers."""
@@ -61,8 +63,8 @@ class Options(BackendOptions):
     @field_validator("known_as")
     @classmethod
     def _address_and_port(cls, known_as: str) -> str:
-        if known_as:
-            Place.parsed(known_as)
+        if known_as and host_and_port(known_as) is None:
+            raise ValueError("must be address:port, as in 10.0.0.7:8080 or [fd00::7]:8080")
         return known_as
 
 
@@ -75,9 +77,7 @@ class FarAgent(Registry):
         self._called = options.remote or instance.name
         self._far = FarInstance(fetcher, self._called)
         self._reason = f"withdrawn by the agent of {instance.name}"
-        self._place = Place(address=instance.address, port=instance.port)
-        if options.known_as:
-            self._place = Place.parsed(options.known_as)
+        self._known_as = options.known_as or joined(instance.address, instance.port)
 
     def lists(self) -> bool:
         """
@@ -96,9 +96,9 @@ class FarAgent(Registry):
             _refuse_odd(status)
             listed = status.phase not in _OUT or any(each.listed for each in status.registries)
             return listed, [
-                Straggler(f"{each.name}: {one}", waived=one in each.waived)
+                Straggler(f"{each.name}: {one}")
                 for each in status.registries
-                for one in (*each.stragglers, *each.waived)
+                for one in each.stragglers
             ]
 
     def snapshot(self) -> Snapshot | None:
@@ -125,7 +125,7 @@ class FarAgent(Registry):
             status = self._after(Phase.WITHDRAWING, status, end)
             if status.phase not in _OUT:
                 outcome = f" ({status.drain.outcome})" if status.drain else ""
-                raise AgentError(f"it is {status.phase} there{outcome}: {status.what_blocks}")
+                raise AgentError(f"it is {status.phase} there{outcome}: {_what_blocks(status)}")
 
     def restore(self, snapshot: Snapshot | None) -> None:
         """Ask for start-traffic if it was us who stopped it, and wait until it is back."""
@@ -182,9 +182,10 @@ class FarAgent(Registry):
                     'absent = "withdrawn" if its gateway does not send work to this instance'
                 )
             return None
-        if not self._place.is_same(status.instance):
+        there = joined(status.instance.address, status.instance.port)
+        if host_and_port(there) != host_and_port(self._known_as):
             raise AgentError(
-                f"{self._called} there is {status.instance}, and here {self._place}: "
+                f"{self._called} there is {there}, and here {self._known_as}: "
                 "correct remote, or set known_as to what that agent calls this very instance"
             )
         return status
@@ -193,7 +194,7 @@ class FarAgent(Registry):
         """Return the status once that agent has left *phase*."""
         while status.phase is phase:
             if time.monotonic() + POLL >= end:
-                raise AgentError(f"not yet done there: {status.what_blocks}")
+                raise AgentError(f"not yet done there: {_what_blocks(status)}")
             # Not held: a drain hangs on this, and the places for held answers may all be taken.
             time.sleep(POLL)
             status = self._status(end) or status
@@ -221,6 +222,10 @@ class FarAgent(Registry):
         except AgentError as e:
             where = f"{self._called} at {self._options.url}"
             raise RegistryError(self.name, f"{doing} {where}", e) from e
+
+
+def _what_blocks(status: Status) -> str:
+    return status.what_blocks or f"it is {status.phase}"
 
 
 def _refuse_odd(status: Status) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from deregister_agent.registries.nginx.conf import Conf, Upstream
+from deregister_agent.registries.nginx.conf import NginxConf, Upstream
 from deregister_agent.registries.nginx.site import Site
 
 
@@ -23,7 +23,7 @@ def advice(site: Site) -> list[str]:
     return found
 
 
-def _general(conf: Conf, context: str) -> Iterator[str]:
+def _general(conf: NginxConf, context: str) -> Iterator[str]:
     said = {name: value for _, name, value in conf.settings}
     if b"worker_shutdown_timeout" not in said:
         yield (

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from deregister_agent.registries.nginx.address import Address
+from deregister_agent.registries.nginx.server_address import ServerAddress
 from deregister_agent.registries.nginx.tokens import words
 
 
-class Server(NamedTuple):
+class ServerDirective(NamedTuple):
     """One ``server`` directive of an upstream. Its words lie in content[start:end] of file."""
 
     file: Path  # symbolic links resolved
@@ -31,18 +31,17 @@ class Upstream:
 
     context: str  # http or stream
     name: str
-    servers: list[Server] = field(default_factory=list)
+    servers: list[ServerDirective] = field(default_factory=list)
     directives: set[bytes] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class ConfPaths:
     """Where the configuration is: its main file, and where absolute paths in it start."""
 
     main: Path
     root: Path = Path("/")
     optional: Path | None = None  # a file that need not be there yet
-    volatile: Path | None = None  # a file whose changes do not count
 
     def resolved(self, name: bytes) -> bytes:
         """Return the path that an ``include`` of *name* means."""
@@ -52,10 +51,10 @@ class Layout:
 
 
 @dataclass(slots=True)
-class Conf:
+class NginxConf:
     """What was read, at one moment: files in the order in which Nginx opens them."""
 
-    layout: Layout
+    paths: ConfPaths
     files: dict[Path, bytes] = field(default_factory=dict)
     stats: dict[Path, tuple[int, int, int]] = field(default_factory=dict)
     globs: dict[bytes, list[bytes]] = field(default_factory=dict)
@@ -71,25 +70,17 @@ class Conf:
     def digest(self) -> str:
         """Return what stands for all of the text read."""
         whole = hashlib.sha256()
-        volatile = self.layout.volatile
         for path, content in self.files.items():
-            if path == volatile:
-                continue
             whole.update(b"%b\0%d\0%b" % (os.fsencode(path), len(content), content))
         return whole.hexdigest()
 
     def current(self) -> bool:
         """Tell whether the files on disk are still those that were read."""
         try:
-            return all(
-                stat_of(path) == was
-                for path, was in self.stats.items()
-                if path != self.layout.volatile
-            ) and all(
-                (
-                    *(matches_of(pattern) == was for pattern, was in self.globs.items()),
-                    *(os.path.realpath(path) == str(was) for path, was in self.named.items()),
-                )
+            return (
+                all(stat_of(path) == was for path, was in self.stats.items())
+                and all(matches_of(pattern) == was for pattern, was in self.globs.items())
+                and all(os.path.realpath(path) == str(was) for path, was in self.named.items())
             )
         except OSError:
             return False
@@ -104,12 +95,12 @@ class Conf:
             newest += _turned(path, seen)
         return max(newest) / 1e9
 
-    def find(self, context: str, upstream: str, server: Address) -> list[Server]:
+    def find(self, context: str, upstream: str, server: ServerAddress) -> list[ServerDirective]:
         """Return the directives that name this *server* in this *upstream*, in reading order."""
         block = self.upstreams.get((context, upstream))
         return [] if block is None else [s for s in block.servers if server.is_named(s.address)]
 
-    def marked(self, servers: Iterable[Server], *, down: bool) -> dict[Path, bytes]:
+    def marked(self, servers: Iterable[ServerDirective], *, down: bool) -> dict[Path, bytes]:
         """Return the new content of each file once *servers* are marked down, or no longer."""
         change = _with_down if down else _without_down
         after: dict[Path, bytes] = {}
@@ -121,11 +112,11 @@ class Conf:
         return after
 
 
-def _with_down(content: bytes, server: Server) -> bytes:
+def _with_down(content: bytes, server: ServerDirective) -> bytes:
     return content[: server.end] + b" down" + content[server.end :]
 
 
-def _without_down(content: bytes, server: Server) -> bytes:
+def _without_down(content: bytes, server: ServerDirective) -> bytes:
     """Take the last ``down`` away, with the white space before it on its line."""
     last = [w for w in words(content, server.start, server.end)[1:] if w.text == b"down"][-1]
     before = content[: last.start].rstrip(b" \t")

@@ -14,8 +14,8 @@ from pathlib import Path
 from deregister_agent.host.sockets import LISTENING
 from deregister_agent.registries.nginx.processes import (
     MASTER,
-    ControlError,
     Master,
+    NginxError,
     Worker,
     Workers,
     held_by,
@@ -25,17 +25,17 @@ from deregister_agent.registries.nginx.processes import (
 )
 
 
-def with_relatives(master: Master, own: Workers) -> Workers:
+def with_foreign(master: Master, own: Workers) -> Workers:
     """
     Return the workers of *master* and the old ones of masters before it.
 
-    Raises ControlError if such a one still accepts clients.
+    Raises NginxError if such a one still accepts clients.
     """
-    found = [worker for worker in _relatives(master) if worker.id not in own.ids]
+    found = [worker for worker in _foreign(master) if worker.id not in own.ids]
     serving = [w for w in found if not w.retiring and _may_share_a_port(w, own)]
     if serving:
         pids = ", ".join(str(worker.pid) for worker in serving)
-        raise ControlError(
+        raise NginxError(
             f"nginx workers {pids} serve beside those of master {master.pid}, and no reload "
             "reaches them: finish the upgrade of the binary, or end what a killed master has left"
         )
@@ -43,13 +43,13 @@ def with_relatives(master: Master, own: Workers) -> Workers:
     return Workers(own.active, (*own.retiring, *retiring), own.unnamed)
 
 
-def _relatives(master: Master) -> Iterator[Worker]:
+def _foreign(master: Master) -> Iterator[Worker]:
     """Yield every worker whose master has the same command line, or whose master has gone."""
     program = _program(master.pid)
     for entry in os.listdir("/proc"):  # noqa: PTH208 - many times as fast, and done often
         if not entry.isdigit() or _program(int(entry)) != program:
             continue
-        with suppress(ControlError):  # it has exited in the meantime, or hides
+        with suppress(NginxError):  # it has exited in the meantime, or hides
             title = title_of(int(entry))
             if "nginx: worker process" not in title:
                 continue

@@ -24,7 +24,7 @@ _TICK = 1 / os.sysconf("SC_CLK_TCK")
 _HANGUP = 1  # bit of SIGHUP in the masks of /proc/<pid>/status
 
 
-class ControlError(AgentError):
+class NginxError(AgentError):
     """Nginx refused, or cannot be seen. A fragment of a sentence: why, and what to do."""
 
 
@@ -62,8 +62,13 @@ class Workers:
 
     @property
     def ids(self) -> frozenset[str]:
-        """The names of all."""
-        return frozenset(worker.id for worker in (*self.active, *self.retiring))
+        """The ids of all but the unnamed."""
+        return self.active_ids.union(worker.id for worker in self.retiring)
+
+    @property
+    def active_ids(self) -> frozenset[str]:
+        """The ids of those that accept clients."""
+        return frozenset(worker.id for worker in self.active)
 
 
 class Master:
@@ -73,7 +78,7 @@ class Master:
         self.pid = _pid(pid_file)
         self.title = title = title_of(self.pid)
         if not title.startswith(MASTER):
-            raise ControlError(
+            raise NginxError(
                 f"{pid_file} names process {self.pid}, which is "
                 f"{f'another one ({title.split()[0]})' if title else 'not running'}: "
                 "nginx is not running, or pid_file is wrong"
@@ -94,7 +99,7 @@ class Master:
         return len(masks) == 3 and not any(mask & _HANGUP for mask in masks.values())  # noqa: PLR2004 - those three
 
     def workers(self) -> Workers:
-        """Return its workers. Raises ControlError if the master has gone."""
+        """Return its workers. Raises NginxError if the master has gone."""
         active: list[Worker] = []
         retiring: list[Worker] = []
         unnamed = 0
@@ -102,7 +107,7 @@ class Master:
             try:
                 title = title_of(pid)
                 worker = worker_of(pid, title)
-            except ControlError:
+            except NginxError:
                 continue  # it has exited in the meantime
             if "worker process" in title:
                 (retiring if worker.retiring else active).append(worker)
@@ -111,10 +116,10 @@ class Master:
         return Workers(tuple(active), tuple(retiring), unnamed)
 
     def wait_idle(self, until: float) -> None:
-        """Block until it is idle. Raises ControlError at *until*, of time.monotonic()."""
+        """Block until it is idle. Raises NginxError at *until*, of time.monotonic()."""
         while not self.idle():
             if time.monotonic() >= until:
-                raise ControlError(f"a reload of nginx (master {self.pid}) is still under way")
+                raise NginxError(f"a reload of nginx (master {self.pid}) is still under way")
             time.sleep(POLL)
 
 
@@ -153,28 +158,28 @@ def _pid(pid_file: Path) -> int:
     try:
         return int(pid_file.read_text("ascii"))
     except FileNotFoundError as e:
-        raise ControlError(f"nginx is not running, or pid_file is wrong: no {pid_file}") from e
+        raise NginxError(f"nginx is not running, or pid_file is wrong: no {pid_file}") from e
     except (OSError, ValueError) as e:
-        raise ControlError(f"{pid_file} names no process: {e}") from e
+        raise NginxError(f"{pid_file} names no process: {e}") from e
 
 
 def _proc(pid: int, name: str) -> str:
     try:
         return Path(f"/proc/{pid}/{name}").read_text("utf-8", errors="replace")
     except OSError as e:
-        raise ControlError(f"cannot read /proc/{pid}/{name}: {e.strerror}") from e
+        raise NginxError(f"cannot read /proc/{pid}/{name}: {e.strerror}") from e
 
 
 def worker_of(pid: int, title: str) -> Worker:
-    """Return the worker that has this pid now. Raises ControlError if it has exited."""
+    """Return the worker that has this pid now. Raises NginxError if it has exited."""
     return Worker(pid, _ticks(pid), title)
 
 
 def title_of(pid: int) -> str:
-    """Return the command line of a process; nothing if it has exited. Raises ControlError."""
+    """Return the command line of a process; nothing if it has exited. Raises NginxError."""
     try:
         return _proc(pid, "cmdline").replace("\0", " ").strip()
-    except ControlError:
+    except NginxError:
         if Path(f"/proc/{pid}").exists():
             raise
         return ""
@@ -185,7 +190,7 @@ def _ticks(pid: int) -> int:
 
 
 def parent_of(pid: int) -> int:
-    """Return the parent's pid. Raises ControlError if the process has exited."""
+    """Return the parent's pid. Raises NginxError if the process has exited."""
     return int(_proc(pid, "stat").rpartition(")")[2].split()[1])
 
 
@@ -193,12 +198,12 @@ def _children(pid: int) -> list[int]:
     """Return the child processes of a process with one thread."""
     try:
         return [int(child) for child in _proc(pid, f"task/{pid}/children").split()]
-    except ControlError:
+    except NginxError:
         if not Path(f"/proc/{pid}").exists():
-            raise ControlError(f"nginx (master {pid}) has exited") from None
+            raise NginxError(f"nginx (master {pid}) has exited") from None
     found = []  # a kernel without CONFIG_PROC_CHILDREN
     for entry in Path("/proc").iterdir():
-        with suppress(ControlError):
+        with suppress(NginxError):
             if entry.name.isdigit() and parent_of(int(entry.name)) == pid:
                 found.append(int(entry.name))
     return found

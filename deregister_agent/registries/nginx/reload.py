@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from deregister_agent.registries.nginx.processes import POLL, ControlError, Master, Worker, Workers
+from deregister_agent.registries.nginx.processes import POLL, Master, NginxError, Worker, Workers
 
 _LONGEST = 600  # characters of a command's output that go into an error
 _LOG_LIMIT = 262_144
@@ -22,7 +22,7 @@ def run(command: Sequence[str], timeout: float) -> str:
     """
     Run *command*, and return what it printed.
 
-    Raises ControlError, with that text, if it fails, takes longer than *timeout*
+    Raises NginxError, with that text, if it fails, takes longer than *timeout*
     seconds, or prints [emerg] while it claims success.
     """
     name = " ".join(command)
@@ -36,12 +36,12 @@ def run(command: Sequence[str], timeout: float) -> str:
             check=False,
         )
     except subprocess.TimeoutExpired as e:
-        raise ControlError(f"`{name}` was not done within {timeout:.1f} s") from e
+        raise NginxError(f"`{name}` was not done within {timeout:.1f} s") from e
     except OSError as e:
-        raise ControlError(f"`{name}` cannot be run: {e.strerror}") from e
+        raise NginxError(f"`{name}` cannot be run: {e.strerror}") from e
     said = "; ".join(done.stdout.decode(errors="replace").split("\n")).strip("; ")
     if done.returncode or "[emerg]" in said:
-        raise ControlError(f"`{name}` failed ({done.returncode}): {said[-_LONGEST:]}")
+        raise NginxError(f"`{name}` failed ({done.returncode}): {said[-_LONGEST:]}")
     return said
 
 
@@ -76,7 +76,7 @@ def reload(master: Master, command: Sequence[str], log: Path | None, until: floa
 
     The order makes the proof. Once the master was seen idle, no older reload is under
     way; so workers that were not there at that moment can only have loaded what was
-    on disk then or later. Raises ControlError, with the line of the error log where
+    on disk then or later. Raises NginxError, with the line of the error log where
     there is one, if the old workers stay (*until*, of time.monotonic()).
     """
     master.wait_idle(until)
@@ -90,9 +90,9 @@ def reload(master: Master, command: Sequence[str], log: Path | None, until: floa
         if now.active and not old and not now.unnamed and idle and not refusal:
             return now
         if refusal and idle and old:
-            raise ControlError(f"nginx kept its old workers: {refusal}")
+            raise NginxError(f"nginx kept its old workers: {refusal}")
         if time.monotonic() >= until:
-            raise ControlError(_stuck(master, old, refusal, log))
+            raise NginxError(_stuck(master, old, refusal, log))
         time.sleep(POLL)
 
 

@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from deregister_agent.registries.nginx.conf import Conf
+from deregister_agent.registries.nginx.conf import NginxConf
 from deregister_agent.registries.nginx.processes import Master, Workers, wait_exit
 from deregister_agent.registries.nginx.site import Site
 
 _EVERY = 0.25  # seconds between two looks at what nobody tells of
 
 
-def next_change(site: Site, pid_file: Path, cursor: str | None, timeout: float) -> str:
+def next_change(site: Site, cursor: str | None, timeout: float) -> str:
     """
     Block for at most *timeout* seconds while all is as *cursor* has it; return how it is now.
 
@@ -26,7 +26,7 @@ def next_change(site: Site, pid_file: Path, cursor: str | None, timeout: float) 
     """
     end, conf = time.monotonic() + timeout, site.read()
     while True:
-        workers = Master(pid_file).workers()
+        workers = Master(site.running.pid_file).workers()
         if not conf.current():
             conf = site.read()
         now, left = _cursor(conf, workers, mark_of(site.record)), end - time.monotonic()
@@ -43,7 +43,7 @@ def mark_of(path: Path) -> Sequence[int]:
     return ()
 
 
-def _cursor(conf: Conf, workers: Workers, record: Sequence[int]) -> str:
+def _cursor(conf: NginxConf, workers: Workers, record: Sequence[int]) -> str:
     ids = [sorted(w.id for w in some) for some in (workers.active, workers.retiring)]
     files = sorted((str(path), stat) for path, stat in conf.stats.items())
     seen = repr((files, sorted(conf.globs.items()), ids, workers.unnamed, record))

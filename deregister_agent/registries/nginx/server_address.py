@@ -42,7 +42,7 @@ def _ipv6(text: bytes) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class ServerAddress:
     """A server to look for."""
 
     text: str

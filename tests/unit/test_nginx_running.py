@@ -3,7 +3,7 @@
 import threading
 from pathlib import Path
 
-from deregister_agent.registries.nginx.seen import _differ
+from deregister_agent.registries.nginx.running import _differ
 
 LOOKS = 5000
 
