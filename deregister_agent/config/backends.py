@@ -1,7 +1,6 @@
 """Find a backend's module by its kind: one of ours, or one that another package brings."""
 
 import importlib
-import json
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -116,7 +115,7 @@ class ByKind:
         except AgentError as e:
             cause = PydanticCustomError("kind", "{why}", {"why": str(e)})
             raise _mistaken(cause, ("kind",), kind) from e
-        return Backend(module, module.Options.model_validate_json(json.dumps(table)))
+        return Backend(module, module.Options.read_table(table))
 
     def __get_pydantic_core_schema__(self, _: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Let pydantic validate the field by this object; it puts the key path before mistakes."""

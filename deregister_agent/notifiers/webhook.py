@@ -10,13 +10,12 @@ import binascii
 import hashlib
 import hmac
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from deregister_agent.config.options import NotifierOptions, Secret, Timeout
+from deregister_agent.config.options import ClientTlsOptions, NotifierOptions, Secret, Timeout
 from deregister_agent.errors import AgentError, ConfigError, NotifyError
 from deregister_agent.host.clock import SystemClock
 from deregister_agent.model import Event, Instance
@@ -34,7 +33,7 @@ _HINTS = {
 }
 
 
-class Options(NotifierOptions):
+class Options(ClientTlsOptions, NotifierOptions):
     """The keys of a ``webhook`` notifier."""
 
     url: str
@@ -45,12 +44,6 @@ class Options(NotifierOptions):
     """More keys to sign with, while receivers change from one to another."""
     headers: dict[str, str | Secret] = Field(default_factory=dict)
     """More headers: a text, or a table that says where a secret is."""
-    ca: Path | None = None
-    """The certificates to trust for https, instead of the system's."""
-    certificate: Path | None = None
-    """The client certificate for https."""
-    key: Path | None = None
-    """The key of the client certificate."""
     timeout: Timeout = 5.0
     """The limit of one announcement, in seconds."""
 
@@ -75,8 +68,8 @@ class Options(NotifierOptions):
 
     @model_validator(mode="after")
     def _whole_certificate(self) -> Self:
-        if (self.certificate is None) != (self.key is None):
-            raise ValueError("certificate and key go together")
+        if (self.certificate is None) != (self.certificate_key is None):
+            raise ValueError("certificate and certificate_key go together")
         return self
 
 
@@ -94,9 +87,7 @@ class Webhook(Notifier):
         self._fetcher = Fetcher(
             self._host,
             timeout=options.timeout,
-            ca=options.ca,
-            certificate=options.certificate,
-            key=options.key,
+            tls_files=options.tls_files,
             body_limit=_ANSWER_LIMIT,
         )
 

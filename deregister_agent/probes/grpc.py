@@ -8,13 +8,12 @@ https://github.com/grpc/grpc-proto/blob/master/grpc/channelz/v1/channelz.proto
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated
 
 import grpc
 from pydantic import Field
 
-from deregister_agent.config.options import BackendOptions, Timeout
+from deregister_agent.config.options import ClientTlsOptions, Timeout
 from deregister_agent.errors import ConfigError, ProbeError
 from deregister_agent.model import Instance, Reading
 from deregister_agent.net.grpc_client import CallError, call, connect, health
@@ -34,7 +33,7 @@ DATA = 2  # Server
 STARTED, SUCCEEDED, FAILED = 2, 3, 4  # ServerData
 
 
-class Options(BackendOptions):
+class Options(ClientTlsOptions):
     """A gRPC server that tells how many calls it has begun and ended."""
 
     target: Annotated[str, Field(min_length=1)] = ""
@@ -49,12 +48,6 @@ class Options(BackendOptions):
     """The name in the server's certificate, where that is not the one in ``target``."""
     timeout: Timeout = 2.0
     """The limit of one read, in seconds."""
-    ca: Path | None = None
-    """The certificates to trust instead of the system's."""
-    certificate: Path | None = None
-    """The agent's own certificate, for a server that asks for one."""
-    key: Path | None = None
-    """The key of that certificate, if it is not in the same file."""
 
 
 class GrpcProbe(IdleProbe):
@@ -115,7 +108,7 @@ def _credentials(options: Options) -> grpc.ChannelCredentials | None:
     if not options.tls:
         return None
     chain = None if options.certificate is None else options.certificate.read_bytes()
-    key = options.key or options.certificate
+    key = options.certificate_key or options.certificate
     return grpc.ssl_channel_credentials(
         None if options.ca is None else options.ca.read_bytes(),
         None if key is None else key.read_bytes(),

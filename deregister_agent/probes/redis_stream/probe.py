@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 from deregister_agent.config.options import Secret
 from deregister_agent.errors import AgentError, ConfigError, ProbeError
 from deregister_agent.model import Instance, Reading
-from deregister_agent.net.connections import trust
+from deregister_agent.net.tls import tls_context
 from deregister_agent.ports import IdleProbe
 from deregister_agent.probes.counting import Doubt, is_named
 from deregister_agent.probes.http_endpoint import Trusting
@@ -113,9 +113,7 @@ class RedisStreamProbe(IdleProbe):
         return found
 
     def _trusted(self) -> ssl.SSLContext:
-        context = trust(self._options.ca, self._options.certificate, self._options.key)
-        context.sslsocket_class = ssl.SSLSocket  # the line has its own deadline
-        return context
+        return tls_context(*self._options.tls_files)
 
     def _pending(self, stream: str, reply: Reply) -> int:
         """Return how many entries of *stream* are pending, all consumers that fit together."""
