@@ -3,6 +3,7 @@
 import http.client
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
@@ -36,7 +37,7 @@ class FinalResponse(http.client.HTTPResponse):
 
 
 class Connection(HTTPConnection):
-    """A connection to one server; *reach* opens a socket to it, or raises OSError."""
+    """A connection to one server; *reach* opens a socket to it by a deadline. See ``pools``."""
 
     response_class: Any = FinalResponse
     opened: socket.socket
@@ -55,13 +56,13 @@ class Connection(HTTPConnection):
         """
         self._fresh = True
         try:
-            self.sock = self.opened = self.open()
+            self.sock = self.opened = self.open(time.monotonic() + (self.timeout or 0.0))
         except OSError as e:
             raise NewConnectionError(self, str(e)) from e
 
-    def open(self) -> socket.socket:
-        """Return a new socket to speak HTTP on; what follows has the rest of the timeout."""
-        return self._reach(self.timeout or 0.0)
+    def open(self, deadline: float) -> socket.socket:
+        """Return a new socket to speak HTTP on, whose deadline that is."""
+        return self._reach(deadline)
 
     def getresponse(self) -> Any:
         """Return the answer. Raises StaleConnectionError if the call may be made once more."""
@@ -93,11 +94,11 @@ class TlsConnection(Connection):
         decrypted = isinstance(self.sock, ssl.SSLSocket) and self.sock.pending()
         return super().is_connected and not decrypted
 
-    def open(self) -> socket.socket:
+    def open(self, deadline: float) -> socket.socket:
         """Connect and shake hands, with the certificates that are on disk now."""
         context = tls_context(*self._tls_files)
         context.sslsocket_class = DeadlineTlsSocket
-        plain = super().open()
+        plain = super().open(deadline)
         try:
             name = self.host.strip("[]").partition("%")[0]  # without the zone of an IPv6 address
             return ssl_wrap_socket(plain, server_hostname=name, ssl_context=context)

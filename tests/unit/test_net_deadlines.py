@@ -2,6 +2,7 @@
 
 import shutil
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from deregister_agent.net import connections
 from deregister_agent.net.fetcher import Fetcher, FetchError
 from tests.servers.certificates import make_certificates, server_side
 from tests.servers.talking import (
@@ -76,6 +78,24 @@ def test_a_name_that_is_looked_up_for_too_long(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(FetchError, match=r"no answer within 0\.5 s from name\.invalid:9"):
         Fetcher("http://name.invalid:9", timeout=LIMIT).call("GET", "/")
     over.set()
+
+
+def test_certificates_that_are_read_slowly(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time that a disk takes is part of the call: after that nobody is connected to."""
+    real = connections.tls_context
+
+    def slow(*files: Path | None) -> ssl.SSLContext:
+        end = time.monotonic() + LIMIT
+        context = real(*files)
+        while time.monotonic() < end:
+            threading.Event().wait(end - time.monotonic())
+        return context
+
+    monkeypatch.setattr(connections, "tls_context", slow)
+    server = serve(hanging)
+    with pytest.raises(FetchError, match=r"no answer within 0\.5 s"):
+        fetcher(server, "https").call("GET", "/")
+    assert server.connections == 0
 
 
 def test_a_deadline_is_that_of_its_call_alone(serve: Serve) -> None:
