@@ -105,7 +105,7 @@ def _check(base: str, parts: SplitResult) -> None:
     """Raise FetchError, or ValueError, unless *base* is the URL of a server."""
     if "@" in parts.netloc:
         raise FetchError("the URL must not hold a user name or a password")
-    by_tcp = parts.scheme in ("http", "https") and parts.hostname
+    by_tcp = parts.scheme in ("http", "https") and parts.hostname and " " not in parts.netloc
     if not (by_tcp or (parts.scheme == UNIX and parts.netloc)) or parts.query or parts.fragment:
         raise FetchError(
             f"{base!r} is no URL of a server: write http://HOST:PORT, https://HOST:PORT "

@@ -1,8 +1,8 @@
 """
 POST each announcement to a URL, signed as Standard Webhooks asks for.
 
-The receiver can check that the announcement is genuine, recent, and not one that it
-has had already: standardwebhooks.com, specification 1.0.0, "Webhook headers".
+The receiver can check that the announcement is genuine, recent, and no repetition:
+standardwebhooks.com, specification 1.0.0, "Webhook headers".
 """
 
 import base64
@@ -92,7 +92,7 @@ class Webhook(Notifier):
         )
 
     def announce(self, event: Event) -> None:
-        """POST it. Any 2xx means that it was taken; NotifyError otherwise."""
+        """POST *event*. Any 2xx means that the receiver took the event; NotifyError otherwise."""
         body = encoded(event)
         try:
             headers = self._headers(event, body)
@@ -103,7 +103,7 @@ class Webhook(Notifier):
             raise self._refused(event, _refusal(answer))
 
     def _headers(self, event: Event, body: bytes) -> Mapping[str, str]:
-        """Sign *body*, now: the timestamp is that of this attempt, the id that of the event."""
+        """Return the headers, signed now: the timestamp is of this attempt, the id of the event."""
         timestamp = str(int(self._clock.wall()))
         signed = f"{event.id}.{timestamp}.".encode() + body
         secrets = (self._options.secret, *self._options.further_secrets)
@@ -140,7 +140,7 @@ def _signature(key: bytes, signed: bytes) -> str:
 
 
 def _refusal(answer: Answer) -> str:
-    """Say which status it was, what to do about it, and how the receiver put it."""
+    """Return the status, what to do about it, and the receiver's own words."""
     if answer.status // 100 == 3:  # noqa: PLR2004 - 3xx
         hint = "; redirects are not followed: set url to the final address"
     else:

@@ -61,7 +61,7 @@ def test_what_trickles_ends_at_the_deadline(serve: Serve, scheme: str, talk: Tal
     server = serve(talk)
     with pytest.raises(FetchError, match=r"no answer within 0\.5 s"):
         fetcher(server, scheme).call("GET", "/")
-    assert server.connections == 1
+    assert server.connections <= 1  # none where the deadline passed before
 
 
 def test_a_name_that_is_looked_up_for_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
