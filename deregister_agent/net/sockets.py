@@ -2,8 +2,8 @@
 Sockets whose timeout is a limit for all that follows, not for each operation.
 
 A limit for each read is not enough: a server that sends a byte now and then would hold
-the reader for ever. Here settimeout() sets a deadline, and each connect, handshake, send
-and receive after that gets what is left until then.
+the reader for ever. Here settimeout() sets a deadline, and each send and receive after that
+gets what is left until then.
 """
 
 import queue
@@ -45,12 +45,7 @@ class DeadlineSocket(socket.socket):
 
 
 class DeadlineTlsSocket(DeadlineSocket, ssl.SSLSocket):
-    """The same over TLS; see ssl.SSLContext.sslsocket_class."""
-
-    def do_handshake(self, *args: Any) -> None:
-        """Shake hands, which takes several reads."""
-        self.take_what_is_left()
-        super().do_handshake(*args)
+    """The same over TLS; see ssl.SSLContext.sslsocket_class. A handshake is one operation."""
 
 
 def connect_to_host(host: str, port: int, deadline: float) -> DeadlineSocket:
