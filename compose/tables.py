@@ -98,7 +98,7 @@ def _listed(place: Place, name: str) -> Iterator[str]:
             token={"file": place.file(GATEWAY_TOKEN)},
             ca=place.file("/certificates/ca.pem"),
             certificate=place.file(f"/certificates/{name}.pem"),
-            key=place.file(f"/certificates/{name}.key"),
+            certificate_key=place.file(f"/certificates/{name}.key"),
         )
 
 

@@ -1,7 +1,6 @@
 """The backends by their kind: modules of ours, and those that other packages bring."""
 
 import importlib
-import json
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -115,7 +114,7 @@ class ByKind:
         except AgentError as e:
             cause = PydanticCustomError("kind", "{why}", {"why": str(e)})
             raise _mistaken(cause, ("kind",), kind) from e
-        return Backend(module, module.Options.model_validate_json(json.dumps(table)))
+        return Backend(module, module.Options.read_table(table))
 
     def __get_pydantic_core_schema__(self, _: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Let pydantic validate the field by ``chosen``, and put the key path before mistakes."""

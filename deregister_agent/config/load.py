@@ -169,16 +169,15 @@ def needs_ready(backend: object, instance: InstanceConfig) -> None:
 
 
 def warnings(config: Config) -> list[str]:
-    """Return what the backends see on this host that will hurt, where they can look around."""
+    """Return which keys have another name now, and what backends see on this host that hurts."""
     found: list[str] = []
     for instance in config.instances:
         for module, options in (*instance.registries, *instance.probes, *instance.notifiers):
             advise = getattr(module, "warnings", None)
-            if advise is None:
-                continue
             try:
-                said = advise(options, instance.instance())
+                said = advise(options, instance.instance()) if advise else ()
             except AgentError as e:
                 said = [str(e)]
-            found += [f"{instance.name}: {options.label}: {warning}" for warning in said]
+            warned = (*options.outdated_keys(), *said)
+            found += [f"{instance.name}: {options.label}: {warning}" for warning in warned]
     return found

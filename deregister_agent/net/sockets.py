@@ -2,8 +2,8 @@
 Sockets whose timeout is a limit for all that follows, not for each operation.
 
 A limit for each read is not enough: a server that sends a byte now and then would hold
-the reader for ever. Here settimeout() sets a deadline, and each connect, handshake, send
-and receive after that gets what is left until then.
+the reader for ever. Here settimeout() sets a deadline, and each send and receive after that
+gets what is left until then.
 """
 
 import queue
@@ -45,18 +45,12 @@ class DeadlineSocket(socket.socket):
 
 
 class DeadlineTlsSocket(DeadlineSocket, ssl.SSLSocket):
-    """The same over TLS; see ssl.SSLContext.sslsocket_class."""
-
-    def do_handshake(self, *args: Any) -> None:
-        """Shake hands, which takes several reads."""
-        self.take_what_is_left()
-        super().do_handshake(*args)
+    """The same over TLS; see ssl.SSLContext.sslsocket_class. A handshake is one operation."""
 
 
-def connect_to_host(host: str, port: int, limit: float) -> DeadlineSocket:
+def connect_to_host(host: str, port: int, deadline: float) -> DeadlineSocket:
     """Connect to the first address of *host* that answers; each gets its share of the time."""
-    deadline = time.monotonic() + limit
-    addresses = _resolved(host, port, limit)
+    addresses = _resolved(host, port, deadline)
     error: OSError = OSError(0, f"{host} has no address")
     for tried, (family, address) in enumerate(addresses):
         share = _left(deadline) / (len(addresses) - tried)
@@ -70,12 +64,13 @@ def connect_to_host(host: str, port: int, limit: float) -> DeadlineSocket:
     raise error
 
 
-def connect_to_file(path: str, limit: float) -> DeadlineSocket:
+def connect_to_file(path: str, deadline: float) -> DeadlineSocket:
     """Connect to the Unix socket at *path*."""
-    return _connected(socket.AF_UNIX, path, limit, time.monotonic() + limit)
+    return _connected(socket.AF_UNIX, path, _left(deadline), deadline)
 
 
 def _left(deadline: float) -> float:
+    """Return the seconds until *deadline*. Raises TimeoutError if there are none."""
     left = deadline - time.monotonic()
     if left <= 0:
         raise TimeoutError("timed out")
@@ -95,8 +90,8 @@ def _connected(family: int, address: Any, limit: float, deadline: float) -> Dead
     return connection
 
 
-def _resolved(host: str, port: int, limit: float) -> list[tuple[int, Any]]:
-    """Return the addresses of *host*. The resolver knows no limit, so a thread asks it."""
+def _resolved(host: str, port: int, deadline: float) -> list[tuple[int, Any]]:
+    """Return the addresses of *host*. The resolver knows no deadline, so a thread asks it."""
     host = host.replace("%25", "%")  # before the zone of an IPv6 address (RFC 6874)
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
@@ -104,7 +99,7 @@ def _resolved(host: str, port: int, limit: float) -> list[tuple[int, Any]]:
         answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         threading.Thread(target=_ask, args=(host, port, answers), daemon=True).start()
         try:
-            found = answers.get(timeout=limit)
+            found = answers.get(timeout=_left(deadline))
         except queue.Empty:
             raise TimeoutError(f"no address for {host} in time") from None
         if isinstance(found, OSError):

@@ -47,18 +47,18 @@ class Options(NotifierOptions):
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """A process that was drained and has not exited, held so that its number means it."""
+    """A drained process that has not exited. While the pidfd is open, nobody else gets the pid."""
 
     pid: int
     parent: int
     descriptor: int
 
     def fileno(self) -> int:
-        """Return the pidfd: it becomes readable when the process has exited."""
+        """Return the pidfd, which becomes readable when the process has exited."""
         return self.descriptor
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the pidfd."""
         os.close(self.descriptor)
 
 
@@ -72,7 +72,7 @@ class ProcessEnd(Notifier):
         self._boot_id = SystemClock().boot_id()
 
     def announce(self, event: Event) -> None:
-        """Return once every process that was drained has exited. One that has is no error."""
+        """Return once every drained process has exited; for those that have already, at once."""
         pids = self._drained(event)
         try:
             with _held(pids) as held:
@@ -103,7 +103,7 @@ class ProcessEnd(Notifier):
         return pids
 
     def _ended(self, held: list[_Held]) -> list[_Held]:
-        """Ask the roots to exit, kill what does not; return what is left then."""
+        """Ask the parents to exit, kill who does not; return who is left then."""
         pids = {process.pid for process in held}
         for process in held:
             if process.parent not in pids:  # a pre-fork parent ends its own workers
@@ -131,9 +131,9 @@ def _held(pids: Mapping[int, int]) -> Iterator[list[_Held]]:
 
 def _hold(pid: int, start: int) -> _Held | None:
     """
-    Return a hold on *pid*; None if it is not, or no longer, the one with this start time.
+    Return a hold on *pid*; None if no process of this pid and start time is running.
 
-    First the pidfd, then the start time: what is held existed before it was looked at.
+    First the pidfd, then the start time: the start time read is that of the process held.
     """
     try:
         descriptor = os.pidfd_open(pid)
@@ -151,7 +151,7 @@ def _hold(pid: int, start: int) -> _Held | None:
 
 
 def _signal(process: _Held, number: signal.Signals) -> None:
-    """Send a signal; a process that has exited meanwhile needs none."""
+    """Send a signal, unless the process has exited meanwhile."""
     try:
         signal.pidfd_send_signal(process.descriptor, number)
     except ProcessLookupError:

@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
-from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from pydantic import AfterValidator
 
-from deregister_agent.config.options import BackendOptions, Secret, Timeout
+from deregister_agent.config.options import ClientTlsOptions, Secret, Timeout
 from deregister_agent.errors import ConfigError, excerpt
 from deregister_agent.net.fetcher import Answer, Fetcher, FetchError
 from deregister_agent.probes.counting import UnclearError
@@ -28,17 +27,11 @@ def _url(value: str) -> str:
 Url = Annotated[str, AfterValidator(_url)]
 
 
-class TlsProbeOptions(BackendOptions):
+class TlsProbeOptions(ClientTlsOptions):
     """The keys of a probe that may ask a server by TLS."""
 
     timeout: Timeout = 2.0
     """The limit of one read, in seconds."""
-    ca: Path | None = None
-    """The certificates to trust instead of the system's, for TLS."""
-    certificate: Path | None = None
-    """The agent's own certificate, for a server that asks for one."""
-    key: Path | None = None
-    """The key of that certificate, if it is not in the same file."""
 
 
 class HttpProbeOptions(TlsProbeOptions):
@@ -72,9 +65,7 @@ def open_fetcher(
             base or options.url,
             timeout=options.timeout,
             headers=headers,
-            ca=options.ca,
-            certificate=options.certificate,
-            key=options.key,
+            tls_files=options.tls_files,
             body_limit=body_limit,
         )
     except FetchError as e:

@@ -173,7 +173,7 @@ class TestWebhook:
             hook("ftp://localhost/x", secret)
 
 
-def script(text: str, **options: Any) -> command.Command:
+def script(text: str, **options: Any) -> command.CommandNotifier:
     argv = ("/bin/sh", "-c", text)
     return command.build(command.Options(kind="command", command=argv, **options), ORDERS)
 

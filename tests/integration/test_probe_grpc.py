@@ -78,7 +78,7 @@ class TestServer:
         files = {n: str(tmp_path / n) for n in ("server.key", "server.pem", "ca.pem", "other.pem")}
         own = {
             "certificate": str(tmp_path / "client.pem"),
-            "key": str(tmp_path / "client.key"),
+            "certificate_key": str(tmp_path / "client.key"),
             "tls": True,
             "timeout": 5.0,
         }

@@ -178,7 +178,7 @@ class TestRedis:
             deliver(redis, "web-1")
             url = f"rediss://127.0.0.1:{port}"
             files = {n: str(tmp_path / n) for n in ("ca.pem", "client.pem", "client.key")}
-            own = {"certificate": files["client.pem"], "key": files["client.key"]}
+            own = {"certificate": files["client.pem"], "certificate_key": files["client.key"]}
             assert probe(url, ca=files["ca.pem"], **own).read(0.0).in_flight == {"messages": 1}
             with pytest.raises(ProbeError, match="TLS failed"):
                 probe(url, ca=str(tmp_path / "other.pem"), **own).read(0.0)

@@ -62,7 +62,7 @@ url = "https://127.0.0.1:{port}"
 token = {{ file = "{folder}/token" }}
 ca = "{keys}/ca.pem"
 certificate = "{keys}/client.pem"
-key = "{keys}/client.key"
+certificate_key = "{keys}/client.key"
 """
 
 
@@ -306,7 +306,7 @@ def test_listed_again_on_the_gateway(site: Site) -> None:
     ("options", "why"),
     [
         (
-            {"certificate": None, "key": None},
+            {"certificate": None, "certificate_key": None},
             "TLS failed|without an answer|reset by peer|Broken pipe",
         ),
         ({"ca": "other.pem"}, "TLS failed: .*certificate verify failed"),
@@ -324,7 +324,7 @@ def test_trust(site: Site, tmp_path: Path, options: dict[str, Any], why: str) ->
         "token": {"file": str(east.folder / "token")},
         "ca": str(tmp_path / "ca.pem"),
         "certificate": str(tmp_path / "client.pem"),
-        "key": str(tmp_path / "client.key"),
+        "certificate_key": str(tmp_path / "client.key"),
     }
     instance = Instance(NAME, "shop", "127.0.0.1", site.apps.ports[NAME])
     assert built(table, instance).lists()

@@ -13,6 +13,7 @@ from typing import Any
 
 from deregister_agent.errors import AgentError
 from deregister_agent.net.fetcher import Fetcher, FetchError
+from deregister_agent.net.tls import NO_FILES
 from tests.servers import find
 from tests.servers.certificates import NEW, _openssl, make_certificates
 from tests.servers.child import Child, free_ports, wait_until
@@ -63,9 +64,9 @@ class Etcd(Child):
         self._api = Fetcher(
             self.url,
             timeout=10.0,
-            ca=tls / "ca.pem" if tls else None,
-            certificate=tls / "nameless.pem" if tls else None,
-            key=tls / "nameless.key" if tls else None,
+            tls_files=(tls / "ca.pem", tls / "nameless.pem", tls / "nameless.key")
+            if tls
+            else NO_FILES,
             body_limit=67_108_864,
         )
         settings = {

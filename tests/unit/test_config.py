@@ -10,7 +10,14 @@ from typing import Any
 import pytest
 
 from deregister_agent.config import backends
-from deregister_agent.config.load import Config, config_schema, load_config, refusals
+from deregister_agent.config.load import (
+    Config,
+    config_schema,
+    load_config,
+    refusals,
+    warnings,
+)
+from deregister_agent.config.options import ClientTlsOptions
 from deregister_agent.errors import AgentError, ConfigError
 from deregister_agent.model import Instance, OnDeadline, Policy, RestoreWhen
 from deregister_agent.wiring import build_agent
@@ -133,6 +140,54 @@ def test_every_policy_key_reaches_the_policy(written: Path) -> None:
     assert [(check.url, check.passes) for check in orders.ready] == [
         ("http://127.0.0.1:8080/ready", 3)
     ]
+
+
+OLD_KEY = """
+[[instance.registry]]
+kind = "consul"
+certificate = "/c.pem"
+key = "/k \\"1\\".pem"
+
+[[instance.notifier]]
+kind = "webhook"
+url = "https://localhost/"
+secret = { env = "SECRET" }
+certificate = "/c.pem"
+key = "/k.pem"
+"""
+
+
+def test_the_name_of_the_version_before_is_read_and_warned_of(written: Path) -> None:
+    """A certificate's key may still be called ``key``; the warning is the line to write."""
+    config = loaded(written, GOOD + OLD_KEY)
+    (orders,) = config.instances
+    (*_, consul), (webhook,) = orders.registries, orders.notifiers
+    assert isinstance(consul.options, ClientTlsOptions)
+    assert isinstance(webhook.options, ClientTlsOptions)
+    assert consul.options.tls_files == (None, Path("/c.pem"), Path('/k "1".pem'))
+    assert webhook.options.tls_files == (None, Path("/c.pem"), Path("/k.pem"))
+    said = "key is called certificate_key now; write certificate_key ="
+    assert warnings(config) == [
+        f'orders-1: consul: {said} "/k \\"1\\".pem"',
+        f'orders-1: webhook: {said} "/k.pem"',
+    ]
+    today = loaded(written, GOOD + OLD_KEY.replace("\nkey", "\ncertificate_key"))
+    assert warnings(today) == []
+    assert today.instances[0].registries[1].options.model_dump() == consul.options.model_dump()
+
+
+def test_an_old_name_is_a_mistake_where_it_says_something_else(written: Path) -> None:
+    """Beside the new name the old is unknown; in etcd ``key`` is etcd's; a mistake has a name."""
+    both = OLD_KEY.replace("\nkey", "\ncertificate_key = '/n.pem'\nkey", 1)
+    assert mistakes(written, GOOD + both) == ["instance[0].registry[1].key: no such key"]
+    number = OLD_KEY.replace('"/k.pem"', "1")
+    assert mistakes(written, GOOD + number) == [
+        "instance[0].notifier[0].certificate_key: must be a string, not 1"
+    ]
+    etcd = "[[instance.registry]]\nkind = 'etcd'\nkey = '/orders/1'\n"
+    config = loaded(written, GOOD + etcd)
+    assert warnings(config) == []
+    assert config.instances[0].registries[1].options.model_dump()["key"] == "/orders/1"
 
 
 def test_backends_come_with_their_module_and_validated_options(written: Path) -> None:

@@ -1,14 +1,13 @@
 """How a gRPC server is reached. Imports no gRPC: the keys can be described without the extra."""
 
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
-from deregister_agent.config.options import BackendOptions, Timeout
+from deregister_agent.config.options import ClientTlsOptions, Timeout
 
 
-class Options(BackendOptions):
+class Options(ClientTlsOptions):
     """A gRPC server that tells how many calls it has begun and ended."""
 
     target: Annotated[str, Field(min_length=1)] = ""
@@ -23,9 +22,3 @@ class Options(BackendOptions):
     """The name in the server's certificate, where that is not the one in ``target``."""
     timeout: Timeout = 2.0
     """The limit of one read, in seconds."""
-    ca: Path | None = None
-    """The certificates to trust instead of the system's."""
-    certificate: Path | None = None
-    """The agent's own certificate, for a server that asks for one."""
-    key: Path | None = None
-    """The key of that certificate, if it is not in the same file."""

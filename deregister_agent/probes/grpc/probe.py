@@ -73,7 +73,7 @@ def _credentials(options: Options) -> grpc.ChannelCredentials | None:
     if not options.tls:
         return None
     chain = None if options.certificate is None else options.certificate.read_bytes()
-    key = options.key or options.certificate
+    key = options.certificate_key or options.certificate
     return grpc.ssl_channel_credentials(
         None if options.ca is None else options.ca.read_bytes(),
         None if key is None else key.read_bytes(),

@@ -11,7 +11,7 @@ from deregister_agent.config.options import Secret
 from deregister_agent.errors import AgentError, ConfigError, ProbeError, excerpt
 from deregister_agent.host.json_values import is_whole_number
 from deregister_agent.model import Instance, Reading
-from deregister_agent.net.connections import trust
+from deregister_agent.net.tls import tls_context
 from deregister_agent.ports import IdleProbe
 from deregister_agent.probes.counting import UnclearError, fits_name
 from deregister_agent.probes.http_endpoint import TlsProbeOptions
@@ -114,7 +114,7 @@ class RedisStreamProbe(IdleProbe):
         return found
 
     def _trusted(self) -> ssl.SSLContext:
-        return trust(self._options.ca, self._options.certificate, self._options.key)
+        return tls_context(*self._options.tls_files)
 
     def _pending(self, stream: str, reply: RedisReply) -> int:
         """Return how many entries of *stream* are pending, all consumers that fit together."""

@@ -6,6 +6,7 @@ Why not the package ``redis``: docs/decisions, number 11.
 """
 
 import ssl
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -114,8 +115,8 @@ def _connected(
     address: tuple[str, int] | str, limit: float, tls: ssl.SSLContext | None
 ) -> DeadlineSocket:
     if isinstance(address, str):
-        return connect_to_file(address, limit)
-    plain = connect_to_host(*address, limit)
+        return connect_to_file(address, time.monotonic() + limit)
+    plain = connect_to_host(*address, time.monotonic() + limit)
     if tls is None:
         return plain
     tls.sslsocket_class = DeadlineTlsSocket

@@ -9,12 +9,11 @@ registries have said since.
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from deregister_agent.config.options import BackendOptions, Secret, Timeout
+from deregister_agent.config.options import ClientTlsOptions, Secret, Timeout
 from deregister_agent.errors import AgentError, ConfigError, RegistryError
 from deregister_agent.host.addresses import host_and_port, joined
 from deregister_agent.model import Instance, Phase, Snapshot, Straggler
@@ -34,7 +33,7 @@ _ABSENT = "absent"
 _OUT = frozenset({Phase.SETTLING, Phase.DRAINING, Phase.DRAINED, Phase.GONE})
 
 
-class Options(BackendOptions):
+class Options(ClientTlsOptions):
     """How to reach the other agent, and what to ask of it."""
 
     url: str
@@ -51,12 +50,6 @@ class Options(BackendOptions):
     """What it means that the agent there has no such instance: a mistake, or withdrawn."""
     token: Secret | None = None
     """The bearer token of that agent."""
-    ca: Path | None = None
-    """A file with the CAs to trust with https; the system's unless given."""
-    certificate: Path | None = None
-    """The client certificate to show."""
-    key: Path | None = None
-    """The key of that certificate, if it is not in the same file."""
     timeout: Timeout = 12.0
     """The limit of one operation in seconds; one call to that agent gets a quarter of it."""
 
@@ -249,9 +242,7 @@ def build(options: Options, instance: Instance) -> FarAgent:
             options.url,
             timeout=options.timeout,
             headers=(lambda: {"Authorization": f"Bearer {token.read()}"}) if token else None,
-            ca=options.ca,
-            certificate=options.certificate,
-            key=options.key,
+            tls_files=options.tls_files,
         )
     except FetchError as e:
         raise ConfigError(f"registry {options.label}", [f"url: {e}"]) from e

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from deregister_agent.config.options import BackendOptions, Secret, Timeout
+from deregister_agent.config.options import ClientTlsOptions, Secret, Timeout
 from deregister_agent.errors import AgentError, ConfigError, RegistryError
 from deregister_agent.host.addresses import host_and_port
 from deregister_agent.model import Instance, Snapshot
@@ -34,7 +34,7 @@ GIVE_UP = 0.25
 """The part of the timeout that is left for the answer of the last look."""
 
 
-class Options(BackendOptions):
+class Options(ClientTlsOptions):
     """How to reach Consul, and what to do there."""
 
     url: str = "http://127.0.0.1:8500"
@@ -60,12 +60,6 @@ class Options(BackendOptions):
     """The namespace of the service (Consul Enterprise)."""
     node: str = ""
     """The name of the agent's node; asked of the agent, with agent:read, unless given."""
-    ca: Path | None = None
-    """A file with the CAs to trust with https; the system's unless given."""
-    certificate: Path | None = None
-    """A client certificate for https."""
-    key: Path | None = None
-    """The key of that certificate."""
     timeout: Timeout = 3.0
     """The limit of one operation, in seconds."""
 
@@ -238,9 +232,7 @@ def build(options: Options, instance: Instance) -> Consul:
             options.url,
             timeout=options.timeout,
             headers=(lambda: {"X-Consul-Token": token.read()}) if token else None,
-            ca=options.ca,
-            certificate=options.certificate,
-            key=options.key,
+            tls_files=options.tls_files,
             body_limit=16_777_216,
         )
     except FetchError as e:

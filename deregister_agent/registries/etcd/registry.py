@@ -9,12 +9,11 @@ is linearizable, so "not there" is the word of a quorum.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from deregister_agent.config.options import BackendOptions, Secret, Timeout
+from deregister_agent.config.options import ClientTlsOptions, Secret, Timeout
 from deregister_agent.errors import AgentError, ConfigError, RegistryError
 from deregister_agent.model import Instance, Snapshot
 from deregister_agent.net.fetcher import Fetcher, FetchError
@@ -35,7 +34,7 @@ BODY_LIMIT = 16_777_216
 """Of an answer, in bytes: all instances of a service have to fit in."""
 
 
-class Options(BackendOptions):
+class Options(ClientTlsOptions):
     """How to reach etcd, and how the instance is written there."""
 
     endpoints: tuple[str, ...] = ("http://127.0.0.1:2379",)
@@ -64,12 +63,6 @@ class Options(BackendOptions):
     """The user to log in as, with a password."""
     password: Secret | None = None
     """The password of that user."""
-    ca: Path | None = None
-    """A file with the CAs to trust with https; the system's unless given."""
-    certificate: Path | None = None
-    """A client certificate for https."""
-    certificate_key: Path | None = None
-    """The key of that certificate."""
     timeout: Timeout = 3.0
     """The limit of one operation, in seconds, with all its calls."""
 
@@ -201,8 +194,6 @@ def _fetcher(options: Options, url: str) -> Fetcher:
     return Fetcher(
         url,
         timeout=options.timeout,
-        ca=options.ca,
-        certificate=options.certificate,
-        key=options.certificate_key,
+        tls_files=options.tls_files,
         body_limit=BODY_LIMIT,
     )

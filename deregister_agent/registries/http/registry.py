@@ -9,12 +9,11 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
-from deregister_agent.config.options import BackendOptions, Secret, Timeout
+from deregister_agent.config.options import ClientTlsOptions, Secret, Timeout
 from deregister_agent.errors import AgentError, ConfigError, RegistryError
 from deregister_agent.host.addresses import in_brackets
 from deregister_agent.model import Instance, Snapshot
@@ -34,7 +33,7 @@ from deregister_agent.registries.http.requests import (
 WAS_OUT = "it was out before the drain, so it is not for us to list it: do that by hand"
 
 
-class Options(BackendOptions):
+class Options(ClientTlsOptions):
     """The API, and the three requests."""
 
     url: str
@@ -56,12 +55,6 @@ class Options(BackendOptions):
     """A bearer token, sent as ``Authorization``."""
     headers: dict[str, Secret] = Field(default_factory=dict)
     """More headers that hold a secret, such as an API key."""
-    ca: Path | None = None
-    """A file with the CAs to trust with https; the system's unless given."""
-    certificate: Path | None = None
-    """A client certificate for https."""
-    key: Path | None = None
-    """The key of that certificate, if it is not in the same file."""
     timeout: Timeout = 3.0
     """The limit of one operation in seconds, with all its requests."""
 
@@ -233,7 +226,5 @@ def _fetcher(options: Options) -> Fetcher:
         options.url,
         timeout=options.timeout,
         headers=secrets,
-        ca=options.ca,
-        certificate=options.certificate,
-        key=options.key,
+        tls_files=options.tls_files,
     )

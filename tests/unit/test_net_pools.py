@@ -44,9 +44,11 @@ def over_tls(
     return Fetcher(
         f"https://127.0.0.1:{server.port}",
         timeout=LIMIT,
-        ca=folder / ca,
-        certificate=folder / certificate if certificate else None,
-        key=folder / key if key else None,
+        tls_files=(
+            folder / ca,
+            folder / certificate if certificate else None,
+            folder / key if key else None,
+        ),
     )
 
 
@@ -184,7 +186,7 @@ def test_a_closed_connection_is_not_used_again(serve: Serve) -> None:
 
 def test_only_so_many_are_kept(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the connections that a burst needed, those beyond the limit are closed after it."""
-    monkeypatch.setattr(pools, "MOST", 2)
+    monkeypatch.setattr(pools, "MOST_IDLE", 2)
     meeting = Meeting(5)
     server = serve(meeting.talk)
     callers = [fetcher(server) for _ in range(5)]
@@ -202,7 +204,7 @@ def test_none_is_kept_for_long(serve: Serve, monkeypatch: pytest.MonkeyPatch) ->
     callers = [fetcher(server) for _ in range(3)]
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(lambda one: one.call("GET", "/"), callers))
-    monkeypatch.setattr(pools, "IDLE", 0.0)
+    monkeypatch.setattr(pools, "IDLE_TIMEOUT", 0.0)
     meeting.together = threading.Barrier(1)
     assert callers[0].call("GET", "/").text == "hello"
     wait_until(lambda: meeting.left >= 2, "the other two are closed")

@@ -60,7 +60,9 @@ class TestTLS:
         server = serve(answering(OK), tls=server_side(certificates))
         base = f"https://localhost:{server.port}"
         with pytest.raises(FetchError, match="certificate verify failed"):
-            Fetcher(base, timeout=5.0, ca=certificates / "ca.pem").call("GET", "/")
+            Fetcher(base, timeout=5.0, tls_files=(certificates / "ca.pem", None, None)).call(
+                "GET", "/"
+            )
 
     def test_no_client_certificate(self, serve: Serve, certificates: Path) -> None:
         """A server that wants a client certificate, and gets none, gives no answer."""
@@ -93,10 +95,5 @@ def _over_tls(server: Server, folder: Path, **other: Path | None) -> Fetcher:
     files = {"ca": "ca.pem", "certificate": "client.pem", "key": "client.key"}
     paths: dict[str, Path | None] = {k: folder / v for k, v in files.items()}
     paths |= other
-    return Fetcher(
-        f"https://127.0.0.1:{server.port}",
-        timeout=5.0,
-        ca=paths["ca"],
-        certificate=paths["certificate"],
-        key=paths["key"],
-    )
+    base = f"https://127.0.0.1:{server.port}"
+    return Fetcher(base, timeout=5.0, tls_files=(paths["ca"], paths["certificate"], paths["key"]))

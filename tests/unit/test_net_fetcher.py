@@ -11,7 +11,7 @@ from urllib.parse import quote
 import pytest
 
 from deregister_agent.errors import AgentError
-from deregister_agent.net import connections
+from deregister_agent.net import pools
 from deregister_agent.net.fetcher import Answer, Fetcher, FetchError
 from tests.servers.talking import (
     OK,
@@ -130,7 +130,7 @@ def test_a_connection_reset_while_it_is_opened(
         raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
 
     server = serve(answering(OK))
-    monkeypatch.setattr(connections, "_dial", reset)
+    monkeypatch.setattr(pools, "connect_to_host", reset)
     with pytest.raises(FetchError, match="Connection reset"):
         fetcher(server).call("GET", "/")
 
