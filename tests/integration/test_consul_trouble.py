@@ -10,7 +10,7 @@ import pytest
 
 from deregister_agent.errors import ConfigError, RegistryError
 from deregister_agent.model import Instance
-from deregister_agent.registries.consul.api import Talk
+from deregister_agent.registries.consul.operations import ConsulOperation
 from deregister_agent.registries.consul.registry import Options, build
 from tests.servers.child import wait_until
 from tests.servers.consul import Consul, shared
@@ -182,13 +182,13 @@ def test_where_nothing_is_the_node_need_not_be_known(
     registry = orders.registry()
     registry.withdraw()
     asked: list[str] = []
-    call = Talk._call
+    call = ConsulOperation._call
 
-    def counted(self: Talk, method: str, target: str, *rest: Any, **more: Any) -> Any:
+    def counted(self: ConsulOperation, method: str, target: str, *rest: Any, **more: Any) -> Any:
         asked.append(target.partition("?")[0])
         return call(self, method, target, *rest, **more)
 
-    monkeypatch.setattr(Talk, "_call", counted)
+    monkeypatch.setattr(ConsulOperation, "_call", counted)
     assert not registry.lists()
     assert asked == [
         f"/v1/health/service/{orders.service}",

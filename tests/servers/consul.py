@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+from uuid import uuid4
 
 from deregister_agent.net.fetcher import Answer, Fetcher, FetchError
 from tests.servers import find
@@ -87,9 +88,7 @@ class Consul(Child):
 
     def new_token(self, rules: str) -> str:
         """Make a token that may do what *rules* say, and return it."""
-        policy = self.ok(
-            "PUT", "/v1/acl/policy", {"Name": f"test-{free_ports(1)[0]}", "Rules": rules}
-        )
+        policy = self.ok("PUT", "/v1/acl/policy", {"Name": f"test-{uuid4().hex}", "Rules": rules})
         made = self.ok("PUT", "/v1/acl/token", {"Policies": [{"ID": policy["ID"]}]})
         return str(made["SecretID"])
 
