@@ -14,7 +14,7 @@ from typing import Literal
 
 from deregister_agent.config.options import BackendOptions, Secret, Timeout
 from deregister_agent.errors import AgentError, ConfigError, RegistryError
-from deregister_agent.host.addresses import host_and_port
+from deregister_agent.host.addresses import host_and_port, joined
 from deregister_agent.model import Instance, Snapshot
 from deregister_agent.net.fetcher import Fetcher, FetchError
 from deregister_agent.ports import Registry
@@ -204,8 +204,8 @@ class Consul(Registry):
         for entry in filter(self._own.is_here, entries):
             if node in (None, entry.node) or not entry.on_loopback:
                 raise AgentError(
-                    f"{entry.address}:{entry.port} is also registered as {entry.id!r} on node "
-                    f"{entry.node}, which would still send it work: set url or service_id to "
+                    f"{joined(entry.address, entry.port)} is also registered as {entry.id!r} on "
+                    f"node {entry.node}, which would still send it work: set url or service_id to "
                     "where the app is registered, or deregister that one"
                 )
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from deregister_agent.host import addresses
+from deregister_agent.host.addresses import host
 from deregister_agent.registries.consul.operations import CatalogEntry, ConsulOperation
 
 SOON = 1.0
@@ -52,8 +52,8 @@ class OwnEntries:
 
     def is_here(self, entry: CatalogEntry) -> bool:
         """Tell whether an entry sends work to the instance's address, whatever its ID is."""
-        here = (addresses.host(self.address), self.port)
-        return (addresses.host(entry.address), entry.port) == here
+        here = (host(self.address), self.port)
+        return (host(entry.address), entry.port) == here
 
     def among(self, entries: Sequence[CatalogEntry]) -> list[CatalogEntry]:
         """Return the entries that are about the instance, on whatever node."""

@@ -15,7 +15,8 @@ from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from deregister_agent.errors import AgentError
-from deregister_agent.host import addresses as spelling
+from deregister_agent.host.addresses import host as one_spelling
+from deregister_agent.host.addresses import in_brackets, joined, without_brackets
 from deregister_agent.registries.etcd.operations import KeyRange, KeyValue
 
 Match = Literal["either", "key", "value"]
@@ -36,7 +37,7 @@ class WrittenAddress:
     @classmethod
     def of(cls, host: str, port: int | None) -> "WrittenAddress":
         """Return an address with its host in the one form: IPv4 also where written as IPv6."""
-        return cls(spelling.host(host), port)
+        return cls(one_spelling(host), port)
 
     @classmethod
     def parse(cls, text: str) -> "WrittenAddress | None":
@@ -51,8 +52,7 @@ class WrittenAddress:
 
     def __str__(self) -> str:
         """Return the form that is mostly written."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port is None else f"{host}:{self.port}"
+        return in_brackets(self.host) if self.port is None else joined(self.host, self.port)
 
 
 def _of_url(text: str) -> WrittenAddress | None:
@@ -88,7 +88,7 @@ def _of_object(names: Mapping[str, Any]) -> Iterator[WrittenAddress]:
         host = names.get(name)
         if isinstance(host, str) and host:
             yield WrittenAddress.parse(host) or WrittenAddress.of(
-                host.strip("[]"), _port(names.get("port"))
+                without_brackets(host), _port(names.get("port"))
             )
     for name in ("endpoints", "nodes"):
         inner = names.get(name)

@@ -16,6 +16,7 @@ from pydantic import Field
 
 from deregister_agent.config.options import BackendOptions, Secret, Timeout
 from deregister_agent.errors import AgentError, ConfigError, RegistryError
+from deregister_agent.host.addresses import joined
 from deregister_agent.model import Instance, Snapshot
 from deregister_agent.net.fetcher import Fetcher, FetchError
 from deregister_agent.ports import Registry
@@ -139,8 +140,8 @@ class Etcd(Registry):
 def build(options: Options, instance: Instance) -> Etcd:
     """Make the registry. Raises ConfigError; touches no network."""
     mistakes = _mistakes(options)
-    host = f"[{instance.address}]" if ":" in instance.address else instance.address
-    address = WrittenAddress.parse(options.address or f"{host}:{instance.port}")
+    own = joined(instance.address, instance.port)
+    address = WrittenAddress.parse(options.address or own)
     if address is None:
         mistakes.append(f"address: {options.address!r} is not host:port")
     endpoints = []
