@@ -34,6 +34,7 @@ def orders(node: Etcd) -> Iterator[Orders]:
     beside = node.keyspace(without=made.key())
     yield made
     assert node.keyspace(without=made.key()) == beside
+    node.clear(f"{made.prefix}/")  # what hangs on a lease of the agent's too
     node.revoke(made.lease)
 
 
