@@ -4,7 +4,7 @@ py-consul with our own HTTP underneath: its calls end, and take nothing from the
 Importing py-consul takes 50 ms, so this module is imported at the first call.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from consul import base
@@ -13,6 +13,8 @@ from deregister_agent.net.fetcher import Answer
 
 Call = Callable[[str, str, Sequence[tuple[str, str]]], Answer]
 """Sends method, path and parameters; raises AgentError unless the answer is a 200."""
+_Callback = Callable[[base.Response], Any]
+_Params = Sequence[tuple[str, object]] | None
 
 
 class Client(base.Consul):
@@ -23,17 +25,17 @@ class Client(base.Consul):
     """
 
     def __init__(self, call: Call) -> None:
-        self._send = call
+        self._call = call
         super().__init__("localhost", 0)
 
     def http_connect(self, *_: object) -> "BoundedHttp":
         """Return the HTTP client that every call of py-consul goes through."""
-        return BoundedHttp(self._send)
+        return BoundedHttp(self._call)
 
 
 class BoundedHttp:
     """
-    The two methods of an HTTP client that the calls in use need.
+    The two methods of an HTTP client that the calls in use need; they send no body.
 
     A path is sent as it stands: IDs in it must be quoted already. The headers of py-consul are
     left out, as ``CONSUL_HTTP_TOKEN`` would win over the token that is configured.
@@ -43,30 +45,22 @@ class BoundedHttp:
         self._call = call
 
     def get(
-        self,
-        callback: Callable[[base.Response], Any],
-        path: str,
-        params: Sequence[tuple[str, object]] | None = None,
-        headers: Mapping[str, str] | None = None,
+        self, callback: _Callback, path: str, params: _Params = None, headers: object = None
     ) -> Any:
-        """Return what *callback* makes of the answer, once it is known to be JSON."""
+        """Return what *callback* makes of the answer, once the answer is known to be JSON."""
         del headers
         answer = self._call("GET", path, _as_text(params))
         answer.json()  # raises our own error; that of py-consul has the whole page in it
         return callback(base.Response(answer.status, answer.headers, answer.text))
 
     def put(
-        self,
-        callback: Callable[[base.Response], Any],
-        path: str,
-        params: Sequence[tuple[str, object]] | None = None,
-        headers: Mapping[str, str] | None = None,
+        self, callback: _Callback, path: str, params: _Params = None, headers: object = None
     ) -> Any:
-        """Return what *callback* makes of the answer to a request without a body."""
+        """Return what *callback* makes of the answer."""
         del headers
         answer = self._call("PUT", path, _as_text(params))
         return callback(base.Response(answer.status, answer.headers, answer.text))
 
 
-def _as_text(params: Sequence[tuple[str, object]] | None) -> list[tuple[str, str]]:
+def _as_text(params: _Params) -> list[tuple[str, str]]:
     return [(name, str(value)) for name, value in params or ()]
