@@ -11,7 +11,7 @@ from consul import base
 
 from deregister_agent.net.fetcher import Answer
 
-Call = Callable[[str, str, Sequence[tuple[str, str]]], Answer]
+SendRequest = Callable[[str, str, Sequence[tuple[str, str]]], Answer]
 """Sends method, path and parameters; raises AgentError unless the answer is a 200."""
 _Callback = Callable[[base.Response], Any]
 _Params = Sequence[tuple[str, object]] | None
@@ -24,7 +24,7 @@ class Client(base.Consul):
     The host and the port only keep py-consul from reading ``CONSUL_HTTP_ADDR``.
     """
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: SendRequest) -> None:
         self._call = call
         super().__init__("localhost", 0)
 
@@ -41,7 +41,7 @@ class BoundedHttp:
     left out, as ``CONSUL_HTTP_TOKEN`` would win over the token that is configured.
     """
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: SendRequest) -> None:
         self._call = call
 
     def get(
