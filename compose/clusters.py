@@ -7,8 +7,8 @@ from compose.fronts import Asked
 from compose.places import CONSUL, CONSULS, Place
 from deregister_agent.net.fetcher import FetchError
 from tests.servers.child import wait_until
+from tests.servers.etcd import MemberAddress as Spot
 from tests.servers.etcd import Nodes, cluster
-from tests.servers.etcd import Place as Spot
 from tests.servers.netns import Hosts
 
 MEMBERS = 3

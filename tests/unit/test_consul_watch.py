@@ -6,25 +6,25 @@ from dataclasses import replace
 
 import pytest
 
-from deregister_agent.registries.consul import watch as ours
-from deregister_agent.registries.consul.api import Entry, Talk
-from deregister_agent.registries.consul.watch import Ours
+from deregister_agent.registries.consul import watch
+from deregister_agent.registries.consul.operations import CatalogEntry, ConsulOperation
+from deregister_agent.registries.consul.watch import OwnEntries
 
-WHO = Ours("orders-1", "10.0.0.7", 8080)
-THIS = Entry("orders-1", "a", "10.0.0.7", 8080, {}, (5, 5))
-OTHER = Entry("orders-2", "b", "10.0.0.8", 8080, {}, (6, 6))
-TWIN = Entry("stray", "b", "10.0.0.7", 8080, {}, (9, 9))
+WHO = OwnEntries("orders-1", "10.0.0.7", 8080)
+THIS = CatalogEntry("orders-1", "a", "10.0.0.7", 8080, {}, (5, 5))
+OTHER = CatalogEntry("orders-2", "b", "10.0.0.8", 8080, {}, (6, 6))
+TWIN = CatalogEntry("stray", "b", "10.0.0.7", 8080, {}, (9, 9))
 
 
-class Catalog(Talk):
+class Catalog(ConsulOperation):
     """What a catalog shows, one state for each index, from 10 on; it waits at the last one."""
 
-    def __init__(self, *states: Sequence[Entry], first: int = 10) -> None:
+    def __init__(self, *states: Sequence[CatalogEntry], first: int = 10) -> None:
         self.states, self.first, self.asked = states, first, list[str]()
 
     def entries(
         self, index: str = "", wait: float = 0.0, only: str = ""
-    ) -> tuple[list[Entry], str]:
+    ) -> tuple[list[CatalogEntry], str]:
         del only
         self.asked.append(index)
         last = self.first + len(self.states) - 1
@@ -34,15 +34,15 @@ class Catalog(Talk):
         return list(self.states[now - self.first]), str(now)
 
 
-class Standing(Talk):
+class Standing(ConsulOperation):
     """Shows the same at once, whatever it is asked to wait for."""
 
-    def __init__(self, entries: Sequence[Entry], index: str) -> None:
+    def __init__(self, entries: Sequence[CatalogEntry], index: str) -> None:
         self.shown, self.index, self.asked = entries, index, list[str]()
 
     def entries(
         self, index: str = "", wait: float = 0.0, only: str = ""
-    ) -> tuple[list[Entry], str]:
+    ) -> tuple[list[CatalogEntry], str]:
         del wait, only
         self.asked.append(index)
         return list(self.shown), self.index
@@ -51,11 +51,11 @@ class Standing(Talk):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pause for a moment only."""
-    monkeypatch.setattr(ours, "PAUSE", 0.001)
-    monkeypatch.setattr(ours, "SOON", 0.01)
+    monkeypatch.setattr(watch, "PAUSE", 0.001)
+    monkeypatch.setattr(watch, "SOON", 0.01)
 
 
-def cursor(*entries: Entry) -> str:
+def cursor(*entries: CatalogEntry) -> str:
     return WHO.watch(Catalog(entries), None, 30)
 
 
@@ -78,14 +78,14 @@ def test_others_do_not_end_it() -> None:
         [THIS, replace(TWIN, address="::ffff:10.0.0.7")],
     ],
 )
-def test_whatever_is_about_the_instance_ends_it(after: list[Entry]) -> None:
+def test_whatever_is_about_the_instance_ends_it(after: list[CatalogEntry]) -> None:
     """Gone, moved, critical, registered anew, on another node, or another one at its address."""
     catalog = Catalog([THIS], after, [THIS])
     assert WHO.watch(catalog, cursor(THIS), 30).startswith("11 ")
 
 
 @pytest.mark.parametrize("entry", [THIS, TWIN])
-def test_coming_ends_it(entry: Entry) -> None:
+def test_coming_ends_it(entry: CatalogEntry) -> None:
     """What is not there, and then is."""
     assert WHO.watch(Catalog([OTHER], [], [entry]), cursor(OTHER), 30).startswith("12 ")
 
@@ -99,14 +99,14 @@ def test_what_may_have_come_and_gone_is_told_soon() -> None:
 def test_many_watches_ask_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """With many under way, each asks once more when its time is over, and not for each change."""
     states = [[THIS], *([[THIS, OTHER], [THIS]] * 5)]
-    monkeypatch.setattr(ours._watches, "count", 10_000)
+    monkeypatch.setattr(watch._watches, "count", 10_000)
     crowded = Catalog(*states)
     WHO.watch(crowded, cursor(THIS), 1.0)
-    monkeypatch.setattr(ours._watches, "count", 0)
+    monkeypatch.setattr(watch._watches, "count", 0)
     alone = Catalog(*states)
     WHO.watch(alone, cursor(THIS), 1.0)
     assert len(crowded.asked) <= 2 < len(alone.asked)
-    assert ours._watches.count == 0
+    assert watch._watches.count == 0
 
 
 def test_an_index_that_goes_backwards_ends_it() -> None:
@@ -145,6 +145,6 @@ def test_others_at_the_same_port_are_not_about_it() -> None:
     assert WHO.among([OTHER, THIS, TWIN]) == [THIS, TWIN]
     elsewhere = replace(THIS, address="10.0.0.9", port=1)
     assert WHO.among([elsewhere]) == [elsewhere]
-    spelled = Ours("orders-1", "fd00:0::07", 8080)
+    spelled = OwnEntries("orders-1", "fd00:0::07", 8080)
     assert spelled.is_here(replace(TWIN, address="fd00::7"))
     assert WHO.filter == 'Service.ID == "orders-1" or Service.Port == 8080'
