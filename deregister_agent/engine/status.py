@@ -15,7 +15,7 @@ _OUT = UNFINISHED - {Phase.WITHDRAWING} | {Phase.DRAINED, Phase.EXPIRED}
 
 
 def report(known: Knowledge) -> dict[str, Any]:
-    """Return the status object of the HTTP API: everything this agent knows of the instance."""
+    """Return the status object of the HTTP API: all that this agent knows of the instance."""
     offset = known.clock.wall() - known.clock.now()
     drain, one = known.drain, known.instance
     unfinished = drain.phase in UNFINISHED
@@ -37,7 +37,7 @@ def report(known: Knowledge) -> dict[str, Any]:
         "registries": [_registry(view, offset) for view in known.registries],
         "probes": [_probe(view, offset) for view in known.probes],
         "process": _process(known),
-        "ready": all(check.ready for check in known.ready) if known.ready else None,
+        "ready": known.is_ready if known.ready else None,
         "error": str(known.error) if known.error else None,
         "cursor": cursor(known),
     }
@@ -45,9 +45,9 @@ def report(known: Knowledge) -> dict[str, Any]:
 
 def cursor(known: Knowledge) -> str:
     """
-    Return what is another one as soon as the phase is, or as a registry says something else.
+    Return a fingerprint that changes whenever the phase or a registry's word does.
 
-    How many old routes are left counts, and not how old they are: that changes all the time.
+    How many old routes are left counts, but not how old they are: their age changes all the time.
     """
     words = [_said(view.word) for view in known.registries]
     seen = repr((known.drain.id, known.drain.phase, known.drain.since, words))
