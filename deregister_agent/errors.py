@@ -8,7 +8,7 @@ def excerpt(text: str, limit: int = 60) -> str:
 
 
 class AgentError(Exception):
-    """Anything this program says about itself or its surroundings being wrong."""
+    """Whatever is wrong with this program or its surroundings, in a sentence."""
 
 
 class ConfigError(AgentError):
@@ -44,7 +44,7 @@ class NotifyError(BackendError):
 
 
 class ProcessError(AgentError):
-    """It cannot be told which process the app is."""
+    """Which process the app is cannot be told."""
 
 
 class Refused(AgentError):  # noqa: N818 - an answer, not a fault

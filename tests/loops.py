@@ -8,7 +8,7 @@ from pathlib import Path
 from deregister_agent.engine.agent import Agent
 from deregister_agent.engine.instance_loop import InstanceLoop
 from deregister_agent.engine.knowledge import InstanceSetup
-from deregister_agent.host.clock import SystemClock
+from deregister_agent.host.clock import Clock, SystemClock
 from deregister_agent.host.process_finder import ProbeMark
 from deregister_agent.journal.history import TimelineEvent
 from deregister_agent.journal.journal import Journal
@@ -79,9 +79,11 @@ def made_of(
     registries: Sequence[Registry],
     policy: Policy = POLICY,
     more: Sequence[Notifier] = (),
+    *,
+    clock: Clock | None = None,
 ) -> Running:
     """Make the agent that agent_of() runs."""
-    clock, probe, notifier = SystemClock(), FakeProbe(), FakeNotifier()
+    clock, probe, notifier = clock or SystemClock(), FakeProbe(), FakeNotifier()
     notifiers = {each.name: each for each in (notifier, *more)}
     setup = InstanceSetup(
         instance=instance,

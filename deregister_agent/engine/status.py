@@ -39,9 +39,9 @@ def status_of(known: Knowledge) -> Status:
 
 def cursor(known: Knowledge) -> str:
     """
-    Return what is another one as soon as the phase is, or as a registry says something else.
+    Return a fingerprint that changes whenever the phase or a registry's word does.
 
-    How many old routes are left counts, and not how old they are: that changes all the time.
+    How many old routes are left counts, but not how old they are: their age changes all the time.
     """
     words = [_said(view.word) for view in known.registries]
     seen = repr((known.drain.id, known.drain.phase, known.drain.since, words))
