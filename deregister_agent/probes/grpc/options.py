@@ -1,18 +1,17 @@
 """How a gRPC server is reached. Imports no gRPC: the keys can be described without the extra."""
 
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
-from deregister_agent.config.options import BackendOptions, Timeout
 from deregister_agent.errors import ConfigError
 from deregister_agent.model import Instance
 from deregister_agent.ports import IdleProbe
 from deregister_agent.probes.extras import grpc_missing
+from deregister_agent.probes.http_endpoint import TlsProbeOptions
 
 
-class Options(BackendOptions):
+class Options(TlsProbeOptions):
     """A gRPC server that tells how many calls it has begun and ended."""
 
     target: Annotated[str, Field(min_length=1)] = ""
@@ -25,14 +24,6 @@ class Options(BackendOptions):
     """Whether it speaks TLS."""
     server_name: str | None = None
     """The name in the server's certificate, where that is not the one in ``target``."""
-    timeout: Timeout = 2.0
-    """The limit of one read, in seconds."""
-    ca: Path | None = None
-    """The certificates to trust instead of the system's."""
-    certificate: Path | None = None
-    """The agent's own certificate, for a server that asks for one."""
-    key: Path | None = None
-    """The key of that certificate, if it is not in the same file."""
 
 
 def build(options: Options, instance: Instance) -> IdleProbe:
