@@ -20,7 +20,7 @@ from deregister_agent.host.json_values import is_whole_number
 from deregister_agent.host.programs import Partner, Run, environment
 from deregister_agent.model import Instance, Reading
 from deregister_agent.ports import IdleProbe
-from deregister_agent.probes.counting import ReadLock, StartedCounter, UnclearError
+from deregister_agent.probes.counting import ReadLock, StartedCounter, Unclear
 
 OUTPUT_LIMIT = 262_144  # bytes: two numbers for each kind of task that the worker has ever begun
 TaskState = Literal["active", "reserved", "scheduled"]
@@ -129,9 +129,9 @@ class CeleryProbe(IdleProbe):
         stats = self._answer(told, "stats")
         total, pid = (stats.get("total"), stats.get("pid")) if isinstance(stats, dict) else (0, 0)
         if not isinstance(total, dict) or not pid:
-            raise UnclearError(f"its stats are {_shown(stats)}, without total and pid")
+            raise Unclear(f"its stats are {_shown(stats)}, without total and pid")
         if told.get("so_called") not in (0, 1):
-            raise UnclearError(
+            raise Unclear(
                 "several workers have that name, and each question is answered by another"
             )
         self._must_tell_all(self._answer(told, "registered"))
@@ -145,9 +145,9 @@ class CeleryProbe(IdleProbe):
         return Reading(in_flight, started, str(pid))
 
     def _must_tell_all(self, limited: Any) -> None:
-        """Raise UnclearError if a task has a rate limit: no answer shows what waits for that."""
+        """Raise Unclear if a task has a rate limit: no answer shows what waits for that."""
         if limited != [] and "reserved" in self._options.counts:
-            raise UnclearError(
+            raise Unclear(
                 f"{_shown(limited)} has a rate limit, and Celery does not tell what waits for "
                 "it: leave reserved out of counts; they go back to the broker when the worker stops"
             )
@@ -155,12 +155,12 @@ class CeleryProbe(IdleProbe):
     def _answer(self, told: Mapping[str, Any], what: str) -> Any:
         answers = told.get(what)
         if not isinstance(answers, dict) or not answers:
-            raise UnclearError(
+            raise Unclear(
                 f"it did not reply to {what} within {self._options.reply_timeout:g} s: "
                 "it is gone, cut off from the broker, or too busy to answer"
             )
         if list(answers) != [self._options.worker]:
-            raise UnclearError(f"the reply to {what} comes from {', '.join(answers)}")
+            raise Unclear(f"the reply to {what} comes from {', '.join(answers)}")
         return answers[self._options.worker]
 
 
@@ -168,17 +168,17 @@ def _document(output: bytes) -> Mapping[str, Any]:
     try:
         told = json.loads(output)
     except (ValueError, RecursionError) as e:
-        raise UnclearError(
+        raise Unclear(
             f"the app's Python printed no JSON: {excerpt(output.decode('ascii', 'replace'))!r}"
         ) from e
     if not isinstance(told, dict):
-        raise UnclearError(f"the app's Python printed {_shown(told)}")
+        raise Unclear(f"the app's Python printed {_shown(told)}")
     return told
 
 
 def _count(value: Any, what: str) -> int:
     if not is_whole_number(value) or value < 0:
-        raise UnclearError(f"{what} is {_shown(value)}, not a whole number of at least 0")
+        raise Unclear(f"{what} is {_shown(value)}, not a whole number of at least 0")
     return value
 
 

@@ -16,7 +16,7 @@ WorkKind = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 WorkCount = Annotated[int, Field(ge=0)]
 
 
-class UnclearError(AgentError):
+class Unclear(AgentError):  # noqa: N818 - the reason, which a probe makes a ProbeError of
     """Why an answer does not tell what is in flight: a fragment of a sentence."""
 
 
@@ -31,7 +31,7 @@ class ReadLock:
         """Wait until no other read is under way, and give the seconds then left of *limit*."""
         end = time.monotonic() + limit
         if not self._lock.acquire(timeout=limit):
-            raise UnclearError(f"an earlier read did not end within {limit:g} s")
+            raise Unclear(f"an earlier read did not end within {limit:g} s")
         try:
             yield max(0.001, round(end - time.monotonic(), 3))
         finally:
@@ -60,7 +60,7 @@ class StartedCounter:
         elif value < last:  # another process, whose work is new whatever its count
             self._started += value + 1
         elif value - last < self._own:
-            raise UnclearError(
+            raise Unclear(
                 f"the counter of started work rose by {value - last} since the last read, "
                 f"though each read adds {self._own}: other work may be hidden behind the read"
             )
@@ -70,9 +70,9 @@ class StartedCounter:
 
 
 def above_baseline(kind: str, count: int, baseline: int) -> int:
-    """Return *count* without what an idle app shows. Raises UnclearError if *count* is less."""
+    """Return *count* without what an idle app shows. Raises Unclear if *count* is less."""
     if count < baseline:
-        raise UnclearError(
+        raise Unclear(
             f"{kind} are {count}, which is less than the baseline of {baseline}: "
             "the app does not count what the baseline says it does; correct the baseline"
         )

@@ -1,6 +1,6 @@
 """How a probe reaches a server by HTTP: the keys, and a page in its present form."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from http import HTTPStatus
 from typing import Annotated, Any
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
@@ -10,7 +10,7 @@ from pydantic import AfterValidator
 from deregister_agent.config.options import ClientTlsOptions, Secret, Timeout
 from deregister_agent.errors import ConfigError, excerpt
 from deregister_agent.net.fetcher import Answer, Fetcher, FetchError
-from deregister_agent.probes.counting import UnclearError
+from deregister_agent.probes.counting import Unclear, WorkCount, WorkKind
 
 BODY_LIMIT = 8_388_608  # bytes
 RequestHeaders = Callable[[], Mapping[str, str]]
@@ -39,6 +39,26 @@ class HttpProbeOptions(TlsProbeOptions):
 
     url: Url
     """Where: ``http://``, ``https://`` or ``http+unix://%2Frun%2Fapp.sock/path``."""
+
+
+class CountsPageOptions(HttpProbeOptions):
+    """The keys of a probe that reads counts from a page of the app."""
+
+    baseline: Mapping[WorkKind, WorkCount] = {}
+    """What each kind's count shows when the app is idle, because the probe's own request counts;
+    that is subtracted. A count below the baseline is an error: then the baseline is wrong."""
+    own_starts: WorkCount = 0
+    """How much each read of this probe adds to ``started``; that is subtracted."""
+    token: Secret | None = None
+    """A bearer token, sent as ``Authorization``."""
+
+    def contradictions(self, kinds: Collection[str], *, started: bool) -> list[str]:
+        """Return the mistakes between these keys, for a page that counts *kinds*."""
+        stray = sorted(self.baseline.keys() - set(kinds))
+        found = [f"baseline.{kind}: there is no such kind in in_flight" for kind in stray]
+        if self.own_starts and not started:
+            found.append("own_starts: says nothing without started")
+        return found
 
 
 def bearer_headers(token: Secret | None) -> RequestHeaders | None:
@@ -103,7 +123,7 @@ class PolledPage:
         """
         Return the page as it is now, or was at most *lag* seconds ago. Raises FetchError.
 
-        Raises UnclearError unless the status is 200, or where an older page comes out of a cache.
+        Raises Unclear unless the status is 200, or where an older page comes out of a cache.
         """
         answer = self._fetcher.call(
             "GET",
@@ -115,17 +135,17 @@ class PolledPage:
         must_be_ok(answer, "the app")
         age = answer.headers.get("Age")
         if age is not None and not (age.isdecimal() and int(age) + 1 <= lag):
-            raise UnclearError(
+            raise Unclear(
                 f"the answer comes out of a cache, and is {age} s old: go round that cache"
             )
         return answer
 
 
 def must_be_ok(answer: Answer, who: str) -> None:
-    """Raise UnclearError unless the status of what *who* answered is 200."""
+    """Raise Unclear unless the status of what *who* answered is 200."""
     if answer.status != HTTPStatus.OK:
         said = excerpt(answer.text, 240)
-        raise UnclearError(f"{who} answered with status {answer.status}, not 200: {said!r}")
+        raise Unclear(f"{who} answered with status {answer.status}, not 200: {said!r}")
 
 
 def media_type(answer: Answer) -> str:
@@ -134,6 +154,6 @@ def media_type(answer: Answer) -> str:
 
 
 def ok_json(answer: Answer, who: str) -> Any:
-    """Return the JSON document that *who* answered. Raises UnclearError or FetchError."""
+    """Return the JSON document that *who* answered. Raises Unclear or FetchError."""
     must_be_ok(answer, who)
     return answer.json()

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from deregister_agent.config.json_pointer import Pointer, pointed
-from deregister_agent.config.options import Secret
 from deregister_agent.errors import AgentError, ProbeError, excerpt
 from deregister_agent.host.json_values import is_whole_number
 from deregister_agent.model import Instance, Reading
@@ -16,13 +15,12 @@ from deregister_agent.ports import IdleProbe
 from deregister_agent.probes.counting import (
     ReadLock,
     StartedCounter,
-    UnclearError,
-    WorkCount,
+    Unclear,
     WorkKind,
     above_baseline,
 )
 from deregister_agent.probes.http_endpoint import (
-    HttpProbeOptions,
+    CountsPageOptions,
     PolledPage,
     Url,
     bearer_headers,
@@ -34,7 +32,7 @@ BODY_LIMIT = 262_144  # bytes
 Pointers = Annotated[tuple[Pointer, ...], Field(min_length=1)]
 
 
-class Options(HttpProbeOptions):
+class Options(CountsPageOptions):
     """An app that tells in JSON what it has in hand."""
 
     url: Url
@@ -42,21 +40,14 @@ class Options(HttpProbeOptions):
     in_flight: Annotated[Mapping[WorkKind, Pointer | Pointers], Field(min_length=1)]
     """For each kind of work (requests, tasks, messages) the JSON pointer of its count, or several
     pointers, whose numbers are added."""
-    baseline: Mapping[WorkKind, WorkCount] = {}
-    """What each kind's count shows when the app is idle, because the probe's own request counts; it
-    is subtracted. A count below it is an error: then the baseline is wrong."""
     started: Pointer | None = None
     """JSON pointer of a counter of all work ever started: work too short to be seen in flight still
     ends the quiet window."""
-    own_starts: WorkCount = 0
-    """How much each read of this probe adds to ``started`` ; that is subtracted."""
     mark: Pointer | None = None
     """JSON pointer of what names the process: an instance id or a start time."""
     wait_parameter: Annotated[str, Field(min_length=1)] | None = None
     """Query parameter for a long poll, where the app can hold the answer until it is idle: the
     probe gives it the seconds that it is willing to wait, and waits that much longer."""
-    token: Secret | None = None
-    """A bearer token, sent as ``Authorization``."""
 
 
 class HttpJsonProbe(IdleProbe):
@@ -98,16 +89,16 @@ class HttpJsonProbe(IdleProbe):
 
 
 def _document(answer: Answer) -> Any:
-    """Return the JSON document in *answer*. Raises UnclearError unless all of it is plain JSON."""
+    """Return the JSON document in *answer*. Raises Unclear unless all of it is plain JSON."""
     kind = media_type(answer)
     if kind != "application/json" and not kind.endswith("+json"):
-        raise UnclearError(
+        raise Unclear(
             f"the answer is not JSON but {kind or 'of no type'}: {excerpt(answer.text)!r}"
         )
     try:
         return json.loads(answer.body, parse_constant=_refuse, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as e:
-        raise UnclearError(f"the answer is no valid JSON ({e}): {excerpt(answer.text)!r}") from e
+        raise Unclear(f"the answer is no valid JSON ({e}): {excerpt(answer.text)!r}") from e
 
 
 def _refuse(constant: str) -> Any:
@@ -130,11 +121,9 @@ def _sum(document: Any, pointers: str | tuple[str, ...]) -> int:
 def _number(document: Any, pointer: str) -> int:
     value = pointed(document, pointer)
     if not is_whole_number(value):
-        raise UnclearError(
-            f"at {pointer or 'the top'} there is {_shown(value)}, not a whole number"
-        )
+        raise Unclear(f"at {pointer or 'the top'} there is {_shown(value)}, not a whole number")
     if value < 0:
-        raise UnclearError(
+        raise Unclear(
             f"at {pointer or 'the top'} there is {_shown(value)}, which is less than zero"
         )
     return value
@@ -143,7 +132,7 @@ def _number(document: Any, pointer: str) -> int:
 def _name(document: Any, pointer: str) -> str:
     value = pointed(document, pointer)
     if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
-        raise UnclearError(f"at {pointer or 'the top'} there is {_shown(value)}, which is no mark")
+        raise Unclear(f"at {pointer or 'the top'} there is {_shown(value)}, which is no mark")
     return str(value)
 
 
@@ -154,9 +143,7 @@ def _shown(value: Any) -> str:
 def build(options: Options, instance: Instance) -> HttpJsonProbe:
     """Return the probe. Raises ConfigError if the options contradict each other."""
     del instance
-    stray = sorted(options.baseline.keys() - options.in_flight.keys())
-    mistakes = [f"baseline.{kind}: there is no such kind in in_flight" for kind in stray]
-    if options.own_starts and options.started is None:
-        mistakes.append("own_starts: says nothing without started")
+    started = options.started is not None
+    mistakes = options.contradictions(options.in_flight, started=started)
     page = PolledPage(options, bearer_headers(options.token), mistakes, body_limit=BODY_LIMIT)
     return HttpJsonProbe(options, page)

@@ -19,7 +19,7 @@ from deregister_agent.host.json_values import is_whole_number
 from deregister_agent.model import Instance, Reading
 from deregister_agent.net.fetcher import Fetcher
 from deregister_agent.ports import IdleProbe
-from deregister_agent.probes.counting import UnclearError, fits_name
+from deregister_agent.probes.counting import Unclear, fits_name
 from deregister_agent.probes.http_endpoint import (
     HttpProbeOptions,
     Url,
@@ -97,7 +97,7 @@ class PulsarProbe(IdleProbe):
             # A partition whose broker does not answer is left out without a word.
             expected = _object(stats, "metadata", topic).get("partitions")
             if not parts or len(parts) != expected:
-                raise UnclearError(f"{topic} tells of {len(parts)} of its {expected} partitions")
+                raise Unclear(f"{topic} tells of {len(parts)} of its {expected} partitions")
         return [consumer for part in parts for consumer in self._own_of(part, topic)]
 
     def _own_of(self, part: Any, topic: str) -> Sequence[Mapping[str, Any]]:
@@ -113,21 +113,21 @@ class PulsarProbe(IdleProbe):
         if not own and self._options.absent == "unknown":
             names = ", ".join(sorted({str(c.get("consumerName")) for c in every})[:5]) or "none"
             where = f"a partition of {topic}" if self._options.partitioned else topic
-            raise UnclearError(
+            raise Unclear(
                 f"subscription {self._options.subscription} of {where} has no consumer "
                 f"{wanted}, but {names}"
             )
         return own
 
     def _consumers(self, stats: Any, topic: str) -> Iterator[Mapping[str, Any]]:
-        """Give the subscription's consumers. Raises UnclearError if their messages do not show."""
+        """Give the subscription's consumers. Raises Unclear if their messages do not show."""
         found = _object(_object(stats, "subscriptions", topic), self._options.subscription, topic)
         consumers = found.get("consumers")
         if not isinstance(consumers, list) or not all(isinstance(c, dict) for c in consumers):
-            raise UnclearError(f"{topic} does not tell of its consumers")
+            raise Unclear(f"{topic} does not tell of its consumers")
         kind = found.get("type")
         if kind not in COUNTED and (consumers or kind is not None):
-            raise UnclearError(
+            raise Unclear(
                 f"subscription {self._options.subscription} of {topic} is {kind}: Pulsar counts "
                 "unacknowledged messages only where it is Shared or Key_Shared"
             )
@@ -148,14 +148,14 @@ class PulsarProbe(IdleProbe):
 def _object(document: Any, key: str, topic: str) -> Mapping[str, Any]:
     found = document.get(key) if isinstance(document, dict) else None
     if not isinstance(found, dict):
-        raise UnclearError(f"{topic} has no {key}")
+        raise Unclear(f"{topic} has no {key}")
     return found
 
 
 def _in_hand(consumer: Mapping[str, Any]) -> int:
     count = consumer.get("unackedMessages")
     if not is_whole_number(count) or count < 0:
-        raise UnclearError(
+        raise Unclear(
             f"consumer {consumer.get('consumerName')} has {count!r} unacknowledged messages, "
             "not a whole number of at least 0"
         )

@@ -20,7 +20,7 @@ from deregister_agent.host.json_values import is_whole_number
 from deregister_agent.model import Instance, Reading
 from deregister_agent.net.fetcher import Fetcher
 from deregister_agent.ports import IdleProbe
-from deregister_agent.probes.counting import ReadLock, UnclearError, fits_name
+from deregister_agent.probes.counting import ReadLock, Unclear, fits_name
 from deregister_agent.probes.http_endpoint import HttpProbeOptions, Url, ok_json, open_fetcher
 
 SEES_ALL = frozenset({"administrator", "monitoring"})
@@ -91,25 +91,23 @@ class RabbitMQProbe(IdleProbe):
         if self._options.count_consumers:
             in_flight["consumers"] = len(own)
         elif not all(consumer.get("ack_required") is True for consumer in own):
-            raise UnclearError("a consumer takes messages without acknowledging them")
+            raise Unclear("a consumer takes messages without acknowledging them")
         known = any(names.values()) or own or in_flight["messages"]
         if not known and self._options.absent == "unknown":
-            raise UnclearError("it has no connection")
+            raise Unclear("it has no connection")
         return Reading(in_flight, late=self._options.lag)
 
     def _must_be_whole(self, end: float) -> None:
-        """Raise UnclearError, now and then, where connections or messages may not show."""
+        """Raise Unclear, now and then, where connections or messages may not show."""
         now = time.monotonic()
         if now < self._whole_until:
             return
         _must_see_all(self._get("/api/whoami", "name,tags", end))
         if _object(self._get("/api/overview", "disable_stats", end)).get("disable_stats"):
-            raise UnclearError(
-                "RabbitMQ's statistics are switched off, so no channel tells what it has"
-            )
+            raise Unclear("RabbitMQ's statistics are switched off, so no channel tells what it has")
         for node in self._list("/api/nodes", "name,running", end):
             if node.get("running") is not True:
-                raise UnclearError(
+                raise Unclear(
                     f"node {node.get('name')} is not running: its connections do not show"
                 )
         self._whole_until = now + min(CHECK_EVERY, self._options.lag / 2)
@@ -124,9 +122,7 @@ class RabbitMQProbe(IdleProbe):
                 continue
             own = wanted is None or fits_name(entry.get("user_provided_name", ""), wanted)
             if not own and "peer_host" not in entry:
-                raise UnclearError(
-                    f"connection {name} has just begun, and does not tell its name yet"
-                )
+                raise Unclear(f"connection {name} has just begun, and does not tell its name yet")
             found[name] = own
         return found
 
@@ -138,19 +134,19 @@ class RabbitMQProbe(IdleProbe):
             details = entry.get("connection_details") or entry.get("channel_details") or {}
             name = entry.get("name") or details.get("name")
             if not isinstance(name, str):
-                raise UnclearError("a channel or consumer does not tell whose it is")
+                raise Unclear("a channel or consumer does not tell whose it is")
             connection = name.rpartition(" (")[0]
             if _peer(details, connection) != self._peer:
                 continue
             if self._options.connection is not None and connection not in names:
-                raise UnclearError(f"connection {connection} has just begun, or just ended")
+                raise Unclear(f"connection {connection} has just begun, or just ended")
             if names.get(connection, True):
                 yield entry
 
     def _list(self, target: str, columns: str, end: float) -> Sequence[RabbitObject]:
         found = self._get(target, columns, end)
         if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
-            raise UnclearError(f"{target} is not a list of objects")
+            raise Unclear(f"{target} is not a list of objects")
         return found
 
     def _get(self, target: str, columns: str, end: float) -> Any:
@@ -165,28 +161,26 @@ class RabbitMQProbe(IdleProbe):
 
 def _object(found: Any) -> RabbitObject:
     if not isinstance(found, dict):
-        raise UnclearError("what it says of itself is no object")
+        raise Unclear("what it says of itself is no object")
     return found
 
 
 def _must_see_all(user: Any) -> None:
-    """Raise UnclearError unless the user is shown every connection, and not only its own."""
+    """Raise Unclear unless the user is shown every connection, and not only its own."""
     tags = _object(user).get("tags", "")
     if isinstance(tags, str):
         tags = tags.split(",")
     if not isinstance(tags, list) or not SEES_ALL.intersection(str(tag) for tag in tags):
-        raise UnclearError(
-            "the user has not the tag monitoring, so it is not shown all connections"
-        )
+        raise Unclear("the user has not the tag monitoring, so it is not shown all connections")
 
 
 def _must_have_channels(own: Sequence[RabbitObject], channels: Sequence[RabbitObject]) -> None:
-    """Raise UnclearError where messages belong to no channel: newer MQTT, AMQP 1.0."""
+    """Raise Unclear where messages belong to no channel: newer MQTT, AMQP 1.0."""
     shown = {str(channel.get("name")).rpartition(" (")[0] for channel in channels}
     for one in own:
         protocol = str(one.get("protocol", COUNTED))
         if not protocol.startswith(COUNTED) and one["name"] not in shown:
-            raise UnclearError(
+            raise Unclear(
                 f"connection {one['name']} speaks {protocol} and has no channel, so RabbitMQ does "
                 "not tell which messages it has in hand: close it before, or let the app count them"
             )
@@ -195,7 +189,7 @@ def _must_have_channels(own: Sequence[RabbitObject], channels: Sequence[RabbitOb
 def _text(entry: RabbitObject, key: str) -> str:
     value = entry.get(key)
     if not isinstance(value, str) or not value:
-        raise UnclearError(f"a connection has no {key}")
+        raise Unclear(f"a connection has no {key}")
     return value
 
 
@@ -221,7 +215,7 @@ def _in_hand(channel: RabbitObject) -> int:
     counts = [channel.get(key) for key in ("messages_unacknowledged", "acks_uncommitted")]
     for count in counts:
         if not is_whole_number(count) or count < 0:
-            raise UnclearError(
+            raise Unclear(
                 f"channel {channel.get('name')} tells of {counts[0]!r} unacknowledged messages "
                 f"and {counts[1]!r} uncommitted ones"
             )

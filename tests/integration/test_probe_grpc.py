@@ -171,6 +171,23 @@ class TestService:
                 probe(port, timeout=0.3, service="shop.Orders").read(0.0)
             over.set()
 
+    def test_two_slow_answers(self) -> None:
+        """Each question alone would be in time; the limit is for both together."""
+        over, channelz = threading.Event(), server(1) + END
+
+        def first(_: bytes) -> bytes:
+            over.wait(1.5)
+            return channelz
+
+        def second(_: bytes) -> bytes:
+            over.wait(1.5)
+            return b"\x08\x01"
+
+        with saying(first, second) as port:
+            with pytest.raises(ProbeError, match=r"no answer within 2\.5 s"):
+                probe(port, timeout=2.5, service="shop.Orders").read(0.0)
+            over.set()
+
     def test_a_name_that_is_none(self) -> None:
         """Every server has a health as a whole: that would prove nothing."""
         with pytest.raises(ValidationError, match="service"):

@@ -11,7 +11,7 @@ from deregister_agent.errors import ProbeError
 from deregister_agent.model import Reading
 from deregister_agent.net.grpc_client import GrpcConnection, GrpcError
 from deregister_agent.ports import IdleProbe
-from deregister_agent.probes.counting import ReadLock, StartedCounter, UnclearError, above_baseline
+from deregister_agent.probes.counting import ReadLock, StartedCounter, Unclear, above_baseline
 from deregister_agent.probes.grpc.options import Options
 
 GET_SERVERS = "/grpc.channelz.v1.Channelz/GetServers"
@@ -38,7 +38,7 @@ class GrpcProbe(IdleProbe):
         try:
             with self._reads.held(self._options.timeout) as left:
                 return self._reading(self._servers(left))
-        except (UnclearError, GrpcError, OSError) as e:
+        except (Unclear, GrpcError, OSError) as e:
             doing = f"tell what is in flight from {self._target}"
             raise ProbeError(self.name, doing, e) from e
 
@@ -51,7 +51,7 @@ class GrpcProbe(IdleProbe):
                 servers = connection.call(GET_SERVERS, GetServersRequest(), GetServersResponse)
             except GrpcError as e:
                 if e.code is grpc.StatusCode.UNIMPLEMENTED:
-                    raise UnclearError(
+                    raise Unclear(
                         f"the server does not offer channelz: register that service with it ({e})"
                     ) from e
                 raise
@@ -64,7 +64,7 @@ class GrpcProbe(IdleProbe):
     def _reading(self, servers: GetServersResponse) -> Reading:
         started, ended = _calls(servers)
         if ended > started:
-            raise UnclearError(f"{started} calls have begun, but {ended} have ended")
+            raise Unclear(f"{started} calls have begun, but {ended} have ended")
         calls = above_baseline("calls", started - ended, OWN_CALLS)
         return Reading({"calls": calls}, self._starts.count(started))
 
@@ -82,10 +82,10 @@ def _credentials(options: Options) -> grpc.ChannelCredentials | None:
 
 
 def _must_know(connection: GrpcConnection, service: str) -> None:
-    """Raise UnclearError unless the server says that it has this service: serving or not."""
+    """Raise Unclear unless the server says that it has this service: serving or not."""
     status = connection.health(service)
     if status not in KNOWN:
-        raise UnclearError(
+        raise Unclear(
             f"the health service there says {status} of service {service!r}: this may be another "
             "server than the app; correct target or service"
         )
@@ -94,21 +94,17 @@ def _must_know(connection: GrpcConnection, service: str) -> None:
 def _calls(answer: GetServersResponse) -> tuple[int, int]:
     """Return how many calls all servers of the process have begun, and how many have ended."""
     if not answer.end:
-        raise UnclearError(
-            "it tells only of some of its servers: there are too many in one process"
-        )
+        raise Unclear("it tells only of some of its servers: there are too many in one process")
     if not answer.server:
-        raise UnclearError("it tells of no server; channelz may be off (grpc.enable_channelz)")
+        raise Unclear("it tells of no server; channelz may be off (grpc.enable_channelz)")
     started = ended = 0
     for server in answer.server:
         if not server.HasField("data"):
-            raise UnclearError("it does not tell of the calls of a server")
+            raise Unclear("it does not tell of the calls of a server")
         data = server.data
         for count in (data.calls_started, data.calls_succeeded, data.calls_failed):
             if count < 0:
-                raise UnclearError(
-                    f"it tells of {count} calls, not of a whole number of at least 0"
-                )
+                raise Unclear(f"it tells of {count} calls, not of a whole number of at least 0")
         started += data.calls_started
         ended += data.calls_succeeded + data.calls_failed
     return started, ended

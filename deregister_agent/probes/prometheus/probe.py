@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from deregister_agent.config.options import Seconds, Secret
+from deregister_agent.config.options import Seconds
 from deregister_agent.errors import AgentError, ProbeError, excerpt
 from deregister_agent.model import Instance, Reading
 from deregister_agent.net.fetcher import Answer
@@ -10,13 +10,12 @@ from deregister_agent.ports import IdleProbe
 from deregister_agent.probes.counting import (
     ReadLock,
     StartedCounter,
-    UnclearError,
-    WorkCount,
+    Unclear,
     WorkKind,
     above_baseline,
 )
 from deregister_agent.probes.http_endpoint import (
-    HttpProbeOptions,
+    CountsPageOptions,
     PolledPage,
     Url,
     bearer_headers,
@@ -44,7 +43,7 @@ OPENMETRICS = "application/openmetrics-text"
 ACCEPT = f"text/plain;version=0.0.4, {OPENMETRICS};version=1.0.0;q=0.5"
 
 
-class Options(HttpProbeOptions):
+class Options(CountsPageOptions):
     """An app that serves metrics for Prometheus."""
 
     url: Url
@@ -53,24 +52,17 @@ class Options(HttpProbeOptions):
     """For each kind of work (requests, tasks, messages) its metric, or a list, whose sums are
     added."""
     presets: tuple[MetricPreset, ...] = ()
-    """MetricsPage of well-known software, added to ``in_flight``."""
+    """Metrics of well-known software, added to ``in_flight``."""
     labels: Mapping[str, str] = {}
     """Labels that every metric must have: for a page that shows more than this instance."""
-    baseline: Mapping[WorkKind, WorkCount] = {}
-    """What each kind's sum shows when the app is idle, because the scrape itself is counted; the
-    baseline is subtracted. A sum below the baseline is an error: then the baseline is wrong."""
     started: Metric | Alternatives = ()
     """Counters of all work ever started: work too short to be seen in flight still ends the quiet
-    window. MetricsPage with a ``minus`` that end in ``_total`` are added to these."""
-    own_starts: WorkCount = 0
-    """How much each scrape adds to ``started`` by itself; that is subtracted."""
+    window. Metrics with a ``minus`` that end in ``_total`` are added to these."""
     mark: Metric | None = None
     """The metric that names the process: ``process_start_time_seconds``. Exactly one sample."""
     lag: Seconds = 0.0
     """How old the numbers may be, in seconds, where the page shows those of a while ago: the app
     must be seen idle for so much longer."""
-    token: Secret | None = None
-    """A bearer token, sent as ``Authorization``."""
 
 
 class PrometheusProbe(IdleProbe):
@@ -126,22 +118,20 @@ class PrometheusProbe(IdleProbe):
         if term.minus is None:
             for name in (Selector.of(text).name for text in names):
                 if metrics.counts_up(name):
-                    raise UnclearError(f"{name} is a counter, which never falls: give its minus")
+                    raise Unclear(f"{name} is a counter, which never falls: give its minus")
             return total
         less = self._sum(metrics, (term.minus,), absent=term.absent)
         if less > total:
-            raise UnclearError(
-                f"{term.metric} are {total}, fewer than {term.minus}, which are {less}"
-            )
+            raise Unclear(f"{term.metric} are {total}, fewer than {term.minus}, which are {less}")
         return total - less
 
     def _sum(self, metrics: MetricsPage, names: Sequence[str], *, absent: str) -> int:
         """Add up the samples of whichever of *names* is there."""
         found = [samples for text in names if (samples := self._samples(metrics, text))]
         if len(found) > 1:
-            raise UnclearError(f"there is more than one of {', '.join(names)}")
+            raise Unclear(f"there is more than one of {', '.join(names)}")
         if not found and absent == "unknown":
-            raise UnclearError(f"there is no sample of {' or '.join(self._shown(names))}")
+            raise Unclear(f"there is no sample of {' or '.join(self._shown(names))}")
         return sum(sample.count() for samples in found for sample in samples)
 
     def _samples(self, metrics: MetricsPage, text: str) -> Sequence[Sample]:
@@ -149,7 +139,7 @@ class PrometheusProbe(IdleProbe):
         found = [sample for sample in metrics.samples if selector.fits(sample)]
         for sample in found:
             if sample.dated:
-                raise UnclearError(f"{sample} has a time of its own: it may be old")
+                raise Unclear(f"{sample} has a time of its own: it may be old")
         return found
 
     def _shown(self, names: Sequence[str]) -> list[str]:
@@ -160,7 +150,7 @@ class PrometheusProbe(IdleProbe):
             return ""
         found = self._samples(metrics, self._options.mark)
         if len(found) != 1:
-            raise UnclearError(
+            raise Unclear(
                 f"there are {len(found)} samples of the mark {self._options.mark}, not one"
             )
         return found[0].value
@@ -179,23 +169,23 @@ def _counters(options: Options) -> Iterator[str]:
 
 
 def _metrics(answer: Answer, wanted: set[str]) -> MetricsPage:
-    """Return the metrics in *answer*. Raises UnclearError unless all is metrics, and whole."""
+    """Return the metrics in *answer*. Raises Unclear unless all is metrics, and whole."""
     kind = media_type(answer)
     if kind not in ("text/plain", OPENMETRICS):
-        raise UnclearError(
+        raise Unclear(
             f"the answer is no metrics but {kind or 'of no type'}: {excerpt(answer.text, 240)!r}"
         )
     try:
         metrics = read_metrics(answer.body.decode(), wanted)
     except (NotMetricsError, UnicodeDecodeError) as e:
-        raise UnclearError(f"the answer is no valid metrics: {e}") from e
+        raise Unclear(f"the answer is no valid metrics: {e}") from e
     chunked = answer.headers.get("Transfer-Encoding", "").lower() == "chunked"
     if kind == OPENMETRICS and not metrics.ended:
-        raise UnclearError("the answer breaks off: it does not end with # EOF")
+        raise Unclear("the answer breaks off: it does not end with # EOF")
     if not (metrics.ended or chunked or "Content-Length" in answer.headers):
-        raise UnclearError("the answer may break off: the app does not tell how long it is")
+        raise Unclear("the answer may break off: the app does not tell how long it is")
     if not metrics.lines:
-        raise UnclearError("there is not one sample in the answer")
+        raise Unclear("there is not one sample in the answer")
     return metrics
 
 
@@ -203,12 +193,9 @@ def build(options: Options, instance: Instance) -> PrometheusProbe:
     """Return the probe. Raises ConfigError if the options contradict each other."""
     del instance
     terms = terms_by_kind(options.presets, options.in_flight)
-    stray = sorted(options.baseline.keys() - terms.keys())
-    mistakes = [f"baseline.{kind}: there is no such kind in in_flight" for kind in stray]
+    mistakes = options.contradictions(terms, started=any(_counters(options)))
     if not terms:
         mistakes.append("in_flight: give it, or presets")
-    if options.own_starts and not tuple(_counters(options)):
-        mistakes.append("own_starts: says nothing without started")
     return PrometheusProbe(options, PolledPage(options, bearer_headers(options.token), mistakes))
 
 

@@ -13,7 +13,7 @@ from deregister_agent.host.json_values import is_whole_number
 from deregister_agent.model import Instance, Reading
 from deregister_agent.net.tls import tls_context
 from deregister_agent.ports import IdleProbe
-from deregister_agent.probes.counting import UnclearError, fits_name
+from deregister_agent.probes.counting import Unclear, fits_name
 from deregister_agent.probes.http_endpoint import TlsProbeOptions
 from deregister_agent.probes.redis_stream.resp import RedisConnection, RedisRefusal, RedisReply
 
@@ -100,7 +100,7 @@ class RedisStreamProbe(IdleProbe):
             connection.close()
         for command, reply in zip(before, replies, strict=False):
             if reply != "OK":
-                raise UnclearError(f"{command[0]}: {reply}")
+                raise Unclear(f"{command[0]}: {reply}")
         _must_be_master(replies[len(before)])
         return replies[len(before) + 1 :]
 
@@ -119,12 +119,12 @@ class RedisStreamProbe(IdleProbe):
     def _pending(self, stream: str, reply: RedisReply) -> int:
         """Return how many entries of *stream* are pending, all consumers that fit together."""
         if not isinstance(reply, list):
-            raise UnclearError(f"XINFO CONSUMERS {stream} {self._options.group}: {_shown(reply)}")
+            raise Unclear(f"XINFO CONSUMERS {stream} {self._options.group}: {_shown(reply)}")
         consumers = [_fields(consumer) for consumer in reply]
         own = [c for c in consumers if fits_name(c.get("name"), self._options.consumer)]
         if not own and self._options.absent == "unknown":
             names = ", ".join(sorted(str(c.get("name")) for c in consumers)[:5]) or "none"
-            raise UnclearError(
+            raise Unclear(
                 f"group {self._options.group} of {stream} has no consumer "
                 f"{self._options.consumer}, but {names}"
             )
@@ -132,24 +132,24 @@ class RedisStreamProbe(IdleProbe):
 
 
 def _must_be_master(hello: RedisReply) -> None:
-    """Raise UnclearError unless the server is a master: a replica may be behind."""
+    """Raise Unclear unless the server is a master: a replica may be behind."""
     if not isinstance(hello, list):
-        raise UnclearError(f"HELLO: {_shown(hello)}")
+        raise Unclear(f"HELLO: {_shown(hello)}")
     role = _fields(hello).get("role")
     if role != "master":
-        raise UnclearError(f"this is no master but a {_shown(role)}, which may be behind")
+        raise Unclear(f"this is no master but a {_shown(role)}, which may be behind")
 
 
 def _fields(reply: RedisReply) -> Mapping[str, RedisReply]:
     """Return an array of names and values, in turn, as a mapping."""
     if not isinstance(reply, list) or len(reply) % 2:
-        raise UnclearError(f"the answer holds {_shown(reply)} where names and values were expected")
+        raise Unclear(f"the answer holds {_shown(reply)} where names and values were expected")
     return {str(name): value for name, value in zip(reply[::2], reply[1::2], strict=True)}
 
 
 def _count(value: RedisReply | None) -> int:
     if not is_whole_number(value) or value < 0:
-        raise UnclearError(f"pending is {_shown(value)}, not a whole number of at least 0")
+        raise Unclear(f"pending is {_shown(value)}, not a whole number of at least 0")
     return value
 
 
