@@ -98,7 +98,9 @@ def living(processes: Iterable[Pid]) -> frozenset[Pid]:
 def name(pid: int) -> str:
     """Return the first 15 characters of the program's name (man 5 proc_pid_comm), or ""."""
     try:
-        return (_PROC / str(pid) / "comm").read_text(errors="replace").strip()
+        # Not by Path and text: many ask this of every process there is.
+        with open(f"{_PROC}/{pid}/comm", "rb", buffering=0) as comm:  # noqa: PTH123
+            return comm.read(64).decode(errors="replace").strip()
     except OSError:
         return ""
 

@@ -43,7 +43,7 @@ def test_the_exit_of_an_old_worker_ends_a_watch_at_once(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernel tells of it: no look at anything else is needed."""
-    monkeypatch.setattr(watching, "_EVERY", 2 * ENDLESS)
+    monkeypatch.setattr(watching, "_INTERVAL", 2 * ENDLESS)
     registry = world.nginx.registry(world.a.port)
     for _ in range(2):
         world.hold_a_request()

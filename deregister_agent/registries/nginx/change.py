@@ -2,8 +2,8 @@
 Carry one change through: edit, test, reload, proof; or put everything back.
 
 Several agents, and many instances at once, share one Nginx. Each edits under a lock
-and lets go of it; after a short pause the first to come back loads what all have
-edited, and the others find it loaded. What cannot be loaded is taken back for all.
+and lets go of the lock; after a short pause the first to come back loads what all have
+edited, and the others find that done. What cannot be loaded is taken back for all.
 """
 
 import time
@@ -23,9 +23,8 @@ from deregister_agent.registries.nginx.reload import run
 from deregister_agent.registries.nginx.remedies import with_remedy
 from deregister_agent.registries.nginx.server_address import ServerAddress
 from deregister_agent.registries.nginx.site import Site, Wish
-from deregister_agent.registries.nginx.watch import mark_of
 
-_LONGEST_GATHER = 1.0  # seconds: nobody waits longer for others
+_GATHER_LIMIT = 1.0  # seconds: nobody waits longer for others
 
 
 def carry_out(site: Site, wish: Wish) -> None:
@@ -53,14 +52,14 @@ def carry_out(site: Site, wish: Wish) -> None:
 
 
 def _open(site: Site, wish: Wish, conf: NginxConf) -> bool:
-    """Tell whether anything is left to edit."""
+    """Tell whether anything is left to edit for *wish*."""
     if wish.create:
         return site.owned is not None and not site.owned.exists()
     return bool(wish.unmet(site.servers(conf)))
 
 
 def _edit(site: Site, wish: Wish) -> bool:
-    """Write down what is about to change, then change it. False if there is nothing to do."""
+    """Write down the coming edit, then make the edit. False if there is nothing to do."""
     conf = site.read()
     if not _open(site, wish, conf):
         return False
@@ -84,10 +83,10 @@ def _edit(site: Site, wish: Wish) -> bool:
 
 def _captured(site: Site, conf: NginxConf, record: ProofRecord) -> ProofRecord:
     """
-    Keep what times prove now, since an edit is about to spoil them.
+    Return the record with what file times prove now, since an edit is about to spoil them.
 
     Only of servers that were proved to be down before: the others, and all else in the
-    files, are known by time alone, and need no better proof before they are asked about.
+    files, are known by time alone, and need no better proof before somebody asks for it.
     """
     with suppress(NginxError):
         ids = site.running.workers(time.monotonic() + 1.0).active_ids
@@ -101,7 +100,7 @@ def _captured(site: Site, conf: NginxConf, record: ProofRecord) -> ProofRecord:
 
 
 def _write(conf: NginxConf, after: dict[Path, bytes]) -> None:
-    """Replace files, unless somebody without our lock has just done so."""
+    """Replace files, unless somebody without the lock has just changed them."""
     for path, content in after.items():
         if path in conf.files and path.read_bytes() != conf.files[path]:
             raise NginxError(f"somebody else is changing {path}")
@@ -109,17 +108,17 @@ def _write(conf: NginxConf, after: dict[Path, bytes]) -> None:
 
 
 def _gather(site: Site, until: float) -> None:
-    """Let changes that come together become one reload: wait until no more come in."""
-    end = min(time.monotonic() + _LONGEST_GATHER, until)
-    last, since = mark_of(site.record), time.monotonic()
+    """Wait until no more changes come in, so that those that come together cost one reload."""
+    end = min(time.monotonic() + _GATHER_LIMIT, until)
+    last, since = proof_record.mark(site.record), time.monotonic()
     while time.monotonic() < min(since + site.gather, end):
         time.sleep(min(POLL, site.gather))
-        if (mark := mark_of(site.record)) != last:
+        if (mark := proof_record.mark(site.record)) != last:
             last, since = mark, time.monotonic()
 
 
 def _load(site: Site, wish: Wish, until: float) -> None:
-    """Have the present files loaded, if they are not. The caller holds the lock."""
+    """Have Nginx load the present files, unless it has. The caller holds the lock."""
     record = proof_record.load(site.record)
     try:
         proof = _loaded(site, wish, record, until)
@@ -130,7 +129,7 @@ def _load(site: Site, wish: Wish, until: float) -> None:
 
 
 def _loaded(site: Site, wish: Wish, record: ProofRecord, until: float) -> Proof | None:
-    """Return the proof that a reload has given; None if none was needed."""
+    """Return the proof that a reload has given; None if no reload was needed."""
     conf = site.read()
     if _open(site, wish, conf):
         raise NginxError(record.refused or "somebody else has taken the change back")
@@ -143,7 +142,7 @@ def _loaded(site: Site, wish: Wish, record: ProofRecord, until: float) -> Proof 
 
 
 def _reloaded(site: Site, conf: NginxConf, until: float) -> frozenset[str]:
-    """Reload, and be sure that what was loaded is what was read."""
+    """Reload, and return the ids of the workers that have loaded *conf*, as it was read."""
     ids = site.running.reload(until)
     if not conf.current():
         raise NginxError("the configuration changed during the reload")
@@ -151,7 +150,7 @@ def _reloaded(site: Site, conf: NginxConf, until: float) -> frozenset[str]:
 
 
 def _take_back(site: Site, record: ProofRecord, why: str) -> str:
-    """Undo every edit that is not loaded. Returns *why*, with what became of the files."""
+    """Undo every edit that is not loaded. Return *why*, with what became of the files."""
     if not record.pending:
         return why
     try:
@@ -166,7 +165,7 @@ def _take_back(site: Site, record: ProofRecord, why: str) -> str:
 
 
 def _undo(paths: ConfPaths, entry: PendingEdit) -> None:
-    """Put back what one edit changed, where it still stands as it was left."""
+    """Put back what one edit changed, where that still stands as the edit left it."""
     if entry.created:
         remove_durably(Path(entry.created))
         return
@@ -177,7 +176,7 @@ def _undo(paths: ConfPaths, entry: PendingEdit) -> None:
 
 
 def _test(site: Site, until: float, when: str) -> None:
-    """Run the test command. Raises NginxError."""
+    """Run the test command. Raises NginxError, which says *when* the test was made."""
     try:
         run(site.test, until - time.monotonic())
     except NginxError as e:

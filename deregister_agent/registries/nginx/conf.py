@@ -1,4 +1,4 @@
-"""What Nginx's configuration says of upstreams, and how one word of it is changed."""
+"""Nginx's configuration: what it says of upstreams, and how one word of it is changed."""
 
 import glob
 import hashlib
@@ -52,23 +52,18 @@ class ConfPaths:
 
 @dataclass(slots=True)
 class NginxConf:
-    """What was read, at one moment: files in the order in which Nginx opens them."""
+    """A configuration, read at one moment: files in the order in which Nginx opens them."""
 
     paths: ConfPaths
     files: dict[Path, bytes] = field(default_factory=dict)
     stats: dict[Path, tuple[int, int, int]] = field(default_factory=dict)
     globs: dict[bytes, list[bytes]] = field(default_factory=dict)
-    named: dict[Path, Path] = field(default_factory=dict)  # what a path led to, links followed
+    named: dict[Path, Path] = field(default_factory=dict)  # where paths led to, links followed
     upstreams: dict[tuple[str, str], Upstream] = field(default_factory=dict)
-    settings: list[tuple[str, bytes, list[str]]] = field(default_factory=list)
-
-    def setting(self, name: bytes) -> list[str] | None:
-        """Return the words of the main level's last directive of this *name*."""
-        found = [value for context, key, value in self.settings if (context, key) == ("main", name)]
-        return found[-1] if found else None
+    settings: list[tuple[bytes, list[str]]] = field(default_factory=list)  # for advice
 
     def digest(self) -> str:
-        """Return what stands for all of the text read."""
+        """Return a hash of all the text that was read."""
         whole = hashlib.sha256()
         for path, content in self.files.items():
             whole.update(b"%b\0%d\0%b" % (os.fsencode(path), len(content), content))
@@ -124,16 +119,16 @@ def _without_down(content: bytes, server: ServerDirective) -> bytes:
 
 
 def stat_of(path: Path) -> tuple[int, int, int]:
-    """Return what changes whenever a file is replaced or written to."""
+    """Return three numbers of a file that change when it is replaced or written to."""
     seen = path.stat()
     return seen.st_ino, seen.st_ctime_ns, seen.st_size
 
 
 def _turned(path: Path, seen: set[Path]) -> Iterator[int]:
     """
-    Yield when each link on the way to *path* was made; *seen* are those that were looked at.
+    Yield when each link on the way to *path* was made, but for those that *seen* has already.
 
-    A link that is turned from one folder to another changes no time of what is in them.
+    A link that is turned from one folder to another changes no time of the files in them.
     """
     for part in (path, *path.parents):
         if part in seen:
@@ -152,5 +147,5 @@ def matches_of(pattern: bytes) -> list[bytes]:
 
 
 def summary(upstreams: Mapping[tuple[str, str], Upstream]) -> str:
-    """Name the upstreams that there are, for an error."""
+    """Return the names of all upstreams, for an error."""
     return ", ".join(f"{name} ({context})" for context, name in upstreams) or "none"

@@ -64,4 +64,4 @@ def _connections(worker: Worker, address: str, port: int) -> str:
         return "its connections cannot be read"
     host = addresses.host(address)
     count = sum(1 for socket in sockets if socket.peer == host)
-    return f"{count} connection(s) to {address}:{port}"
+    return f"{count} connection(s) to {addresses.joined(host, port)}"

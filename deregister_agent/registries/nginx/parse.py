@@ -34,15 +34,7 @@ _PLAIN_SERVER = re.compile(
     rb"[ \t\r\n]*+([^ \t\r\n\\$\"'#]++)"
     rb"(?>(?:[ \t\r\n]++(?!down|backup)[^ \t\r\n\\$\"'#]++)*)[ \t\r\n]*+\Z"
 )
-_NOTED = frozenset(
-    {
-        b"error_log",
-        b"pid",
-        b"worker_shutdown_timeout",
-        b"keepalive_min_timeout",
-        b"proxy_next_upstream",
-    }
-)
+_NOTED = frozenset({b"worker_shutdown_timeout", b"keepalive_min_timeout", b"proxy_next_upstream"})
 
 
 def read(paths: ConfPaths) -> NginxConf:
@@ -53,7 +45,7 @@ def read(paths: ConfPaths) -> NginxConf:
 
 
 def preamble(main: Path) -> dict[bytes, str]:
-    """Return the first word of each simple directive that stands before ``http``, last one wins."""
+    """Return the first word of each simple directive before ``http``; the last of a name counts."""
     content, found = main.read_bytes(), {}
     for statement in statements(content, main):
         if statement.kind is StatementKind.OPEN and statement.name in {b"http", b"stream"}:
@@ -66,7 +58,7 @@ def preamble(main: Path) -> dict[bytes, str]:
 
 
 class _Reader:
-    """Walks through the files and fills a NginxConf."""
+    """A walk through the files that fills a NginxConf."""
 
     def __init__(self, conf: NginxConf) -> None:
         self._conf = conf
@@ -74,7 +66,7 @@ class _Reader:
     def enter(
         self, path: Path, context: str, block: Upstream | None, above: tuple[Path, ...]
     ) -> None:
-        """Read one file, in the context of the ``include`` that names it."""
+        """Read one file, in the context of the ``include`` that names the file."""
         file = self._conf.named[path] = _real(path, self._conf.paths)
         if file in above or len(above) > _DEPTH:
             raise UnreadableError(file, 1, "an include that leads back to its own file")
@@ -98,7 +90,7 @@ class _Reader:
                 for included in self._included(statement, content, file):
                     self.enter(included, context, block, (*above, file))
             else:
-                self._note(statement, content, context, block)
+                self._note(statement, content, block)
 
     def _opened(
         self, statement: Statement, content: bytes, context: str
@@ -127,19 +119,17 @@ class _Reader:
         for match in self._conf.globs[pattern]:
             yield Path(os.fsdecode(match))
 
-    def _note(
-        self, statement: Statement, content: bytes, context: str, block: Upstream | None
-    ) -> None:
-        """Remember a directive that is of use elsewhere."""
+    def _note(self, statement: Statement, content: bytes, block: Upstream | None) -> None:
+        """Keep a directive that site or advice asks for."""
         if block is not None:
             block.directives.add(statement.name)
         if statement.name in _NOTED:
             said = [os.fsdecode(w.text) for w in words(content, statement.start, statement.end)]
-            self._conf.settings.append((context, statement.name, said))
+            self._conf.settings.append((statement.name, said))
 
 
 def _real(path: Path, paths: ConfPaths) -> Path:
-    """Return what *path* leads to. A link of another file system must not lead out of it."""
+    """Return the file that *path* leads to. A link below *root* must not lead out of *root*."""
     file, root = Path(os.path.realpath(path)), paths.root
     if path.is_relative_to(root) and not file.is_relative_to(os.path.realpath(root)):
         raise UnreadableError(path, 1, f"a link that leads out of root, to {file},")
@@ -150,7 +140,7 @@ def _server(statement: Statement, content: bytes, file: Path) -> ServerDirective
     """Return what a ``server`` directive says."""
     start, end = statement.start, statement.end
     plain = _PLAIN_SERVER.match(content, start, end)
-    if plain is not None:  # nearly all are, and this takes a tenth of the time
+    if plain is not None:  # as nearly all are; this takes a tenth of the time
         return ServerDirective(file, start, end, plain[1], down=False, backup=False)
     said = words(content, start, end)
     if not said:

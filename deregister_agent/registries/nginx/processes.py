@@ -1,8 +1,8 @@
 """
-See through /proc what Nginx's processes really do.
+Nginx's processes, seen through /proc: masters and workers, and what they really do.
 
-All that is read here (man 5 proc: stat, status, cmdline) is open to every user of the
-host, but for the connections of a worker, which only its own user and root may see.
+What is read here (man 5 proc: stat, status, cmdline) is open to every user of the host,
+but for the connections of a worker, which only its own user and root may see.
 """
 
 import os
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deregister_agent.errors import AgentError
+from deregister_agent.host.pids import ProcessStat, read_stat
 from deregister_agent.host.sockets import Socket, SocketsError, State, table
 
 POLL = 0.01
@@ -25,12 +26,12 @@ _HANGUP = 1  # bit of SIGHUP in the masks of /proc/<pid>/status
 
 
 class NginxError(AgentError):
-    """Nginx refused, or cannot be seen. A fragment of a sentence: why, and what to do."""
+    """Nginx refused, or cannot be seen. The text is a fragment: why, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """One worker process, told from any other of this boot by its id."""
+    """A worker process; its id differs from that of any other of this boot."""
 
     pid: int
     ticks: int  # start, in clock ticks since boot (man 5 proc, stat, field 22)
@@ -38,17 +39,17 @@ class Worker:
 
     @property
     def id(self) -> str:
-        """The name by which a record knows it."""
+        """The name by which a record knows the worker."""
         return f"{self.pid}:{self.ticks}"
 
     @property
     def started(self) -> float:
-        """When it started, by CLOCK_BOOTTIME, rounded down to a tick."""
+        """The start by CLOCK_BOOTTIME, rounded down to a tick."""
         return self.ticks * _TICK
 
     @property
     def retiring(self) -> bool:
-        """Whether it accepts no more clients (ngx_worker_process_cycle() sets this title)."""
+        """Whether the worker accepts no more clients (the title of ngx_worker_process_cycle())."""
         return "is shutting down" in self.title
 
 
@@ -88,8 +89,8 @@ class Master:
         """
         Tell whether the master is asleep with no reload under way or asked for.
 
-        It blocks SIGHUP always but in sigsuspend(), where it waits for work
-        (ngx_master_process_cycle()), and a reload is done before it sleeps again.
+        A master blocks SIGHUP always but in sigsuspend(), where it waits for work
+        (ngx_master_process_cycle()), and a reload is done before the master sleeps again.
         """
         masks = {}
         for line in _proc(self.pid, "status").splitlines():
@@ -99,7 +100,7 @@ class Master:
         return len(masks) == 3 and not any(mask & _HANGUP for mask in masks.values())  # noqa: PLR2004 - those three
 
     def workers(self) -> Workers:
-        """Return its workers. Raises NginxError if the master has gone."""
+        """Return the workers of this master. Raises NginxError if the master has gone."""
         active: list[Worker] = []
         retiring: list[Worker] = []
         unnamed = 0
@@ -108,7 +109,7 @@ class Master:
                 title = title_of(pid)
                 worker = worker_of(pid, title)
             except NginxError:
-                continue  # it has exited in the meantime
+                continue  # the child has exited in the meantime
             if "worker process" in title:
                 (retiring if worker.retiring else active).append(worker)
             elif title == self.title:  # a child looks like its parent until it names itself
@@ -116,7 +117,7 @@ class Master:
         return Workers(tuple(active), tuple(retiring), unnamed)
 
     def wait_idle(self, until: float) -> None:
-        """Block until it is idle. Raises NginxError at *until*, of time.monotonic()."""
+        """Block until the master is idle. Raises NginxError at *until*."""
         while not self.idle():
             if time.monotonic() >= until:
                 raise NginxError(f"a reload of nginx (master {self.pid}) is still under way")
@@ -125,9 +126,9 @@ class Master:
 
 def wait_exit(workers: Sequence[Worker], timeout: float) -> None:
     """
-    Block until one of these may have exited, for at most *timeout* seconds.
+    Block until one of these workers may have exited, for at most *timeout* seconds.
 
-    Where the kernel, or a sandbox, gives no pidfd (pidfd_open(2)), for all of that time.
+    Where the kernel, or a sandbox, gives no pidfd (pidfd_open(2)), block for all of that time.
     """
     exits = select.poll()
     with ExitStack() as stack:
@@ -172,7 +173,7 @@ def _proc(pid: int, name: str) -> str:
 
 def worker_of(pid: int, title: str) -> Worker:
     """Return the worker that has this pid now. Raises NginxError if it has exited."""
-    return Worker(pid, _ticks(pid), title)
+    return Worker(pid, _stat(pid).start, title)
 
 
 def title_of(pid: int) -> str:
@@ -185,13 +186,19 @@ def title_of(pid: int) -> str:
         return ""
 
 
-def _ticks(pid: int) -> int:
-    return int(_proc(pid, "stat").rpartition(")")[2].split()[19])
-
-
 def parent_of(pid: int) -> int:
     """Return the parent's pid. Raises NginxError if the process has exited."""
-    return int(_proc(pid, "stat").rpartition(")")[2].split()[1])
+    return _stat(pid).parent
+
+
+def _stat(pid: int) -> ProcessStat:
+    try:
+        shown = read_stat(pid)
+    except OSError as e:
+        raise NginxError(f"cannot read /proc/{pid}/stat: {e.strerror}") from e
+    if shown is None:
+        raise NginxError(f"process {pid} has exited")
+    return shown
 
 
 def _children(pid: int) -> list[int]:

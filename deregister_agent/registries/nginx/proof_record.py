@@ -1,12 +1,13 @@
 """
-What has been proved of running workers, and what has been changed and not yet loaded.
+The record of what was proved of running workers, and of edits that are not loaded yet.
 
 Kept in a small file beside the configuration, because a drain outlives this process
 and several agents may look after one Nginx. Losing it costs one reload, never the truth.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -14,8 +15,6 @@ from deregister_agent.host.clock import SystemClock
 from deregister_agent.host.files import replace_durably
 from deregister_agent.registries.nginx.conf import NginxConf
 from deregister_agent.registries.nginx.server_address import canonical
-
-_KEPT = 20  # proofs, where it is not known which generations have gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,7 @@ class PendingEdit:
 
 @dataclass(frozen=True, slots=True)
 class ProofRecord:
-    """All that is remembered of one Nginx."""
+    """All that is kept of one Nginx."""
 
     proofs: tuple[Proof, ...] = ()
     pending: tuple[PendingEdit, ...] = ()
@@ -56,13 +55,13 @@ class ProofRecord:
         return self.since.get(key)
 
     def begun(self, entry: PendingEdit, key: str) -> "ProofRecord":
-        """Return the record of what is about to be done to this server."""
+        """Return the record with an edit that is about to be made to the server *key*."""
         since = {other: at for other, at in self.since.items() if other != key}
         return replace(self, pending=(*self.pending, entry), dirty=True, refused="", since=since)
 
-    def proved(self, proof: Proof, alive: frozenset[str] | None) -> "ProofRecord":
-        """Return the record with one more proof, and none of workers known to have gone."""
-        kept = [p for p in self.proofs if alive is None or alive.intersection(p.ids)][-_KEPT:]
+    def proved(self, proof: Proof, alive: frozenset[str]) -> "ProofRecord":
+        """Return the record with one more proof, and no proof of workers known to have gone."""
+        kept = [p for p in self.proofs if alive.intersection(p.ids)]
         since = {key: self.since.get(key, proof.at) for key in proof.down}
         proofs = (*kept, proof)
         return replace(self, proofs=proofs, pending=(), dirty=False, refused="", since=since)
@@ -70,9 +69,9 @@ class ProofRecord:
 
 def load(path: Path) -> ProofRecord:
     """
-    Read the record. One that is of another boot, or not there, says nothing.
+    Read the record. A record of another boot, or none, says nothing.
 
-    One that cannot be read proves nothing either: then the next change reloads.
+    A record that cannot be read proves nothing either: then the next change reloads.
     """
     try:
         data = json.loads(path.read_bytes())
@@ -99,6 +98,14 @@ def load(path: Path) -> ProofRecord:
 def save(path: Path, record: ProofRecord) -> None:
     """Write the record durably. Raises OSError."""
     replace_durably(path, json.dumps(asdict(record)).encode())
+
+
+def mark(path: Path) -> Sequence[int]:
+    """Return numbers of the record's file that change when it is replaced; none without a file."""
+    with suppress(OSError):
+        seen = path.stat()
+        return seen.st_ino, seen.st_mtime_ns
+    return ()
 
 
 def key(context: str, upstream: str, server: bytes) -> str:

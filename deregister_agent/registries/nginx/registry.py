@@ -10,6 +10,7 @@ from pydantic import Field
 
 from deregister_agent.config.options import BackendOptions, Timeout
 from deregister_agent.errors import AgentError, ConfigError, RegistryError
+from deregister_agent.host import addresses
 from deregister_agent.model import Instance, Snapshot, Straggler
 from deregister_agent.ports import Registry
 from deregister_agent.registries.nginx.advice import advice
@@ -80,7 +81,9 @@ class NginxUpstream(Registry):
     def __init__(self, options: Options, instance: Instance) -> None:
         self.name = options.label
         self._options = options
-        self._server = ServerAddress(options.server or _spelled(instance))
+        self._server = ServerAddress(
+            options.server or addresses.joined(instance.address, instance.port)
+        )
         self._instance = instance
 
     def lists(self) -> bool:
@@ -203,11 +206,6 @@ def build(options: Options, instance: Instance) -> NginxUpstream:
 def warnings(options: Options, instance: Instance) -> Sequence[str]:
     """Say what in the real configuration will hurt. Raises RegistryError if it cannot be read."""
     return build(options, instance).advice()
-
-
-def _spelled(instance: Instance) -> str:
-    address = f"[{instance.address}]" if ":" in instance.address else instance.address
-    return f"{address}:{instance.port}"
 
 
 def _record(options: Options) -> Path:

@@ -1,8 +1,8 @@
 """
-What Nginx runs now: which workers, and whether they read the files that the agent edits.
+The running Nginx: its workers, and whether it reads the files that the agent edits.
 
-In a container they may not. A file that is mounted there by itself stays what it was when
-the agent replaces it: Nginx then loads the old file, again and again, without a word.
+In a container it may not. A file that is mounted there by itself stays as it was when the
+agent replaces the file: Nginx then loads the old text, again and again, without a word.
 """
 
 import re

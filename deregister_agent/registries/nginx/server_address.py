@@ -1,4 +1,4 @@
-"""Tell whether two spellings in Nginx's configuration mean the same server."""
+"""Addresses of servers: whether two spellings in Nginx's configuration mean the same."""
 
 import re
 from dataclasses import dataclass, field
@@ -11,11 +11,11 @@ _USUAL = re.compile(rb"(?:(?:0|[1-9]\d*)\.){3}(?:0|[1-9]\d*):[1-9]\d*")
 
 def canonical(text: bytes) -> bytes:
     """
-    Return one spelling for all that mean the same address and port.
+    Return the same spelling for all that mean the same address and port.
 
     Host names are not resolved: what they mean is for the resolver to say, and may change.
     """
-    if _USUAL.fullmatch(text):  # most are
+    if _USUAL.fullmatch(text):  # as most are
         return text
     if text[:5].lower() == b"unix:":
         return b"unix:" + text[5:]
@@ -43,14 +43,14 @@ def _ipv6(text: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class ServerAddress:
-    """A server to look for."""
+    """The address of a server to look for."""
 
     text: str
     _bytes: bytes = field(init=False)
     canonical: bytes = field(init=False)
 
     def __post_init__(self) -> None:
-        """Work out the spelling that others are compared with."""
+        """Compute the spelling that others are compared with."""
         object.__setattr__(self, "_bytes", self.text.encode(errors="surrogateescape"))
         object.__setattr__(self, "canonical", canonical(self._bytes))
 

@@ -1,4 +1,4 @@
-"""One server of one upstream of one Nginx, and what is wished of it."""
+"""The site of a change: one server of one upstream of one Nginx, and what is wished of it."""
 
 import os
 import time
@@ -79,7 +79,7 @@ class Site:
 
     @contextmanager
     def locked(self, until: float) -> Iterator[None]:
-        """Keep other agents, and other instances of this one, away."""
+        """Keep other agents, and other instances of this agent, away. Raises TimeoutError."""
         with locked(self.record, max(until - time.monotonic(), 0.0)):
             yield
 
@@ -101,7 +101,7 @@ class Wish:
 def _check_owned(
     owned: Path, conf: NginxConf, found: Sequence[ServerDirective], upstream: str
 ) -> None:
-    """Refuse an owned file that is not the one place where the server stands."""
+    """Raise NginxError if the server does not stand in the owned file alone."""
     file = Path(os.path.realpath(owned))
     for server in found:
         if server.file != file:
