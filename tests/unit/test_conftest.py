@@ -62,33 +62,38 @@ def test_children_start_with_the_default_signals(tmp_path: Path) -> None:
 
 
 FAILS = """
-import ast, gc
+import ast, gc, pytest
 class Cycle:
     def __init__(self):
         self.me = self
     def __del__(self):
         ast.parse("x = 1 + (2 * 3)")
-class Shy(Exception):
-    def __str__(self):
-        raise SystemError("not to be described")
-def test_with_garbage():
-    gc.set_threshold(1)
-    [Cycle() for _ in range(3000)]
-    assert not [Cycle() for _ in range(3000)]
-def test_shy():
-    gc.set_threshold(700)
-    raise Shy
+@pytest.mark.parametrize("more", range(0, 4000, 200))
+def test_with_garbage(more):
+    gc.collect()
+    gc.set_threshold(10**6)
+    for _ in range(3000):
+        Cycle()
+    gc.set_threshold(gc.get_count()[0] + more)
+    assert not more + 1
+def test_that_cannot_be_described():
+    def describe(*_):
+        raise SystemError("no words")
+    pytest.Function.repr_failure = describe
+    raise ValueError
 def test_next():
     pass
 """
+LONG = "LONG = [1, (2, 3)]\n" * 1000  # so that most is allocated while this file is parsed
 
 
 def test_a_failing_test_does_not_end_the_run(tmp_path: Path) -> None:
     """Whatever goes wrong while its failure is described, the next test runs."""
-    said = pytest_on(tmp_path, FAILS)
-    assert "2 failed, 1 passed" in said, said
+    said = pytest_on(tmp_path, FAILS + LONG)
+    assert "21 failed, 1 passed" in said, said[-4000:]
     assert "INTERNALERROR" not in said
     assert "recursion depth mismatch" not in said
+    assert "cannot be described: SystemError('no words')" in said
 
 
 @pytest.fixture
