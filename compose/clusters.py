@@ -9,7 +9,7 @@ from deregister_agent.net.fetcher import FetchError
 from tests.servers.child import wait_until
 from tests.servers.etcd import MemberAddress as Spot
 from tests.servers.etcd import Nodes, cluster
-from tests.servers.netns import Hosts
+from tests.servers.netns import Hosts, hosts_around
 
 MEMBERS = 3
 
@@ -54,7 +54,7 @@ class Cluster:
 @contextmanager
 def etcd_cluster() -> Iterator[Cluster]:
     """Run one on hosts that are there already: see bench/faults.py."""
-    net = Hosts(MEMBERS)
+    net = hosts_around()
     spots = [Spot(f"m{n}", net.address(n), (2379, 2380), net.before(n)) for n in range(MEMBERS)]
     with cluster("3.5", spots) as nodes:
         yield Cluster(nodes, net)

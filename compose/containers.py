@@ -16,10 +16,12 @@ from compose.shop.counter import COUNTER, DONE
 from compose.stack import ByInstance, Shops, Stack
 from compose.whole import Whole
 from deregister_agent.cli.client import AgentAnswer, AgentClient, Unreachable
+from tests.guard import undone_by
 
 HERE = Path(__file__).parent
 PROJECT = "deregister-test"
 UP, WALK, LIMIT = 300.0, 600.0, 200.0  # seconds for all to be up, a walk, one command
+DOWN = ("down", "--volumes", "--timeout", "5")
 CURL = ("exec", "-T", "pipeline", "curl", "--silent", "--show-error")
 
 
@@ -41,6 +43,10 @@ class Compose:
         return self._docker.run(
             ["compose", "--progress", "quiet", *arguments], LIMIT, **self.environment
         )
+
+    def written(self, *arguments: str) -> str:
+        """Return the same as a line for a shell."""
+        return self._docker.written(["compose", *arguments], **self.environment)
 
     def show(self, *arguments: str) -> None:
         """Let it print what it likes."""
@@ -144,8 +150,11 @@ class Pipeline(AgentClient):
 def containers(docker: Docker, images: Path) -> Iterator[Containers]:
     """Build the images, bring everything up, and take it down with its volumes."""
     compose = Compose(docker, images)
-    with tempfile.TemporaryDirectory(prefix="stack-") as name:
-        _down(compose)
+    with (
+        tempfile.TemporaryDirectory(prefix="stack-") as name,
+        undone_by(compose.written(*DOWN)),
+    ):
+        compose(*DOWN)
         try:
             compose.show("build")
             compose.show("up", "-d", "--wait")
@@ -157,8 +166,4 @@ def containers(docker: Docker, images: Path) -> Iterator[Containers]:
             compose.show("logs", "--tail", "40")
             raise
         finally:
-            _down(compose)
-
-
-def _down(compose: Compose) -> None:
-    compose("down", "--volumes", "--timeout", "5")
+            compose(*DOWN)

@@ -8,6 +8,7 @@ stay in ``.servers/engine`` for the next run. Needs root.
 
 import fcntl
 import os
+import shlex
 import shutil
 import subprocess
 import time
@@ -78,6 +79,11 @@ class Docker:
     def show(self, arguments: Sequence[str], limit: float = 600.0, **variables: str) -> None:
         """Run the command and let it print what it likes. Raises as ``run`` does."""
         self._run(arguments, limit, variables, None)
+
+    def written(self, arguments: Sequence[str], **variables: str) -> str:
+        """Return the command as a line for a shell."""
+        given = [f"{name}={value}" for name, value in {**self._environment, **variables}.items()]
+        return shlex.join(["env", *given, self.program, *arguments])
 
     def shell(self, script: str, folder: Path, limit: float, **variables: str) -> str:
         """Return what a shell script printed that calls this command as ``docker``."""

@@ -87,7 +87,8 @@ class Work:
         self._thread.start()
 
     def end(self) -> None:
-        self._thread.join(LIMIT)
+        if self._thread.ident is not None:
+            self._thread.join(LIMIT)
 
 
 class Victim:
@@ -99,6 +100,7 @@ class Victim:
         self._count = folder / "count"
         self.client = AgentClient(AgentAddress(f"unix:{folder}/agent.sock"))
         self._process: subprocess.Popen[bytes] | None = None
+        self.deaths = 0
 
     def start(self, die_at: int = 0) -> None:
         self._count.write_text("")
@@ -116,6 +118,7 @@ class Victim:
     def alive(self) -> bool:
         """Start it again if it has died."""
         if self.dead:
+            self.deaths += 1
             self.start()
         return True
 
@@ -123,9 +126,6 @@ class Victim:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
-
-    def effects(self) -> int:
-        return len(self._count.read_text().splitlines())
 
     def log(self) -> str:
         return (self._folder / "agent.log").read_text(errors="replace")[-4000:]
@@ -135,8 +135,7 @@ class Victim:
         end = time.monotonic() + LIMIT
         answer: AgentAnswer | None = None
         while time.monotonic() < end:
-            if self.dead:
-                self.start()
+            self.alive()
             try:
                 answer = ask(self.client)
             except Unreachable:

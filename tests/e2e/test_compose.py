@@ -188,6 +188,7 @@ def test_the_deploy_sees_what_a_careless_one_loses() -> None:
     assert result.counter < result.accepted
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(LIMIT)
 def test_a_rolling_deploy_in_containers_loses_nothing() -> None:
     """The same in containers, with the README's commands typed as they stand there."""
