@@ -3,8 +3,10 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# The tests start hundreds of Python processes, which all compile the package where this is set.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint unit servers simulation bench compose-test clean
+.PHONY: demo test test-all lint unit unit-system servers simulation bench compose-test clean
 .DEFAULT_GOAL := test
 
 $(VENV)/demo: pyproject.toml scripts/environment
@@ -26,11 +28,19 @@ lint: $(VENV)/test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint servers  ## everything, real servers included
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+test: lint servers  ## what CI runs, real servers of the newest versions included
+	$(BIN)/python -m pytest -n 4 -m "not nightly"
+
+test-all: lint servers  ## everything: each version of each server, containers, 100,000 worlds
+	$(BIN)/python -m pytest -n 4
+	$(BIN)/python -m tests.simulation --seeds 100000
 
 unit: $(VENV)/test  ## what needs no server
-	$(BIN)/python -m pytest -n 2 tests/unit tests/contract
+	$(BIN)/python -m pytest -n 2 tests/unit
+
+# Not before the first environment is made: both builds write into the same folder.
+unit-system: $(VENV)/test  ## the same on the distribution's Python
+	$(MAKE) unit PYTHON=/usr/bin/python3 VENV=.venv-system
 
 simulation: $(VENV)/test  ## 100,000 seeds
 	$(BIN)/python -m tests.simulation --seeds 100000

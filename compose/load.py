@@ -2,8 +2,8 @@
 The load: what the experiment sends, through all fronts, and messages of the broker.
 
 ``python -m compose.load FILE --net ... --broker ... --parts ...``, as the stack is described.
-Ends at SIGTERM: it sends no more, waits for the answers still due, and writes what became of
-all into FILE.
+Ends at SIGTERM, or after an hour: it sends no more, waits for the answers still due, and
+writes what became of all into FILE.
 """
 
 import argparse
@@ -23,15 +23,16 @@ from prometheus_client import start_http_server
 from prometheus_client.core import REGISTRY, CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from bench.consumer import MESSAGE, QUEUE
-from bench.fronts import Fronts
-from bench.loads import PENDING, Load, Sent
-from bench.mixes import at_every_door
+from compose.fronts import Fronts
 from compose.places import BROKER, LOAD, Place
+from compose.shop.consumer import MESSAGE, QUEUE
+from compose.traffic.loads import PENDING, Load, Sent
+from compose.traffic.mixes import at_every_door
 
 RATE = 25.0  # requests a second
 MESSAGES = 6.0  # messages a second: two consumers can take more
 SHOWN = 5.0  # seconds between two lines of the log
+LONGEST = 3600.0  # seconds after which it ends by itself
 ALL = "messages and requests"
 
 log = logging.getLogger("load")
@@ -90,11 +91,12 @@ class Seen(Collector):
 
 
 def run(load: Load, messages: Messages) -> None:
-    """Send until SIGTERM."""
+    """Send until SIGTERM, for LONGEST seconds at most."""
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    end = time.monotonic() + LONGEST
     load.start()
-    while not stopping.wait(SHOWN):
+    while not stopping.wait(SHOWN) and time.monotonic() < end:
         log.info("sent %s lost %s", len(load.sent) + len(messages.sent), len(load.lost))
     messages.stop()
     load.stop()

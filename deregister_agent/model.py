@@ -1,5 +1,5 @@
 """
-The words this agent thinks in. Nothing here touches the outside world.
+The words of this agent, as plain values. Nothing here touches the outside world.
 
 Times are seconds of CLOCK_BOOTTIME unless a name says ``wall``; durations are seconds.
 """
@@ -143,7 +143,7 @@ class Drain:
 
     @classmethod
     def never(cls, instance: str) -> "Drain":
-        """Stand for "no drain was ever asked for"."""
+        """Return what stands for "no drain was ever asked for"."""
         return cls(id="", instance=instance, phase=Phase.SERVING, since=0.0, deadline=0.0)
 
 
@@ -156,7 +156,9 @@ class Sighting:
     unlisted: bool = False  # every registry says it does not
     withdrawn: bool = False  # and no straggler is waited for
     restored: bool = False  # every registry lists the instance
-    quiet_for: float | None = None  # seconds with nothing in flight, or no app, to after withdrawn
+    quiet_for: float | None = (
+        None  # seconds with nothing in flight or no app, up to after withdrawn
+    )
     exited: bool = False  # the process under drain has exited
     replaced: bool = False  # and another has taken its place
     working: bool = False  # after "drained", the drained process has lasting work again
@@ -184,12 +186,11 @@ class Straggler:
     """Something that may still send work along an old route, such as an old Nginx worker."""
 
     what: str  # for a person
-    waived: bool = False  # its registry's options say that it is not waited for any longer
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened to a drain: a line of its timeline, or an announcement."""
+    """An announcement about a drain, as notifiers are given it."""
 
     id: str
     kind: str

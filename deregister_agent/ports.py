@@ -35,8 +35,8 @@ class Registry(Protocol):
     rather than guess. A registry does not retry, log, or return a value that stands
     for failure: the loop does the retrying. It sleeps in watch() alone, and believes
     nothing that it has kept from an earlier call: what a restart loses may only cost
-    time. One that has to answer others (a health check) may run a listener from its
-    first call on, and count its answers.
+    time. A registry that has to answer others (a health check) may run a listener
+    from its first call on, and count its answers.
 
     Inherit from this class explicitly; the methods at the end have an
     answer for registries that cannot do better.
@@ -81,16 +81,11 @@ class Registry(Protocol):
         ...
 
     def stragglers(self) -> Sequence[Straggler]:
-        """
-        Name what may still send work along old routes; empty when nothing can.
-
-        One that the options say not to wait for any longer is named as waived: it
-        holds up nothing, and is written into the record of the drain.
-        """
+        """Name what may still send work along old routes; empty when nothing can."""
         return ()
 
     def look(self) -> tuple[bool, Sequence[Straggler]]:
-        """Answer lists() and then stragglers(); both at once, where one answer tells of both."""
+        """Answer lists() and then stragglers(); with one call where one answer tells of both."""
         return self.lists(), self.stragglers()
 
     def notes(self, snapshot: Snapshot | None) -> Sequence[str]:
@@ -110,7 +105,7 @@ class Registry(Protocol):
         return math.inf
 
     def others(self) -> int | None:
-        """Count the other instances that would still get work; None if it cannot tell."""
+        """Count the other instances that would still get work; None if that cannot be told."""
         return None
 
     def watch(self, cursor: str | None, timeout: float) -> str | None:
@@ -145,11 +140,11 @@ class Notifier(Protocol):
     """A way to tell the release platform."""
 
     name: str
-    announces: frozenset[Announcement]  # which announcements it wants to be told
+    announces: frozenset[Announcement]  # what it wants to be told
 
     def announce(self, event: Event) -> None:
         """
-        Tell it. Returning means that it was taken; raise NotifyError otherwise.
+        Tell the platform. Returning means that it took *event*; raise NotifyError otherwise.
 
         May be called again with the same event, whose id then is the same.
         """

@@ -8,7 +8,8 @@ from typing import Any
 from deregister_agent.drain import after_start, after_stop
 from deregister_agent.errors import JournalError, Refused
 from deregister_agent.journal.history import PastDrain, TimelineEvent
-from deregister_agent.model import UNFINISHED, Drain, Outcome, Phase, StopRequest
+from deregister_agent.model import UNFINISHED, Drain, Instance, Outcome, Phase, StopRequest
+from deregister_agent.status import DrainStatus, ProbeStatus, ProcessStatus, RegistryStatus, Status
 
 WALL = 1_795_232_700.0
 NOW = "2026-11-21T03:45:00.000Z"
@@ -130,60 +131,48 @@ class FakeLoop:
         """Whether it may be told now; the test decides."""
         return self.stands or announcement != "drained"
 
-    def report(self) -> dict[str, Any]:
+    @property
+    def is_recalled(self) -> bool:
+        """Whether the last drain of before is known to hold; the test decides."""
+        return self.stands
+
+    def status(self) -> Status:
         drain = self.drain
         unfinished = drain.phase in UNFINISHED
-        return {
-            "instance": {
-                "name": self.name,
-                "service": "orders",
-                "address": "10.0.0.7",
-                "port": 8080,
-            },
-            "phase": drain.phase,
-            "since": NOW,
-            "deadline": NOW if unfinished else None,
-            "remaining": 171.2 if unfinished else None,
-            "drain": self._shown(drain) if drain.id else None,
-            "in_flight": {"requests": 3},
-            "blocking": ["3 requests in flight (http_json)"] if unfinished else [],
-            "notes": [],
-            "registries": [
-                {
-                    "name": "consul",
-                    "listed": False,
-                    "acknowledged": True,
-                    "stragglers": [],
-                    "waived": [],
-                    "others": 2,
-                    "asked": NOW,
-                    "error": None,
-                }
-            ],
-            "probes": [
-                {
-                    "name": "http_json",
-                    "in_flight": {"requests": 3},
-                    "started": 17,
-                    "asked": NOW,
-                    "error": None,
-                }
-            ],
-            "process": {"pids": [123], "exited": False, "note": ""},
-            "ready": None,
-            "error": None,
-            "cursor": self.cursor,
-        }
+        registry = RegistryStatus(
+            name="consul",
+            listed=False,
+            acknowledged=True,
+            stragglers=(),
+            others=2,
+            asked=NOW,
+            error=None,
+        )
+        probe = ProbeStatus(name="http_json", in_flight={"requests": 3}, started=17, asked=NOW)
+        return Status(
+            instance=Instance(self.name, "orders", "10.0.0.7", 8080),
+            phase=drain.phase,
+            since=NOW,
+            deadline=NOW if unfinished else None,
+            remaining=171.2 if unfinished else None,
+            drain=self._shown(drain) if drain.id else None,
+            in_flight={"requests": 3},
+            blocking=("3 requests in flight (http_json)",) if unfinished else (),
+            registries=(registry,),
+            probes=(probe,),
+            process=ProcessStatus(pids=(123,)),
+            cursor=self.cursor,
+        )
 
-    def _shown(self, drain: Drain) -> dict[str, Any]:
-        return {
-            "id": drain.id,
-            "outcome": drain.outcome,
-            "reason": drain.reason,
-            "asked_by": drain.asked_by,
-            "forced": drain.forced,
-            "on_deadline": drain.on_deadline,
-        }
+    def _shown(self, drain: Drain) -> DrainStatus:
+        return DrainStatus(
+            id=drain.id,
+            outcome=drain.outcome,
+            reason=drain.reason,
+            asked_by=drain.asked_by,
+            forced=drain.forced,
+            on_deadline=drain.on_deadline,
+        )
 
 
 class FakeAgent:

@@ -8,7 +8,7 @@ from pathlib import Path
 from deregister_agent.engine.agent import Agent
 from deregister_agent.engine.instance_loop import InstanceLoop
 from deregister_agent.engine.knowledge import InstanceSetup
-from deregister_agent.host.clock import SystemClock
+from deregister_agent.host.clock import Clock, SystemClock
 from deregister_agent.host.process_finder import ProbeMark
 from deregister_agent.journal.history import TimelineEvent
 from deregister_agent.journal.journal import Journal
@@ -52,7 +52,7 @@ class Running:
 def until(loop: InstanceLoop, final: Callable[[Drain], bool], what: str) -> Drain:
     """Wait until *final* says so of the drain; fail with what blocks it."""
     drain = loop.wait(final, LIMIT)
-    assert final(drain), f"never came: {what}; {drain.phase}: {loop.report()['blocking']}"
+    assert final(drain), f"never came: {what}; {drain.phase}: {loop.status().blocking}"
     return drain
 
 
@@ -79,9 +79,11 @@ def made_of(
     registries: Sequence[Registry],
     policy: Policy = POLICY,
     more: Sequence[Notifier] = (),
+    *,
+    clock: Clock | None = None,
 ) -> Running:
     """Make the agent that agent_of() runs."""
-    clock, probe, notifier = SystemClock(), FakeProbe(), FakeNotifier()
+    clock, probe, notifier = clock or SystemClock(), FakeProbe(), FakeNotifier()
     notifiers = {each.name: each for each in (notifier, *more)}
     setup = InstanceSetup(
         instance=instance,

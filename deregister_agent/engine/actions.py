@@ -57,7 +57,7 @@ def _may_hold_out(known: Knowledge) -> bool:
     return presence.running is not None or known.process.app is None  # None: never seen
 
 
-# --- on threads of their own: the phase may be another one by the time they run ---
+# --- on threads of their own: the phase may have changed by the time they run ---
 
 
 def _take_out(known: Knowledge, view: RegistryView) -> None:
@@ -76,12 +76,12 @@ def _take_out(known: Knowledge, view: RegistryView) -> None:
 
 
 def _taking_out(known: Knowledge) -> bool:
-    """Tell whether that has not been overtaken while the registry was slow to answer."""
+    """Tell whether the drain still wants the instance out: a slow answer may come too late."""
     return known.drain.phase in {Phase.WITHDRAWING, Phase.EXPIRED}
 
 
 def _surely_lists(registry: Registry) -> bool:
-    """Tell whether it lists the instance; a registry that cannot say must not hold up withdraw."""
+    """Tell whether *registry* lists the instance; not knowing must not hold up withdraw."""
     try:
         return registry.lists()
     except AgentError:

@@ -26,7 +26,7 @@ def blocking(known: Knowledge) -> list[str]:
             lines = [RESTARTED] if known.in_doubt else []
             lines += doubts(known)
         case Phase.EXPIRED:
-            lines = _listing(known) + [line for probe in known.probes if (line := _in_hand(probe))]
+            lines = _listing(known) + _in_hand_of(known)
         case Phase.RESTORING:
             lines = _missing(known)
         case _:
@@ -58,10 +58,8 @@ def _why_listed(view: RegistryView) -> str:
 
 
 def _work(known: Knowledge, *, enough: bool) -> list[str]:
-    """Say what is in hand or how quiet it is; nothing where that is over and *enough* is said."""
-    gone = known.process.exited and known.process.successor is None
-    lines = [] if gone else [line for probe in known.probes if (line := _in_hand(probe))]
-    if lines:
+    """Say what is in hand or how quiet the app is; nothing if quiet, where *enough* is said."""
+    if not known.process.vacant and (lines := _in_hand_of(known)):
         return lines
     windows = known.quiet_windows()
     late, quiet = lateness(windows), quiet_for(windows) or 0.0
@@ -71,6 +69,10 @@ def _work(known: Knowledge, *, enough: bool) -> list[str]:
     gaps = sum(window.gaps for window in windows)
     again = f"; began again {gaps} times, as readings were too far apart" if gaps else ""
     return [f"quiet for {quiet:.1f} of {known.policy.quiet:g} s{behind}{again}"]
+
+
+def _in_hand_of(known: Knowledge) -> list[str]:
+    return [line for probe in known.probes if (line := _in_hand(probe))]
 
 
 def _in_hand(probe: ProbeView) -> str:

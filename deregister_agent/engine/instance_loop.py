@@ -4,7 +4,6 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
 
 from deregister_agent.drain import (
     after_start,
@@ -21,10 +20,11 @@ from deregister_agent.engine.knowledge import AgentContext, InstanceSetup, Knowl
 from deregister_agent.engine.schedule import begin_looks, rest
 from deregister_agent.engine.sighting import sighting
 from deregister_agent.engine.standing import doubts, refresh
-from deregister_agent.engine.status import cursor, report
+from deregister_agent.engine.status import cursor, status_of
 from deregister_agent.errors import JournalError
 from deregister_agent.journal.journal import Decision
 from deregister_agent.model import UNFINISHED, Announcement, Drain, Phase, Sighting, StopRequest
+from deregister_agent.status import Status
 
 log = logging.getLogger(__name__)
 
@@ -156,10 +156,10 @@ class InstanceLoop:
     def _unheard(self, since: float) -> list[str]:
         return [view.name for view in self.known.registries if view.looked < since]
 
-    def report(self) -> dict[str, Any]:
+    def status(self) -> Status:
         """Return all that is known of the instance, in the form that the HTTP API shows."""
         with self.changed:
-            return report(self.known)
+            return status_of(self.known)
 
     def close(self) -> None:
         """Let everybody who waits go."""
@@ -243,8 +243,6 @@ class InstanceLoop:
             detail["blocking"] = blocking(self.known)
         if phase is Phase.DRAINING and self.drain.phase is Phase.DRAINED:
             detail["work"] = doubts(self.known)
-        if waived := {one.name: one.word.waived for one in views if one.word and one.word.waived}:
-            detail["waived"] = waived
         if phase is Phase.WITHDRAWING:
             words = [(view.name, view.says(0.0)) for view in views]
             detail["listed_by"] = [name for name, word in words if word and word.listed]

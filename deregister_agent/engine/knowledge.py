@@ -106,7 +106,7 @@ class Knowledge:
         an app must be quiet: a supervisor may be about to start it again, and what
         it starts has not been drained.
         """
-        if self.process.exited and self.process.successor is None:
+        if self.process.vacant:
             return [self.process.window]
         return [probe.window for probe in self.probes]
 

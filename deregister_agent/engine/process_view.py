@@ -34,8 +34,13 @@ class ProcessView:
 
     @property
     def successor(self) -> Process | None:
-        """The process that has taken the place of an app that has exited, if any has."""
+        """The process that has taken the place of the app, if the app has exited."""
         return self.presence.running if self.exited and self.presence is not None else None
+
+    @property
+    def vacant(self) -> bool:
+        """Whether the app has exited and nobody has taken its place."""
+        return self.exited and self.successor is None
 
     def begin(self) -> None:
         """Begin a phase: that nobody is there must be seen again, in this phase."""
@@ -79,8 +84,9 @@ class ProcessView:
             self._again.later(result.answered)
         if turn != self._turn:
             self._again.now()
-        elif self.exited and self.successor is None:
-            self.window.saw(Reading({}), result.asked, result.answered, self._shared.gap(EVERY))
+        elif self.vacant:
+            gap = self._shared.gap(EVERY)
+            self.window.saw(Reading({}), result.asked, result.answered, gap)
         else:
             self.window.broken()
 

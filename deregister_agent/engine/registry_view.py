@@ -27,12 +27,7 @@ class RegistryWord:
     @property
     def awaited(self) -> list[str]:
         """The stragglers that hold up a drain."""
-        return [one.what for one in self.stragglers if not one.waived]
-
-    @property
-    def waived(self) -> list[str]:
-        """The stragglers that hold up no drain, though they may still send work."""
-        return [one.what for one in self.stragglers if one.waived]
+        return [one.what for one in self.stragglers]
 
 
 class RegistryView:

@@ -1,4 +1,4 @@
-"""Which process is being drained, and is it still there."""
+"""How the process under drain is told from its successor: the options, and the finder."""
 
 import threading
 from collections.abc import Mapping
@@ -102,7 +102,7 @@ class ProbeMark:
                 self._changed.notify_all()
 
     def look(self, was: Process | None) -> Presence:
-        """Tell whether the app has another mark than *was*: then that one has exited."""
+        """Tell whether the app has another mark than *was*, which then has exited."""
         boot, mark = self._clock.boot_id(), self._mark
         running = Process(boot, mark=mark) if mark else None
         if was is not None and was.boot_id != boot:

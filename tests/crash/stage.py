@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from deregister_agent.cli.client import Address, AgentClient, Answer, Unreachable
+from deregister_agent.cli.client import AgentAddress, AgentAnswer, AgentClient, Unreachable
 from deregister_agent.demo.stage import Apps
 
 LIMIT = 30.0  # seconds that anything may take
@@ -87,7 +87,8 @@ class Work:
         self._thread.start()
 
     def end(self) -> None:
-        self._thread.join(LIMIT)
+        if self._thread.ident is not None:
+            self._thread.join(LIMIT)
 
 
 class Victim:
@@ -97,8 +98,9 @@ class Victim:
         self._folder, self._config = folder, folder / "agent.toml"
         self._config.write_text(config)
         self._count = folder / "count"
-        self.client = AgentClient(Address(f"unix:{folder}/agent.sock"))
+        self.client = AgentClient(AgentAddress(f"unix:{folder}/agent.sock"))
         self._process: subprocess.Popen[bytes] | None = None
+        self.deaths = 0
 
     def start(self, die_at: int = 0) -> None:
         self._count.write_text("")
@@ -116,6 +118,7 @@ class Victim:
     def alive(self) -> bool:
         """Start it again if it has died."""
         if self.dead:
+            self.deaths += 1
             self.start()
         return True
 
@@ -124,19 +127,15 @@ class Victim:
             self._process.kill()
             self._process.wait()
 
-    def effects(self) -> int:
-        return len(self._count.read_text().splitlines())
-
     def log(self) -> str:
         return (self._folder / "agent.log").read_text(errors="replace")[-4000:]
 
-    def insist(self, ask: Callable[[AgentClient], Answer], *wanted: int) -> dict[str, Any]:
+    def insist(self, ask: Callable[[AgentClient], AgentAnswer], *wanted: int) -> dict[str, Any]:
         """Ask as a stubborn pipeline does: again after a crash, until the answer is wanted."""
         end = time.monotonic() + LIMIT
-        answer: Answer | None = None
+        answer: AgentAnswer | None = None
         while time.monotonic() < end:
-            if self.dead:
-                self.start()
+            self.alive()
             try:
                 answer = ask(self.client)
             except Unreachable:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.test_crash import dies_anywhere
+from tests.crash.test_crash import SLICES, dies_anywhere
 from tests.servers import etcd as etcd_server
 
 
@@ -54,11 +54,15 @@ class OwnLeaseWorld(EtcdWorld):
         return {key: value for key, value in now.items() if key != own} == beside
 
 
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("kind", [EtcdWorld, OldEtcdWorld, OwnLeaseWorld])
+OLD = pytest.param(OldEtcdWorld, marks=pytest.mark.nightly)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("first", range(1, SLICES + 1))
+@pytest.mark.parametrize("kind", [EtcdWorld, OLD, OwnLeaseWorld])
 def test_dies_anywhere(
-    tmp_path: Path, kind: type[EtcdWorld], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, kind: type[EtcdWorld], first: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed at any side effect, the key comes back on a lease, and no other has changed."""
     monkeypatch.setenv("CRASH_SECRET", "crash-test-secret")
-    dies_anywhere(tmp_path, kind)
+    dies_anywhere(tmp_path, kind, first)

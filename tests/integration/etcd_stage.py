@@ -69,14 +69,14 @@ class Loop:
     def reaches(self, *phases: Phase, limit: float = 90.0) -> Phase:
         """Wait until the drain is in one of the phases."""
         drain = self.loop.wait(lambda drain: drain.phase in phases, limit)
-        assert drain.phase in phases, self.loop.report()
+        assert drain.phase in phases, self.loop.status()
         return drain.phase
 
     def says(self, part: str, limit: float = 60.0) -> None:
         """Wait until what is in the way has *part* in it."""
         end = time.monotonic() + limit
-        while part not in "\n".join(self.loop.report()["blocking"]):
-            assert time.monotonic() < end, self.loop.report()
+        while part not in "\n".join(self.loop.status().blocking):
+            assert time.monotonic() < end, self.loop.status()
             time.sleep(0.02)
 
 

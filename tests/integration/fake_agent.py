@@ -63,7 +63,6 @@ class FakeInstance:
                     "listed": self.phase == "serving",
                     "acknowledged": busy,
                     "stragglers": [],
-                    "waived": [],
                     "others": self.others,
                     "asked": None,
                     "error": None,

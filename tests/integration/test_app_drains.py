@@ -118,10 +118,10 @@ def blocks(loop: InstanceLoop, said: Callable[[str], bool]) -> None:
     """Wait until the drain is held up by nothing but what *said* recognises."""
 
     def so() -> bool:
-        blocking = loop.report()["blocking"]
+        blocking = loop.status().blocking
         return bool(blocking) and all(said(line) for line in blocking)
 
-    eventually(so, f"that blocks; but {loop.report()['blocking']}")
+    eventually(so, f"that blocks; but {loop.status().blocking}")
 
 
 APPS = {

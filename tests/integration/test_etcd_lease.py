@@ -135,7 +135,7 @@ def test_it_stays_for_as_long_as_the_app_is_ready(
         assert _on_own_lease(orders)
         app.said = page("starting", status="503 Service Unavailable")
         until(lambda: orders.node.get(orders.key()) is None, "it has run out")
-        assert any("only while the app is ready" in note for note in loop.loop.report()["notes"])
+        assert any("only while the app is ready" in note for note in loop.loop.status().notes)
         app.said = None
         until(lambda: _on_own_lease(orders), "it is back")
         assert loop.loop.drain.phase is Phase.SERVING

@@ -173,7 +173,7 @@ class TestWebhook:
             hook("ftp://localhost/x", secret)
 
 
-def script(text: str, **options: Any) -> command.Command:
+def script(text: str, **options: Any) -> command.CommandNotifier:
     argv = ("/bin/sh", "-c", text)
     return command.build(command.Options(kind="command", command=argv, **options), ORDERS)
 
@@ -237,10 +237,12 @@ class TestCommand:
         assert len(str(caught.value)) < 600
 
     def test_a_program_that_reads_nothing(self) -> None:
-        """A large event does not block on a program that does not read it."""
+        """A large event holds up neither a program that does not read it, nor its end."""
         large = event()
         object.__setattr__(large, "detail", {"why": "x" * 1_000_000})
-        script("exec true").announce(large)
+        script("exec head -c 200000 /dev/zero >&2").announce(large)
+        with pytest.raises(NotifyError, match=r"no end within 1 s"):
+            script("exec sleep 600", timeout=1.0).announce(large)
 
     def test_one_that_hangs_is_killed_with_all_it_started(self, tmp_path: Path) -> None:
         """When the time is over, the program and its children are gone, deaf ones as well."""
@@ -447,12 +449,17 @@ class TestProcess:
 
     def test_already_gone_is_taken(self, spawn: Spawn) -> None:
         """A process that has exited, reaped or not, needs no end."""
-        child = spawn("print(flush=True)")
-        known = identity(child.pid)
+        child, other = spawn("print(flush=True)"), spawn(POLITE)
+        line(other)
+        known = identity(child.pid, other.pid)
         wait_for(lambda: not alive(child.pid), "the child has exited")
         end(known, grace=60)
+        assert other.wait() == -signal.SIGTERM
+        began = time.monotonic()
+        end(known, grace=60)  # the one is a zombie, the other reaped
         child.wait()
         end(known, grace=60)
+        assert time.monotonic() - began < 60
 
     def test_unknown_process_says_what_to_configure(self) -> None:
         """Without pids nothing is guessed."""

@@ -79,7 +79,7 @@ def test_the_drain_is_held_by_what_is_in_hand(tmp_path: Path, name: str) -> None
         loop.stop_traffic(StopRequest())
         until(loop, lambda drain: drain.phase is Phase.DRAINING, "draining")
         held = f"{busy} in flight ({probe.name})"
-        eventually(lambda: loop.report()["blocking"] == [held], held)
+        eventually(lambda: loop.status().blocking == (held,), held)
         met = len(probe.said)
         eventually(lambda: len(probe.said) >= met + READINGS, "more readings")
         assert loop.drain.phase is Phase.DRAINING

@@ -4,7 +4,6 @@ import json
 import socket
 import subprocess
 import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -114,19 +113,21 @@ class TestGrpc:
 
     def test_a_socket_file(self, tmp_path: Path) -> None:
         """A server on a socket file is asked like one on a port."""
-        over = threading.Event()
         running = grpc.server(ThreadPoolExecutor(1))
         method: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(
-            lambda asked, _: b"\x08\x01" if asked == b"\x0a\x03a/b" else b""
+            lambda asked, _: b"\x08\x01" if asked == b"\x0a\x03a/b" else b"\x08\x02"
         )
         health = grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": method})
         running.add_generic_rpc_handlers((health,))
         running.add_insecure_port(f"unix:{tmp_path}/app.sock")
         running.start()
         try:
-            check(f"grpc+unix://{str(tmp_path).replace('/', '%2F')}%2Fapp.sock/a%2Fb").ask()
+            url = f"grpc+unix://{str(tmp_path).replace('/', '%2F')}%2Fapp.sock"
+            check(f"{url}/a%2Fb").ask()
+            for other in ("", "/other"):
+                with pytest.raises(ProbeError, match="NOT_SERVING"):
+                    check(f"{url}{other}").ask()
         finally:
-            over.set()
             running.stop(0).wait()
 
     def test_tls(self, tmp_path: Path) -> None:
@@ -183,9 +184,9 @@ class TestOptions:
         with pytest.raises(ValidationError, match="gRPC health check has none"):
             check("grpc://127.0.0.1:5", status=200)
 
-    def test_without_grpcio(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Where it is not installed, the error says how to install it; http needs none."""
-        monkeypatch.setattr("deregister_agent.probes.ready_check.find_spec", lambda _: None)
+    def test_without_the_extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where gRPC is not installed, the error says how to install it; http needs none."""
+        monkeypatch.setattr("deregister_agent.probes.extras.find_spec", lambda _: None)
         check("http://127.0.0.1:5/x")
         with pytest.raises(ValidationError, match=r"pip install 'deregister-agent\[grpc\]'"):
             check("grpc://127.0.0.1:5/x")

@@ -284,7 +284,7 @@ class Checks:
         """Judge where the world ends, long after the last fault."""
         world = self.world
         if world.phase is not Phase.SERVING:
-            world.broken(f"left out of service: {world.phase}: {world.loop.report()['blocking']}")
+            world.broken(f"left out of service: {world.phase}: {world.loop.status().blocking}")
         for registry in world.registries:
             if not registry.listed:
                 world.broken(f"left out of service: {registry.name} does not list it")

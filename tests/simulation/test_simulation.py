@@ -11,8 +11,8 @@ from tests.simulation.__main__ import broken_seeds, how_to_replay
 from tests.simulation.mutations import MUTATIONS
 from tests.simulation.world import run
 
-PIECE = 1000  # seeds of one test; xdist spreads the tests
-PIECES = 6
+PIECE = 500  # seeds of one test; xdist spreads the tests
+PIECES = 4  # 'make test-all' runs 100,000 seeds
 ENOUGH = 4000  # seeds within which a broken agent must be found out
 
 

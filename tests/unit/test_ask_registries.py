@@ -67,7 +67,7 @@ class Plain(Registry):
 
     def __init__(self) -> None:
         self.listed, self.old, self.ages = True, 0, 0
-        self.waived = self.trouble = False
+        self.trouble = False
 
     def lists(self) -> bool:
         if self.trouble:
@@ -76,8 +76,7 @@ class Plain(Registry):
 
     def stragglers(self) -> Sequence[Straggler]:
         self.ages += 1
-        names = [f"worker {n}, {self.ages} s old" for n in range(self.old)]
-        return [Straggler(name, waived=self.waived) for name in names]
+        return [Straggler(f"worker {n}, {self.ages} s old") for n in range(self.old)]
 
     def snapshot(self) -> Snapshot | None:
         return None
@@ -96,7 +95,7 @@ def test_a_cursor_is_of_the_phase_and_of_what_is_said(tmp_path: Path) -> None:
     with agent_of(tmp_path, INSTANCE, [plain]) as running:
         loop = running.loop
         loop.ask_registries(LIMIT)
-        known = loop.report()["cursor"]
+        known = loop.status().cursor
 
         def told_of(change: Callable[[], object]) -> None:
             nonlocal known
@@ -106,14 +105,13 @@ def test_a_cursor_is_of_the_phase_and_of_what_is_said(tmp_path: Path) -> None:
                 change()
                 loop.ask_registries(LIMIT)
                 assert waiting.result(LIMIT)
-            known = loop.report()["cursor"]
+            known = loop.status().cursor
 
-        before = loop.report()["registries"][0]["stragglers"]
+        before = loop.status().registries[0].stragglers
         loop.ask_registries(LIMIT)
-        assert loop.report()["registries"][0]["stragglers"] != before
+        assert loop.status().registries[0].stragglers != before
         assert not loop.has_changed(known, 0.0)  # they are older, and that is all
         told_of(lambda: setattr(plain, "old", 1))
-        told_of(lambda: setattr(plain, "waived", True))
         told_of(lambda: setattr(plain, "old", 0))
         told_of(lambda: setattr(plain, "listed", False))
         told_of(lambda: setattr(plain, "trouble", True))
@@ -130,7 +128,7 @@ def restored(running: Running) -> None:
 def test_a_cursor_is_of_one_phase_of_one_drain(change: dict[str, Any], tmp_path: Path) -> None:
     """Who was drained, restored and drained again between two looks is seen to have been."""
     loop = made_of(tmp_path, INSTANCE, [Plain()]).loop
-    known = loop.report()["cursor"]
+    known = loop.status().cursor
     assert not loop.has_changed(known, 0.0)
     loop.known.drain = replace(loop.drain, **change)
     assert loop.has_changed(known, 0.0)
@@ -141,7 +139,7 @@ def test_a_cursor_that_is_waited_for_in_vain(tmp_path: Path) -> None:
     with agent_of(tmp_path, INSTANCE, [Plain()]) as running, ThreadPoolExecutor(1) as pool:
         loop = running.loop
         loop.ask_registries(LIMIT)
-        waiting = pool.submit(loop.has_changed, loop.report()["cursor"], LIMIT)
+        waiting = pool.submit(loop.has_changed, loop.status().cursor, LIMIT)
         eventually(lambda: loop._askers, "it waits")
         loop.close()
         assert not waiting.result(LIMIT)

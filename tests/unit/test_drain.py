@@ -1,14 +1,20 @@
 """The state machine: every phase with every combination of facts."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
 
 import pytest
 
+from deregister_agent.api.app import drained_status, started_status
+from deregister_agent.cli.follow import ExitCode, _is_drained, _is_serving
+from deregister_agent.cli.standalone import drain_code, restore_code
 from deregister_agent.drain import (
     after_start,
     after_stop,
     announcements,
+    is_restored,
+    is_safe_to_kill,
     moved,
     next_phase,
     overtaken,
@@ -17,6 +23,7 @@ from deregister_agent.model import (
     UNFINISHED,
     Announcement,
     Drain,
+    Instance,
     OnDeadline,
     Outcome,
     Phase,
@@ -24,6 +31,7 @@ from deregister_agent.model import (
     RestoreWhen,
     Sighting,
 )
+from deregister_agent.status import DrainStatus, Status
 
 POLICY = Policy(deadline=60, quiet=2, settle=5)
 WHEN_READY = replace(POLICY, restore=RestoreWhen.WHEN_READY)
@@ -53,6 +61,17 @@ def seen(*facts: str, quiet_for: float | None = None) -> Sighting:
 
 
 W, S, D = Phase.WITHDRAWING, Phase.SETTLING, Phase.DRAINING
+ARROWS: dict[Phase, set[Phase]] = {
+    Phase.SERVING: set(),
+    W: {S, Phase.EXPIRED, Phase.RESTORING, Phase.GONE},
+    S: {W, D, Phase.EXPIRED, Phase.GONE},
+    D: {W, Phase.DRAINED, Phase.EXPIRED, Phase.GONE},
+    Phase.DRAINED: {W, D, Phase.GONE},
+    Phase.EXPIRED: {Phase.GONE, Phase.RESTORING},
+    Phase.GONE: {Phase.SERVING, Phase.RESTORING},
+    Phase.RESTORING: {Phase.SERVING},
+}
+"""Where each phase leads by itself."""
 OUT = ("acknowledged", "unlisted")
 
 
@@ -167,22 +186,12 @@ def test_an_unfinished_drain_never_outlives_its_deadline() -> None:
 
 def test_each_phase_leads_only_where_the_table_says() -> None:
     """The arrows of the phase table, and no others."""
-    table = {
-        Phase.SERVING: set(),
-        W: {S, Phase.EXPIRED, Phase.RESTORING, Phase.GONE},
-        S: {W, D, Phase.EXPIRED, Phase.GONE},
-        D: {W, Phase.DRAINED, Phase.EXPIRED, Phase.GONE},
-        Phase.DRAINED: {W, D, Phase.GONE},
-        Phase.EXPIRED: {Phase.GONE, Phase.RESTORING},
-        Phase.GONE: {Phase.SERVING, Phase.RESTORING},
-        Phase.RESTORING: {Phase.SERVING},
-    }
     met: dict[Phase, set[Phase]] = {phase: set() for phase in Phase}
     for one, facts, policy, now in EVERYTHING:
         after = next_phase(one, facts, policy, now)
         if after is not one.phase:
             met[one.phase].add(after)
-    assert met == table
+    assert met == ARROWS
 
 
 def test_after_an_announcement_nobody_new_is_withdrawn() -> None:
@@ -272,6 +281,80 @@ def test_every_kill_is_announced_for_what_it_is() -> None:
         assert (Announcement.DRAINED in told) == (phase is Phase.DRAINED)
         by_force = phase is Phase.EXPIRED and on_deadline is OnDeadline.KILL
         assert (Announcement.FORCED in told) == by_force
+
+
+SAFE = set(product((Phase.DRAINED, Phase.GONE), (Outcome.DRAINED, Outcome.APP_EXITED)))
+"""The phases and outcomes of a drain that say that its process may be killed."""
+
+
+@pytest.mark.parametrize("outcome", [None, *Outcome])
+@pytest.mark.parametrize("phase", Phase)
+def test_everybody_answers_alike(phase: Phase, outcome: Outcome | None) -> None:
+    """The HTTP API and both command lines say "safe to kill" and "serving" of the same drains."""
+    one = drain(phase, outcome=outcome)
+    safe, serving = (phase, outcome) in SAFE, phase is Phase.SERVING
+    status = _told(phase, outcome)
+    assert is_safe_to_kill(phase, outcome) is is_safe_to_kill(str(phase), outcome) is safe
+    assert (drained_status(one) == 200) is safe
+    assert (drain_code(one) is ExitCode.DONE) is safe
+    assert _is_drained(status) is safe
+    assert is_restored(phase) is is_restored(str(phase)) is serving
+    assert (started_status(one) == 200) is serving
+    assert (restore_code(one) is ExitCode.DONE) is serving
+    assert _is_serving(status) is serving
+
+
+def _told(phase: Phase, outcome: Outcome | None) -> Status:
+    """Return what a client reads that an agent says of such a drain."""
+    how = DrainStatus(
+        id="d", outcome=outcome, reason="", asked_by="", forced=False, on_deadline=OnDeadline.HOLD
+    )
+    return Status(
+        instance=Instance("web-1", "web", "127.0.0.1", 8080),
+        phase=phase,
+        drain=how,
+        in_flight={},
+        blocking=(),
+        registries=(),
+        probes=(),
+        cursor="",
+    )
+
+
+def test_what_was_never_drained_is_not_safe_to_kill() -> None:
+    """A status without a drain says nothing."""
+    for phase in Phase:
+        assert not _is_drained(replace(_told(phase, None), drain=None))
+
+
+def _reachable() -> Iterator[Drain]:
+    """Yield a drain of each phase, outcome and policy that the machine can lead to."""
+    looks = [seen(), seen("exited"), seen("exited", "replaced"), seen("refused")]
+    for on_deadline in OnDeadline:
+        met: dict[tuple[Phase, Outcome | None], Drain] = {}
+        ahead = [drain(W, on_deadline=on_deadline)]
+        while ahead:
+            one = ahead.pop()
+            if (one.phase, one.outcome) in met:
+                continue
+            met[one.phase, one.outcome] = one
+            ways = {*ARROWS[one.phase], after_start(one.phase)} - {one.phase}
+            ahead += [moved(one, phase, look, 1.0) for phase in ways for look in looks]
+        yield from met.values()
+
+
+def test_whoever_was_told_that_it_may_kill_was_told_so_by_a_safe_drain_or_by_force() -> None:
+    """Every drain that can be met is taken back if it was safe to kill, or forced; no other."""
+    met = 0
+    for one in _reachable():
+        met += 1
+        by_force = one.outcome is Outcome.EXPIRED and one.on_deadline is OnDeadline.KILL
+        forced = by_force and one.phase in {Phase.EXPIRED, Phase.GONE}
+        told = is_safe_to_kill(one.phase, one.outcome) or forced
+        assert (announcements(one, drain(W)) == (Announcement.TAKEN_BACK,)) is told, one
+        assert (one.phase is not Phase.DRAINED) or told, one
+        assert (one.phase is not Phase.GONE) or told is (one.outcome != Outcome.EXPIRED or forced)
+    assert met > 50
 
 
 def test_a_word_that_let_the_platform_kill_is_taken_back() -> None:

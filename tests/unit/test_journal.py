@@ -97,17 +97,22 @@ def test_a_date_set_back_over_a_reboot_makes_no_drain_longer(path: Path, clock: 
     journal.close()
 
 
+OWNER = """
+import sys, time
+from pathlib import Path
+from deregister_agent.host.clock import SystemClock
+from deregister_agent.journal.journal import Journal
+journal = Journal(Path(sys.argv[1]), SystemClock())
+print("owned", flush=True)
+time.sleep(600)
+"""
+
+
 def test_a_second_owner_is_refused_and_told_who_the_first_is(path: Path, journal: Journal) -> None:
     """Two agents on one journal would act against each other."""
     del journal
-    code = (
-        "import sys; from pathlib import Path;"
-        "from deregister_agent.host.clock import SystemClock;"
-        "from deregister_agent.journal.journal import Journal;"
-        "Journal(Path(sys.argv[1]), SystemClock())"
-    )
     second = subprocess.run(
-        [sys.executable, "-c", code, str(path)],
+        [sys.executable, "-c", OWNER, str(path)],
         capture_output=True,
         text=True,
         check=False,
@@ -118,8 +123,22 @@ def test_a_second_owner_is_refused_and_told_who_the_first_is(path: Path, journal
 
 
 def test_it_can_be_owned_again_after_it_was_closed(path: Path, clock: HandClock) -> None:
-    """The lock goes with its owner, and so does that of an owner that was killed."""
+    """Whoever closes it lets go of the lock."""
     Journal(path, clock).close()
+    Journal(path, clock).close()
+
+
+def test_it_can_be_owned_again_after_its_owner_was_killed(path: Path, clock: HandClock) -> None:
+    """The lock goes with the process that had it."""
+    command = [sys.executable, "-c", OWNER, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as owner:
+        try:
+            assert owner.stdout is not None
+            assert owner.stdout.readline() == "owned\n"
+            with pytest.raises(JournalError, match=f"process {owner.pid}"):
+                Journal(path, clock)
+        finally:
+            owner.kill()
     Journal(path, clock).close()
 
 

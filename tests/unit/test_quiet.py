@@ -158,7 +158,7 @@ def test_a_message_taken_just_before_a_drain_is_waited_for(tmp_path: Path) -> No
     bench.stop()
     bench.go_on(30.0)
     assert bench.phase is Phase.DRAINING
-    assert bench.loop.report()["blocking"] == ["2 messages in flight (page)"]
+    assert bench.loop.status().blocking == ("2 messages in flight (page)",)
     page.has(0)
     assert bench.until(Phase.DRAINED, within=30.0) > 11.0
     bench.journal.close()
