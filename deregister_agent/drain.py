@@ -14,6 +14,8 @@ from deregister_agent.model import (
     Sighting,
 )
 
+_SAFE_OUTCOMES = frozenset({Outcome.DRAINED, Outcome.APP_EXITED})
+
 
 def next_phase(drain: Drain, seen: Sighting, policy: Policy, now: float) -> Phase:
     """
@@ -21,8 +23,7 @@ def next_phase(drain: Drain, seen: Sighting, policy: Policy, now: float) -> Phas
 
     Order matters. After an announcement, an exit outranks everything: whoever
     registers then is the next version. Otherwise a registry that lists the
-    instance again outranks all else, and a drain that did finish outranks its
-    deadline.
+    instance again outranks all else, and a finished drain outranks its deadline.
     """
     match drain.phase:
         case Phase.DRAINED | Phase.EXPIRED if seen.replaced:
@@ -54,7 +55,7 @@ def next_phase(drain: Drain, seen: Sighting, policy: Policy, now: float) -> Phas
 
 
 def is_quiet(seen: Sighting, policy: Policy) -> bool:
-    """Tell whether the app has been quiet for long enough; not known to be quiet is not."""
+    """Tell whether the app has been quiet for long enough; unknown is not quiet."""
     return seen.quiet_for is not None and seen.quiet_for >= policy.quiet
 
 
@@ -72,12 +73,27 @@ def after_start(phase: Phase) -> Phase:
     return phase if phase is Phase.SERVING else Phase.RESTORING
 
 
+def is_safe_to_kill(phase: str, outcome: str | None) -> bool:
+    """
+    Tell whether a drain in that *phase*, with that *outcome*, says that its process may be killed.
+
+    Nothing else says so: neither a phase nor an outcome alone, as "gone" follows "expired"
+    too, and start-traffic leaves the outcome of the drain as it was.
+    """
+    return phase in {Phase.DRAINED, Phase.GONE} and outcome in _SAFE_OUTCOMES
+
+
+def is_restored(phase: str) -> bool:
+    """Tell whether an instance in that *phase* takes traffic: every registry lists it."""
+    return phase == Phase.SERVING
+
+
 def moved(drain: Drain, phase: Phase, seen: Sighting, now: float) -> Drain:
     """
     Return *drain* in its new *phase*, with what the move settles.
 
-    A "drained" that no longer holds loses its outcome and gets its whole time
-    again: its deadline counted from a stop-traffic that had been answered.
+    A drain whose "drained" no longer holds loses its outcome and gets its whole time
+    again: the deadline counted from a stop-traffic that had been answered.
     """
     after = replace(drain, phase=phase, since=now, overdue=False)
     match drain.phase, phase:
@@ -104,8 +120,8 @@ def announcements(before: Drain, after: Drain) -> tuple[Announcement, ...]:
     """
     Return what the platform is told when an instance goes on from *before* to *after*.
 
-    A word that let the platform kill is taken back as soon as it no longer holds,
-    also when the kill has been: it must not be taken for a word on the next process.
+    A word that let the platform kill is taken back as soon as it no longer holds, also
+    after the kill: otherwise the platform could take it for a word on the next process.
     """
     match after.phase:
         case Phase.DRAINED:
@@ -124,24 +140,17 @@ def announcements(before: Drain, after: Drain) -> tuple[Announcement, ...]:
 
 def _may_be_killed(drain: Drain) -> bool:
     """Tell whether the platform was told that it may kill the instance of *drain*."""
-    match drain.phase:
-        case Phase.DRAINED:
-            return True
-        case Phase.EXPIRED:
-            return drain.on_deadline is OnDeadline.KILL
-        case Phase.GONE:
-            forced = drain.on_deadline is OnDeadline.KILL
-            return forced or drain.outcome is not Outcome.EXPIRED
-        case _:
-            return False
+    expired = drain.phase in {Phase.EXPIRED, Phase.GONE} and drain.outcome is Outcome.EXPIRED
+    forced = expired and drain.on_deadline is OnDeadline.KILL
+    return forced or is_safe_to_kill(drain.phase, drain.outcome)
 
 
 def overtaken(before: Phase, after: Phase) -> frozenset[Announcement]:
     """
     Return which announcements stop being true when a drain goes on from *before*.
 
-    If one of them has not been delivered yet it must not be: a platform that
-    killed by it would kill an instance that is in service.
+    Those that have not been delivered yet must not be: a platform that killed
+    by them would kill an instance that is in service.
     """
     if after is Phase.SERVING:
         return frozenset({Announcement.DRAINED, Announcement.FORCED, Announcement.NOT_RESTORED})

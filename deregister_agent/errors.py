@@ -1,6 +1,12 @@
 """What can go wrong, as sentences: who, doing what, why."""
 
 
+def excerpt(text: str, limit: int = 60) -> str:
+    """Return the first *limit* characters of *text* on one line, to recognise the text by."""
+    line = " ".join(text[: 4 * limit].split())
+    return line if len(line) <= limit and len(text) <= 4 * limit else f"{line[:limit]}..."
+
+
 class AgentError(Exception):
     """Anything this program says about itself or its surroundings being wrong."""
 

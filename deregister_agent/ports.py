@@ -1,9 +1,9 @@
 """
-What the agent relies on: the three contracts that backends fulfil.
+What the agent relies on: contracts for backends, the readiness check and the process finder.
 
-A backend is one file with three things in it: ``Options`` (a ``Table``: the keys
-it takes in the configuration, and their documentation), a class that fulfils one
-of these Protocols, and ``build(options, instance)``, which makes one for an
+A backend is one file or folder with three things in it: ``Options`` (a ``Table``:
+the keys it takes in the configuration, and their documentation), a Registry, an
+IdleProbe or a Notifier, and ``build(options, instance)``, which makes one for an
 instance. ``build`` may refuse with ``ConfigError`` but touches no network. A file
 may also have ``warnings(options, instance)``, which looks around on the host and
 returns sentences about what will hurt; check-config prints them.
@@ -16,7 +16,15 @@ import math
 from collections.abc import Sequence
 from typing import Protocol
 
-from deregister_agent.model import Announcement, Event, Reading, Snapshot, Straggler
+from deregister_agent.model import (
+    Announcement,
+    Event,
+    Presence,
+    Process,
+    Reading,
+    Snapshot,
+    Straggler,
+)
 
 
 class Registry(Protocol):
@@ -140,4 +148,38 @@ class Notifier(Protocol):
 
         May be called again with the same event, whose id then is the same.
         """
+        ...
+
+
+class ReadyCheck(Protocol):
+    """A way to learn whether the app is ready to take traffic."""
+
+    name: str
+    passes: int  # how many times in a row it must pass
+    every: float  # seconds between two checks
+
+    def ask(self) -> None:
+        """Check once. Returning means that the check passed; raise ProbeError otherwise."""
+        ...
+
+
+class ProcessFinder(Protocol):
+    """A way to tell the process under drain from its successor. Local and quick: no network."""
+
+    def look(self, was: Process | None) -> Presence:
+        """
+        Tell whether *was* has exited and who is in its place now.
+
+        ``exited`` is True only when it is certain. A closed port is not an exit:
+        an app that got SIGTERM closes its listener and goes on with its work.
+        Never raises for what cannot be seen: ``note`` then says what and why.
+        """
+        ...
+
+    def wait_exit(self, was: Process, timeout: float) -> None:
+        """Block until *was* may have exited, for at most *timeout* seconds."""
+        ...
+
+    def heard(self, mark: str) -> None:
+        """Take in what the app last said of itself to a probe: ``Reading.mark``."""
         ...

@@ -7,8 +7,10 @@ from typing import Any
 
 from deregister_agent.drain import after_start, after_stop
 from deregister_agent.errors import JournalError, Refused
+from deregister_agent.journal.history import PastDrain, TimelineEvent
 from deregister_agent.model import UNFINISHED, Drain, Outcome, Phase, StopRequest
 
+WALL = 1_795_232_700.0
 NOW = "2026-11-21T03:45:00.000Z"
 
 
@@ -17,8 +19,8 @@ class FakeJournal:
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
-        self.records: list[dict[str, Any]] = []
-        self.lines: list[dict[str, Any]] = []
+        self.past: list[PastDrain] = []
+        self.events: list[TimelineEvent] = []
         self.broken = False
 
     def check(self) -> None:
@@ -27,35 +29,28 @@ class FakeJournal:
 
     def add_event(self, kind: str, drain: Drain) -> None:
         with self.changed:
-            event = {
-                "id": len(self.lines) + 1,
-                "kind": kind,
-                "instance": drain.instance,
-                "drain": drain.id,
-                "at": NOW,
-                "detail": {},
-            }
-            self.lines.append(event)
+            number = len(self.events) + 1
+            self.events.append(TimelineEvent(number, kind, drain.instance, drain.id, WALL, {}))
             self.changed.notify_all()
 
-    def drains(self, instance: str, limit: int) -> list[dict[str, Any]]:
+    def drains(self, instance: str, limit: int) -> list[PastDrain]:
         self.check()
-        found = [one for one in reversed(self.records) if one["instance"] == instance]
+        found = [one for one in reversed(self.past) if one.drain.instance == instance]
         return found[:limit]
 
-    def drain(self, instance: str, drain: str) -> dict[str, Any] | None:
+    def drain(self, instance: str, drain: str) -> tuple[PastDrain, list[TimelineEvent]] | None:
         for one in self.drains(instance, 1000):
-            if one["id"] == drain:
-                return {**one, "events": [e for e in self.lines if e["drain"] == drain]}
+            if one.drain.id == drain:
+                return one, [event for event in self.events if event.drain == drain]
         return None
 
-    def events_after(self, event: int, limit: int) -> list[dict[str, Any]]:
+    def events_after(self, event: int, limit: int) -> list[TimelineEvent]:
         self.check()
-        return self.lines[event : event + limit]
+        return self.events[event : event + limit]
 
     def last_event(self) -> int:
         self.check()
-        return len(self.lines)
+        return len(self.events)
 
 
 class FakeLoop:
@@ -73,7 +68,7 @@ class FakeLoop:
         self.stands = True  # whether "drained" may be said
         self.late: list[str] = []  # the registries that do not answer
 
-    def look_anew(self, timeout: float) -> list[str]:
+    def ask_registries(self, timeout: float) -> list[str]:
         del timeout
         return self.late
 
@@ -81,7 +76,7 @@ class FakeLoop:
     def cursor(self) -> str:
         return f"{self.drain.phase}-{self.drain.id}"
 
-    def is_other(self, known: str, timeout: float) -> bool:
+    def has_changed(self, known: str, timeout: float) -> bool:
         self.wait(lambda _: self.cursor != known, timeout)
         return self.cursor != known
 
@@ -93,7 +88,7 @@ class FakeLoop:
         phase = after_stop(self.drain.phase)
         if phase is not self.drain.phase:
             drain = Drain(
-                id=f"d{len(self.journal.records) + 1}",
+                id=f"d{len(self.journal.past) + 1}",
                 instance=self.name,
                 phase=phase,
                 since=0.0,
@@ -101,7 +96,7 @@ class FakeLoop:
                 reason=request.reason,
                 asked_by=request.asked_by,
             )
-            self.journal.records.append(self._record(drain))
+            self.journal.past.append(PastDrain(drain, WALL, None))
             self.move(drain)
 
     def start_traffic(self, reason: str, asked_by: str) -> None:
@@ -189,19 +184,6 @@ class FakeLoop:
             "on_deadline": drain.on_deadline,
         }
 
-    def _record(self, drain: Drain) -> dict[str, Any]:
-        return {
-            "id": drain.id,
-            "instance": drain.instance,
-            "phase": drain.phase,
-            "outcome": drain.outcome,
-            "started": NOW,
-            "ended": None,
-            "reason": drain.reason,
-            "asked_by": drain.asked_by,
-            "forced": drain.forced,
-        }
-
 
 class FakeAgent:
     """Has the instances it is told to have."""
@@ -234,6 +216,6 @@ class FakeAgent:
         with self.journal.changed:
             self.listening += 1
             self.journal.changed.wait_for(
-                lambda: self.stopped or len(self.journal.lines) > after, timeout
+                lambda: self.stopped or len(self.journal.events) > after, timeout
             )
             self.listening -= 1

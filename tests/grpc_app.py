@@ -17,7 +17,7 @@ from typing import Any
 import grpc
 import grpc._cython
 from grpc_channelz.v1 import channelz
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 CORE: Any = grpc._cython.cygrpc  # type: ignore[attr-defined]
 

@@ -16,16 +16,15 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from deregister_agent.api import requests
 from deregister_agent.api.answers import as_json, explain_errors
 from deregister_agent.api.held_requests import Waits
+from deregister_agent.api.history import shown_drain, shown_event
 from deregister_agent.api.openapi import document
 from deregister_agent.api.problem import Problem, try_later
 from deregister_agent.api.trust import Trust
 from deregister_agent.api.wsgi_bridge import BODY_LIMIT, GONE
+from deregister_agent.drain import is_restored, is_safe_to_kill
 from deregister_agent.engine.agent import Agent
 from deregister_agent.engine.instance_loop import InstanceLoop
 from deregister_agent.model import UNFINISHED, Announcement, Drain, Outcome, Phase, StopRequest
-
-_SAFE = frozenset({Outcome.DRAINED, Outcome.APP_EXITED})
-_HELD = frozenset({Phase.DRAINED, Phase.GONE})
 
 RECALL = 5.0
 """Seconds that stop-traffic waits until the last drain is known to hold, after a restart."""
@@ -154,7 +153,8 @@ class Api:
         """List what was done to one instance, newest first."""
         self._loop(name)
         limit = requests.query(requests.HistoryQuery).limit
-        return as_json(200, {"drains": self._agent.journal.drains(name, limit)})
+        found = self._agent.journal.drains(name, limit)
+        return as_json(200, {"drains": [shown_drain(one) for one in found]})
 
     def one_drain(self, name: str, drain: str) -> Response:
         """Show one drain with its timeline."""
@@ -163,7 +163,8 @@ class Api:
         found = self._agent.journal.drain(name, drain)
         if found is None:
             raise Problem(404, f"{name} has no such drain: see /v1/instances/{name}/drains")
-        return as_json(200, found)
+        past, events = found
+        return as_json(200, shown_drain(past) | {"events": [shown_event(one) for one in events]})
 
     def events(self) -> Response:
         """Stream what happens, as server-sent events."""
@@ -226,7 +227,7 @@ class Api:
 
 def drained_status(drain: Drain) -> int:
     """Return what traffic-drained answers: 200 means safe to kill, and nothing else does."""
-    if drain.outcome in _SAFE and drain.phase in _HELD:
+    if is_safe_to_kill(drain.phase, drain.outcome):
         return 200
     if drain.outcome is Outcome.EXPIRED:
         return 504
@@ -235,7 +236,7 @@ def drained_status(drain: Drain) -> int:
 
 def started_status(drain: Drain) -> int:
     """Return what traffic-started answers: 200 means that every registry lists the instance."""
-    if drain.phase is Phase.SERVING:
+    if is_restored(drain.phase):
         return 200
     if drain.phase is Phase.RESTORING:
         return 504 if drain.overdue else 503

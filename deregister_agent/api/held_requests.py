@@ -5,12 +5,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 
+from deregister_agent.api.history import shown_event
 from deregister_agent.api.problem import try_later
 from deregister_agent.engine.agent import Agent
 from deregister_agent.engine.instance_loop import InstanceLoop
 from deregister_agent.errors import JournalError
+from deregister_agent.journal.history import TimelineEvent
 
 SLICE = 2.0
 """A wait looks this often, in seconds, whether its client is still there."""
@@ -83,7 +84,7 @@ class Waits:
                 "server.max_waits; ask without wait"
             )
         try:
-            self.until(partial(loop.is_other, cursor), timeout, gone)
+            self.until(partial(loop.has_changed, cursor), timeout, gone)
         finally:
             self._for_news.release()
 
@@ -91,7 +92,7 @@ class Waits:
         """Have the registries asked again; return the names of those that did not answer."""
         self.enter()
         try:
-            return loop.look_anew(timeout)
+            return loop.ask_registries(timeout)
         finally:
             self.leave()
 
@@ -108,7 +109,7 @@ class Waits:
                 return  # the client comes again, and is then told why
             for event in events:
                 yield _as_sent(event)
-                after = event["id"]
+                after = event.id
             if events:
                 beat = time.monotonic() + HEARTBEAT
                 continue
@@ -130,5 +131,6 @@ def _cut_short(began: float, limit: float) -> bool:
     return time.monotonic() - began < limit / 2
 
 
-def _as_sent(event: dict[str, Any]) -> bytes:
-    return f"id: {event['id']}\nevent: {event['kind']}\ndata: {json.dumps(event)}\n\n".encode()
+def _as_sent(event: TimelineEvent) -> bytes:
+    data = json.dumps(shown_event(event))
+    return f"id: {event.id}\nevent: {event.kind}\ndata: {data}\n\n".encode()

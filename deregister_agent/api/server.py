@@ -14,12 +14,13 @@ from hypercorn.asyncio import serve as hypercorn_serve
 from hypercorn.config import Config, Sockets
 
 from deregister_agent.api.held_requests import Waits
-from deregister_agent.api.listen import BACKLOG, UnixListener
-from deregister_agent.api.serve import ServerOptions, close_all
+from deregister_agent.api.listen import BACKLOG, UnixListener, close_listeners
 from deregister_agent.api.systemd import notify, watchdog_every
 from deregister_agent.api.wsgi_bridge import Bridge, in_thread
+from deregister_agent.config.server_options import ServerOptions
 from deregister_agent.engine.agent import Agent
 from deregister_agent.errors import AgentError
+from deregister_agent.host.addresses import ListenAddress
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class Server:
     @property
     def addresses(self) -> list[str]:
         """Where it listens, with the ports that the kernel has chosen."""
-        return [_shown(sock) for sock in self._sockets]
+        return [str(_address(sock)) for sock in self._sockets]
 
     def run(self) -> None:
         """Serve until SIGTERM, SIGINT or stop(); then let requests finish and stop the agent."""
@@ -68,7 +69,7 @@ class Server:
 
     def close(self) -> None:
         """Close the sockets and remove their files."""
-        close_all(self._sockets)
+        close_listeners(self._sockets)
 
     async def _run(self) -> None:
         loop, told = asyncio.get_running_loop(), asyncio.Event()
@@ -181,8 +182,7 @@ def _on_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> 
         loop.default_exception_handler(context)
 
 
-def _shown(sock: socket.socket) -> str:
+def _address(sock: socket.socket) -> ListenAddress:
     if isinstance(sock, UnixListener):
-        return f"unix:{sock.path}"
-    host, port = sock.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return ListenAddress(path=sock.path)
+    return ListenAddress(*sock.getsockname()[:2])

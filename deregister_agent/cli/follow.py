@@ -8,6 +8,7 @@ from typing import Any
 
 from deregister_agent.cli.client import AgentClient, Answer, Unreachable, path_of
 from deregister_agent.cli.progress import View
+from deregister_agent.drain import is_restored, is_safe_to_kill
 from deregister_agent.errors import AgentError
 
 SLICE = 1.0
@@ -117,11 +118,11 @@ def _asking(
 
 def _is_drained(report: Mapping[str, Any]) -> bool:
     outcome = (report.get("drain") or {}).get("outcome")
-    return report.get("phase") in {"drained", "gone"} and outcome in {"drained", "app-exited"}
+    return is_safe_to_kill(report.get("phase", ""), outcome)
 
 
 def _is_serving(report: Mapping[str, Any]) -> bool:
-    return report.get("phase") == "serving"
+    return is_restored(report.get("phase", ""))
 
 
 def code_of(report: dict[str, Any]) -> ExitCode:

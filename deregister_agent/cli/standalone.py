@@ -12,6 +12,7 @@ from deregister_agent.cli.commands import finish, view_for
 from deregister_agent.cli.follow import ExitCode, Failed, Word, follow
 from deregister_agent.cli.progress import View
 from deregister_agent.config import load as config
+from deregister_agent.drain import is_restored, is_safe_to_kill
 from deregister_agent.engine.agent import Agent
 from deregister_agent.engine.instance_loop import InstanceLoop
 from deregister_agent.errors import JournalError
@@ -32,7 +33,6 @@ ANNOUNCING = 30.0
 """Seconds that announcements get at the end, before the command leaves them to the next agent."""
 
 _LOOK = 0.1  # seconds between two looks at what is still to be announced
-_DRAINED = frozenset({Outcome.DRAINED, Outcome.APP_EXITED})
 
 
 def drain(path: Path, name: str | None, asked: Mapping[str, Any], *, as_json: bool) -> ExitCode:
@@ -69,7 +69,7 @@ def drain_code(drain: Drain) -> ExitCode | None:
     """Return what traffic-drained would answer, as an exit code; None: not yet."""
     if drain.outcome is Outcome.EXPIRED:
         return ExitCode.EXPIRED
-    if drain.outcome in _DRAINED and drain.phase in {Phase.DRAINED, Phase.GONE}:
+    if is_safe_to_kill(drain.phase, drain.outcome):
         return ExitCode.DONE
     if drain.phase in UNFINISHED:
         return None
@@ -78,13 +78,11 @@ def drain_code(drain: Drain) -> ExitCode | None:
 
 def restore_code(drain: Drain) -> ExitCode | None:
     """Return what traffic-started would answer, as an exit code; None: not yet."""
-    match drain.phase:
-        case Phase.SERVING:
-            return ExitCode.DONE
-        case Phase.RESTORING:
-            return ExitCode.EXPIRED if drain.overdue else None
-        case _:
-            return ExitCode.NOT_ASKED
+    if is_restored(drain.phase):
+        return ExitCode.DONE
+    if drain.phase is Phase.RESTORING:
+        return ExitCode.EXPIRED if drain.overdue else None
+    return ExitCode.NOT_ASKED
 
 
 def _asker() -> str:
@@ -137,7 +135,7 @@ def _recall(loop: InstanceLoop) -> None:
 
 
 def _errors(loop: InstanceLoop) -> Iterator[object]:
-    yield from (view.look_error for view in loop.registries if view.look_error is not None)
+    yield from (view.look_error for view in loop.known.registries if view.look_error is not None)
 
 
 def _stay(
@@ -156,7 +154,8 @@ def _stay(
 def _announce(agent: Agent, name: str, view: View) -> None:
     """Give the announcements time to be taken; what is not waits in the journal."""
     end = time.monotonic() + ANNOUNCING
-    while waiting := ", ".join(f"{one.event.kind} to {one.notifier}" for one in agent.untold(name)):
+    while left := agent.unannounced(name):
+        waiting = ", ".join(f"{one.event.kind} to {one.notifier}" for one in left)
         if time.monotonic() >= end:
             view.say(f"not announced yet: {waiting}; the next agent on this journal goes on trying")
             return

@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from deregister_agent.api.serve import ServerOptions
 from deregister_agent.config.backends import Backend, ByKind
 from deregister_agent.config.cross_checks import crossed
 from deregister_agent.config.mistakes_in_words import sentences
 from deregister_agent.config.options import Port, Seconds, Table
+from deregister_agent.config.server_options import ServerOptions
 from deregister_agent.errors import AgentError, ConfigError
 from deregister_agent.host.process_finder import ByPort, ProcessOptions
 from deregister_agent.model import Instance, OnDeadline, Policy, RestoreWhen

@@ -9,10 +9,10 @@ class QuietWindow:
     """
     The time that one probe has seen the app quiet.
 
-    It counts from the end of the first idle reading to the begin of the last one,
-    which is the least that the readings prove. Where the app counts all work ever
-    started, work that came and went between two readings ends the window too. A
-    reading that may be late tells only of what was so long before it was asked for.
+    The window counts from the end of the first idle reading to the beginning of the
+    last, which is the least that the readings prove. Where the app counts all work
+    ever started, work that came and went between two readings ends the window too.
+    A reading whose news may be late counts as if made so much earlier.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class QuietWindow:
         self._last: Reading | None = None
 
     def broken(self) -> None:
-        """Begin anew: it is not known what the app has in hand."""
+        """Begin again from nothing: it is not known what the app has in hand."""
         self.since = self._idle = self._last = None
 
     def saw(self, reading: Reading, asked: float, answered: float) -> None:
@@ -44,13 +44,13 @@ def _arrived(last: Reading, reading: Reading) -> bool:
 
 
 def quiet_since(windows: Sequence[QuietWindow]) -> float | None:
-    """Return since when all *windows* are quiet at the same time; None if one is not."""
+    """Return since when all *windows* have been quiet together; None if any is not."""
     starts = [window.since for window in windows if window.since is not None]
     return max(starts) if starts and len(starts) == len(windows) else None
 
 
 def quiet_for(windows: Sequence[QuietWindow]) -> float | None:
-    """Return for how long all *windows* have been quiet together; None if one is not."""
+    """Return for how long all *windows* have been quiet together; None if any is not."""
     since = quiet_since(windows)
     if since is None:
         return None

@@ -1,25 +1,23 @@
 """What the agent knows of one instance, as people and pipelines are shown it."""
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from deregister_agent.engine.blockers import blocking, not_ready
+from deregister_agent.engine.knowledge import Knowledge
 from deregister_agent.engine.probe_view import ProbeView
-from deregister_agent.engine.registry_view import RegistryView, Word
-from deregister_agent.journal.records import iso
+from deregister_agent.engine.registry_view import RegistryView, RegistryWord
+from deregister_agent.host.clock import iso
 from deregister_agent.model import UNFINISHED, Drain, Phase
-
-if TYPE_CHECKING:
-    from deregister_agent.engine.instance_loop import InstanceLoop
 
 _OUT = UNFINISHED - {Phase.WITHDRAWING} | {Phase.DRAINED, Phase.EXPIRED}
 """The phases in which each registry has been asked to withdraw, and has given its snapshot."""
 
 
-def report(loop: "InstanceLoop") -> dict[str, Any]:
+def report(known: Knowledge) -> dict[str, Any]:
     """Return the status object of the HTTP API: everything this agent knows of the instance."""
-    offset = loop.clock.wall() - loop.clock.now()
-    drain, one = loop.drain, loop.instance
+    offset = known.clock.wall() - known.clock.now()
+    drain, one = known.drain, known.instance
     unfinished = drain.phase in UNFINISHED
     return {
         "instance": {
@@ -29,41 +27,41 @@ def report(loop: "InstanceLoop") -> dict[str, Any]:
             "port": one.port,
         },
         "phase": drain.phase,
-        "since": iso((drain.since if drain.id else loop.since) + offset),
+        "since": iso((drain.since if drain.id else known.since) + offset),
         "deadline": iso(drain.deadline + offset) if unfinished else None,
-        "remaining": max(0.0, drain.deadline - loop.clock.now()) if unfinished else None,
+        "remaining": max(0.0, drain.deadline - known.clock.now()) if unfinished else None,
         "drain": _drain(drain) if drain.id else None,
-        "in_flight": in_flight(loop),
-        "blocking": blocking(loop),
-        "notes": _notes(loop),
-        "registries": [_registry(view, offset) for view in loop.registries],
-        "probes": [_probe(view, offset) for view in loop.probes],
-        "process": _process(loop),
-        "ready": all(check.ready for check in loop.ready) if loop.ready else None,
-        "error": str(loop.error) if loop.error else None,
-        "cursor": cursor(loop),
+        "in_flight": in_flight(known),
+        "blocking": blocking(known),
+        "notes": _notes(known),
+        "registries": [_registry(view, offset) for view in known.registries],
+        "probes": [_probe(view, offset) for view in known.probes],
+        "process": _process(known),
+        "ready": all(check.ready for check in known.ready) if known.ready else None,
+        "error": str(known.error) if known.error else None,
+        "cursor": cursor(known),
     }
 
 
-def cursor(loop: "InstanceLoop") -> str:
+def cursor(known: Knowledge) -> str:
     """
     Return what is another one as soon as the phase is, or as a registry says something else.
 
     How many old routes are left counts, and not how old they are: that changes all the time.
     """
-    words = [_said(view.word) for view in loop.registries]
-    seen = repr((loop.drain.id, loop.drain.phase, loop.drain.since, words))
+    words = [_said(view.word) for view in known.registries]
+    seen = repr((known.drain.id, known.drain.phase, known.drain.since, words))
     return hashlib.blake2b(seen.encode(), digest_size=8).hexdigest()
 
 
-def _said(word: Word | None) -> tuple[bool, int] | None:
+def _said(word: RegistryWord | None) -> tuple[bool, int] | None:
     return None if word is None else (word.listed, len(word.awaited))
 
 
-def in_flight(loop: "InstanceLoop") -> dict[str, int]:
+def in_flight(known: Knowledge) -> dict[str, int]:
     """Return what is in hand by kind, added up over the probes that know."""
     total: dict[str, int] = {}
-    for view in loop.probes:
+    for view in known.probes:
         for kind, count in (view.reading.in_flight if view.reading else {}).items():
             total[kind] = total.get(kind, 0) + count
     return total
@@ -80,18 +78,19 @@ def _drain(drain: Drain) -> dict[str, Any]:
     }
 
 
-def _notes(loop: "InstanceLoop") -> list[str]:
+def _notes(known: Knowledge) -> list[str]:
     notes: list[str] = []
-    for view in loop.registries:
-        snapshot = loop.journal.snapshot(loop.instance.name, view.name)
+    for view in known.registries:
+        snapshot = known.journal.snapshot(known.instance.name, view.name)
         notes += view.registry.notes(snapshot)
-        if snapshot is None and loop.drain.phase in _OUT:
+        if snapshot is None and known.drain.phase in _OUT:
             notes.append(
-                f"{view.name} did not know {loop.instance.name} when the drain began: if it should "
-                "have, its options look for the wrong name or address, and it may still be listed"
+                f"{view.name} did not know {known.instance.name} when the drain began: if it "
+                "should have, its options look for the wrong name or address, and it may still "
+                "be listed"
             )
-        if view.registry.keeps and loop.drain.phase is Phase.SERVING and not_ready(loop):
-            why = "; ".join(not_ready(loop))
+        if view.registry.keeps and known.drain.phase is Phase.SERVING and not_ready(known):
+            why = "; ".join(not_ready(known))
             notes.append(f"{view.name}: kept there only while the app is ready, and now: {why}")
     return notes
 
@@ -120,10 +119,10 @@ def _probe(view: ProbeView, offset: float) -> dict[str, Any]:
     }
 
 
-def _process(loop: "InstanceLoop") -> dict[str, Any]:
-    presence = loop.process.presence
+def _process(known: Knowledge) -> dict[str, Any]:
+    presence = known.process.presence
     return {
-        "pids": [pid for pid, _ in loop.process.app.pids] if loop.process.app else [],
-        "exited": loop.process.exited,
+        "pids": [pid for pid, _ in known.process.app.pids] if known.process.app else [],
+        "exited": known.process.exited,
         "note": presence.note if presence else "",
     }

@@ -85,7 +85,7 @@ def _exists(pid: int) -> bool:
 
 
 def is_alive(process: Pid) -> bool:
-    """Tell whether *process* lives: that very one, not another with its pid."""
+    """Tell whether *process* lives, and not another process with its pid."""
     found = find(process[0])
     return found is not None and (found == process or _NOT_SHOWN in {found[1], process[1]})
 

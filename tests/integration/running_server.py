@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from deregister_agent.api.serve import ServerOptions, prepare
+from deregister_agent.api.serve import prepare
+from deregister_agent.config.server_options import ServerOptions
 from deregister_agent.engine.agent import Agent
 from tests.agent_by_hand import FakeAgent
 

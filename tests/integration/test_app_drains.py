@@ -11,7 +11,8 @@ import pytest
 
 from deregister_agent.config.backends import find
 from deregister_agent.engine.agent import Agent
-from deregister_agent.engine.instance_loop import InstanceLoop, Parts
+from deregister_agent.engine.instance_loop import InstanceLoop
+from deregister_agent.engine.knowledge import InstanceSetup
 from deregister_agent.host.clock import SystemClock
 from deregister_agent.host.process_finder import ProbeMark
 from deregister_agent.journal.journal import Journal
@@ -102,8 +103,8 @@ def draining(folder: Path, server: Server, **policy: Any) -> Iterator[InstanceLo
         Policy(**{"deadline": LIMIT, "quiet": 0.3, "min_others": 0} | policy),
         SystemClock(),
     )
-    parts = Parts(instance, rules, [listed], [probe], ProbeMark(clock))
-    agent = Agent(Journal(folder / "journal.db", clock), clock, [(parts, {})])
+    setup = InstanceSetup(instance, rules, [listed], [probe], ProbeMark(clock))
+    agent = Agent(Journal(folder / "journal.db", clock), clock, [(setup, {})])
     agent.start()
     try:
         loop = agent.instances["web"]

@@ -7,7 +7,7 @@ import pytest
 
 from deregister_agent.errors import RegistryError
 from deregister_agent.model import Phase
-from deregister_agent.probes.ready_check import ReadyCheck, ReadyOptions
+from deregister_agent.probes.ready_check import ReadyOptions, UrlReadyCheck
 from deregister_agent.registries.etcd.registry import Etcd as EtcdRegistry
 from tests.integration.etcd_stage import Loop, Orders, agent, until
 from tests.pages import Pages, page, pages
@@ -44,8 +44,8 @@ def _one(orders: Orders) -> EtcdRegistry:
     return orders.registry(lease="agent", lease_ttl=TTL, timeout=3)
 
 
-def _check(app: Pages) -> ReadyCheck:
-    return ReadyCheck(ReadyOptions(url=app.url, every=0.05))
+def _check(app: Pages) -> UrlReadyCheck:
+    return UrlReadyCheck(ReadyOptions(url=app.url, every=0.05))
 
 
 def _lease(orders: Orders) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 from deregister_agent.errors import RegistryError
 from deregister_agent.model import Phase
-from deregister_agent.probes.ready_check import ReadyCheck, ReadyOptions
+from deregister_agent.probes.ready_check import ReadyOptions, UrlReadyCheck
 from deregister_agent.registries.etcd.registry import Etcd as Registry
 from tests.integration.etcd_stage import Orders, agent
 from tests.pages import page, pages
@@ -83,7 +83,7 @@ def test_a_whole_drain_with_just_these_rights(orders: Orders, tmp_path: Path, le
     _allow(orders)
     one = _registry(orders, tmp_path, lease=lease)
     with pages(lambda _: page("ready")) as app:
-        ready = [ReadyCheck(ReadyOptions(url=app.url, every=0.05))]
+        ready = [UrlReadyCheck(ReadyOptions(url=app.url, every=0.05))]
         with agent(tmp_path, [one], ready=ready) as (loop,):
             loop.stop_traffic()
             loop.reaches(Phase.DRAINED)

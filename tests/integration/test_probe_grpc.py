@@ -14,14 +14,15 @@ from pydantic import ValidationError
 
 from deregister_agent.errors import ConfigError, ProbeError
 from deregister_agent.model import Instance
-from deregister_agent.probes.grpc import GrpcProbe, Options, build
+from deregister_agent.ports import IdleProbe
+from deregister_agent.probes.grpc import Options, build
 from tests.pages import Pages, page, pages
 from tests.running_grpc import GrpcApp
 from tests.servers.certificates import make_certificates
 from tests.servers.child import free_ports, wait_until
 
 
-def probe(port: int, **more: object) -> GrpcProbe:
+def probe(port: int, **more: object) -> IdleProbe:
     table: dict[str, object] = {"kind": "grpc", "timeout": 10.0}
     options = Options.model_validate_json(json.dumps(table | more))
     return build(options, Instance("orders-1", "orders", "127.0.0.1", port))
@@ -142,7 +143,7 @@ class TestService:
         [
             (b"", "says UNKNOWN"),
             (b"\x08\x07", "says 7 of service 'shop.Orders', which is no status"),
-            (b"\x0a\x01x", "which is no status"),
+            (b"\x0a\x01x", "says UNKNOWN"),
             (b"\x08", "breaks off"),
             (b"<html>", "not of the kind"),
         ],
@@ -216,14 +217,14 @@ FAIL_CLOSED = {
     "more to come": (server(1), "only of some of its servers"),
     "no server": (END, "tells of no server"),
     "no data": (field(1, field(1, field(5, 7))) + END, "does not tell of the calls"),
-    "two data": (field(1, field(2, b"") * 2) + END, "does not tell of the calls"),
+    "two data": (field(1, field(2, b"") * 2) + END, "less than the baseline of 1"),
     "no calls": (server(0, 0, 0) + END, "less than the baseline of 1"),
     "own call not counted": (server(3, 3, 0) + END, "less than the baseline of 1"),
     "more ended than begun": (server(3, 2, 2) + END, "3 calls have begun, but 4 have ended"),
     "negative": (server(2**64 - 1, 0, 0) + END, "calls, not of a whole number"),
     "negative end": (server(2, 2**64 - 1, 0) + END, "calls, not of a whole number"),
-    "text": (field(1, field(2, field(2, b"one"))) + END, "calls, not of a whole number"),
-    "server is a number": (field(1, 1) + END, "not of the kind that was asked for"),
+    "text": (field(1, field(2, field(2, b"one"))) + END, "less than the baseline of 1"),
+    "server is a number": (field(1, 1) + END, "tells of no server"),
     "truncated": ((END + server(9, 1, 0))[:-1], "breaks off"),
     "truncated number": (END + b"\x80", "breaks off"),
     "html": (b"<html>0</html>", "not of the kind that was asked for"),

@@ -369,8 +369,8 @@ def far(tmp_path: Path) -> Iterator[Far]:
 def test_the_guard_there_refuses(far: Far) -> None:
     """The refusal is an error with its sentence; force leaves the guard to this side."""
     loop = far.agent.instances["orders-0"]
-    object.__setattr__(loop.policy, "min_others", 2)
-    loop.guard._min_others = 2
+    object.__setattr__(loop.known.policy, "min_others", 2)
+    loop.known.guard._min_others = 2
     with pytest.raises(RegistryError, match=r"HTTP 409.*lists 1 other instance.*min_others is 2"):
         far.registry().withdraw()
     assert far.registry().lists()

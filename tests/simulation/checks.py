@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from deregister_agent.journal.journal import Entry
+from deregister_agent.journal.journal import Decision
 from deregister_agent.model import (
     UNFINISHED,
     Announcement,
@@ -51,13 +51,13 @@ class Checks:
 
     # --- decisions ---
 
-    def decided(self, entry: Entry) -> None:
+    def decided(self, decision: Decision) -> None:
         """Judge what the agent has just written down."""
-        drain, before = entry.drain, entry.detail.get("from")
-        self.world.say(f"agent: {entry.kind} {dict(entry.detail)} outcome={drain.outcome}")
-        for announcement in entry.announcements:
+        drain, before = decision.drain, decision.detail.get("from")
+        self.world.say(f"agent: {decision.kind} {dict(decision.detail)} outcome={drain.outcome}")
+        for announcement in decision.announcements:
             self.decisions[announcement] = self.decisions.get(announcement, 0) + 1
-        if entry.kind != drain.phase:
+        if decision.kind != drain.phase:
             return
         if drain.phase is Phase.WITHDRAWING and before not in {Phase.SETTLING, Phase.DRAINING}:
             self._end = self.world.now + drain.limit
@@ -254,11 +254,11 @@ class Checks:
         for registry in world.registries:
             if not registry.listed:
                 world.broken(f"left out of service: {registry.name} does not list it")
-        letters = world.journal.letters()
-        if letters:
-            world.broken(f"never announced: {[letter.event.id for letter in letters]}")
+        pending = world.journal.pending_announcements()
+        if pending:
+            world.broken(f"never announced: {[one.event.id for one in pending]}")
         sent = {event for ids in world.platform.ids.values() for event in ids}
-        said = [letter for letter in world.delivered_letters() if letter not in sent]
+        said = [one for one in world.delivered_announcements() if one not in sent]
         if said:
             world.broken(f"noted as announced, and the platform never heard it: {said}")
         for kind, ids in world.platform.ids.items():

@@ -147,7 +147,7 @@ class World:
         self.journal.close()
         self.timeline.after(down, self.start_agent)
 
-    def delivered_letters(self) -> list[str]:
+    def delivered_announcements(self) -> list[str]:
         """Return the ids of all announcements that the journal says were delivered."""
         rows = self.journal._file._db.execute("SELECT id FROM outbox WHERE delivered IS NOT NULL")
         return [row[0] for row in rows]

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from deregister_agent.api.serve import ServerOptions
 from deregister_agent.cli import follow as following
 from deregister_agent.cli.client import (
     DEFAULT_TOKEN_FILE,
@@ -26,6 +25,7 @@ from deregister_agent.cli.progress import (
     summary,
 )
 from deregister_agent.cli.standalone import drain_code, restore_code
+from deregister_agent.config.server_options import ServerOptions
 from deregister_agent.errors import AgentError
 from deregister_agent.model import Drain, Outcome, Phase
 

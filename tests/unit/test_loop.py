@@ -81,7 +81,7 @@ def test_the_end_of_old_routes_is_one_that_was_said_after_the_withdrawal(
 ) -> None:
     """Somebody else had taken it out, and it had no old routes before withdraw() had made any."""
     bench = make()
-    registry, view = bench.registries[0], bench.loop.registries[0]
+    registry, view = bench.registries[0], bench.loop.known.registries[0]
     with monkeypatch.context() as patched:
 
         def fails() -> None:
@@ -106,7 +106,7 @@ def test_work_in_hand_holds_it_up_until_the_deadline(make: Make) -> None:
     took = bench.until(Phase.EXPIRED)
     assert 4.9 < took < 5.2
     assert bench.loop.drain.outcome is Outcome.EXPIRED
-    assert bench.told[-1].detail["blocking"] == ["1 requests in flight (page)"]
+    assert bench.written[-1].detail["blocking"] == ["1 requests in flight (page)"]
 
 
 def test_a_probe_that_does_not_answer_is_not_idle(make: Make) -> None:
@@ -166,8 +166,8 @@ def test_a_reading_begun_before_the_phase_does_not_count(make: Make) -> None:
     bench.page.while_reading = settling_ends
     bench.until(Phase.DRAINING)
     bench.loop._calls.collect()
-    assert bench.loop.probes[0].reading is not None
-    assert bench.loop.probes[0].window.since is None
+    assert bench.loop.known.probes[0].reading is not None
+    assert bench.loop.known.probes[0].window.since is None
 
 
 def test_a_straggler_holds_up_the_drain(make: Make) -> None:
@@ -383,8 +383,8 @@ def test_listed_again_after_drained_is_taken_back(make: Make) -> None:
     bench = drained(make())
     bench.registries[0].listed = True
     bench.until(Phase.WITHDRAWING, within=2.0)
-    assert bench.told[-1].announcements == (Announcement.TAKEN_BACK,)
-    assert bench.told[-1].overtaken >= {Announcement.DRAINED}
+    assert bench.written[-1].announcements == (Announcement.TAKEN_BACK,)
+    assert bench.written[-1].overtaken >= {Announcement.DRAINED}
     bench.until(Phase.DRAINED)
 
 
@@ -406,7 +406,7 @@ def test_a_crash_of_the_app_while_draining_changes_nothing(make: Make) -> None:
     bench.finder.running = NEW
     bench.go_on(2.0)
     assert (bench.phase, bench.loop.drain.process) == (Phase.DRAINING, NEW)
-    assert "app-restarted" in [entry.kind for entry in bench.told]
+    assert "app-restarted" in [decision.kind for decision in bench.written]
 
 
 def test_an_app_that_exits_by_itself_is_drained(make: Make) -> None:
@@ -436,8 +436,8 @@ def test_a_look_begun_before_the_phase_does_not_count(make: Make) -> None:
     bench.finder.while_looking = settling_ends
     bench.until(Phase.DRAINING)
     bench.loop._calls.collect()
-    assert bench.loop.process.exited
-    assert bench.loop.process.window.since is None
+    assert bench.loop.known.process.exited
+    assert bench.loop.known.process.window.since is None
     bench.until(Phase.DRAINED)
     assert bench.loop.drain.outcome is Outcome.APP_EXITED
 
@@ -464,7 +464,7 @@ def test_an_expired_drain_holds_its_process_out(make: Make) -> None:
 def test_an_expired_drain_leaves_the_next_version_alone(make: Make) -> None:
     """Killed by the platform and replaced: nothing is withdrawn any more."""
     bench = expired(make, OnDeadline.KILL)
-    assert bench.told[-1].announcements == (Announcement.EXPIRED, Announcement.FORCED)
+    assert bench.written[-1].announcements == (Announcement.EXPIRED, Announcement.FORCED)
     bench.go_on(5.0)
     before = list(bench.registries[0].did)
     bench.finder.running, bench.registries[0].listed = NEW, True
@@ -510,7 +510,7 @@ def test_too_late_a_restore_is_announced_once_and_tried_on(make: Make) -> None:
     bench.registries[0].down = True
     bench.loop.start_traffic("", "")
     bench.go_on(10.0)
-    kinds = [kind for entry in bench.told for kind in entry.announcements]
+    kinds = [kind for decision in bench.written for kind in decision.announcements]
     assert kinds.count(Announcement.NOT_RESTORED) == 1
     bench.registries[0].down = False
     bench.until(Phase.SERVING)
@@ -611,9 +611,9 @@ def test_what_cannot_be_written_down_is_not_done(
     with monkeypatch.context() as disk:
         disk.setattr(bench.journal, "write", full)
         bench.go_on(3.0)
-        assert (bench.phase, str(bench.loop.error)) == (Phase.WITHDRAWING, "disk is full")
+        assert (bench.phase, str(bench.loop.known.error)) == (Phase.WITHDRAWING, "disk is full")
     bench.until(Phase.DRAINED)
-    assert bench.loop.error is None
+    assert bench.loop.known.error is None
 
 
 def test_no_snapshot_no_withdraw(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

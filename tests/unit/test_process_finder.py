@@ -21,9 +21,10 @@ from pydantic import TypeAdapter, ValidationError
 from deregister_agent.host import find_by_port, pids
 from deregister_agent.host.clock import SystemClock
 from deregister_agent.host.find_by_port import PortFinder
-from deregister_agent.host.process_finder import ProbeMark, ProcessFinder, ProcessOptions, build
+from deregister_agent.host.process_finder import ProbeMark, ProcessOptions, build
 from deregister_agent.host.sockets import SocketsError, listeners
 from deregister_agent.model import Instance, Presence, Process
+from deregister_agent.ports import ProcessFinder
 
 CLOCK = SystemClock()
 BOOT = CLOCK.boot_id()

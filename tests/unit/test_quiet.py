@@ -150,7 +150,7 @@ def test_a_message_taken_just_before_a_drain_is_waited_for(tmp_path: Path) -> No
     """An hour of idleness before stop-traffic says nothing about what came in the last seconds."""
     bench = Bench(tmp_path, Policy(quiet=1.0, min_others=0))
     page = LatePage(bench, late=11.0)
-    bench.loop.probes[0].probe = page
+    bench.loop.known.probes[0].probe = page
     bench.go_on(100.0)
     page.has(2)
     bench.stop()

@@ -23,7 +23,7 @@ def test_drained_stands_once_registries_and_process_were_seen(tmp_path: Path) ->
     bench.calls.waiting = list(others)
     bench.calls.run()
     bench.loop.tick()
-    assert bench.loop.registries[0].word is not None
+    assert bench.loop.known.registries[0].word is not None
     assert not bench.loop.stands_by(Announcement.DRAINED)
     look_at_process()
     bench.loop.tick()

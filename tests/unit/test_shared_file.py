@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from deregister_agent.host.files import replace_durably
-from deregister_agent.registries.file import shared_file as shared_look
+from deregister_agent.registries.file import shared_file as shared_file_module
 from deregister_agent.registries.file.shared_file import SharedFile, shared_file
 from deregister_agent.registries.file.target_file import FormatError, Syntax, TargetFile
 from tests.servers.child import wait_until
@@ -147,7 +147,7 @@ def test_a_cursor_that_is_too_old_is_worth_nothing(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever has missed more than is remembered is told that all may have changed."""
-    monkeypatch.setattr(shared_look, "REMEMBERED", 3)
+    monkeypatch.setattr(shared_file_module, "REMEMBERED", 3)
     file = SharedFile(path, "json")
     file.look(LONG)
     cursor = file.watch(OURS, None, LONG)
@@ -174,7 +174,7 @@ def test_a_look_that_hangs_holds_up_nobody_for_ever(
         assert let_go.wait(LONG)
         return content
 
-    monkeypatch.setattr(shared_look, "LIMIT", 0.01)
+    monkeypatch.setattr(shared_file_module, "LOOK_TIMEOUT", 0.01)
     monkeypatch.setattr(Path, "read_bytes", hang)
     with ThreadPoolExecutor(1) as pool:
         looking = pool.submit(file.look, LONG)

@@ -3,6 +3,7 @@
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -45,9 +46,10 @@ def ask(proc: SlowProc) -> Iterator[Callable[[int], "Future[Found]"]]:
     with ThreadPoolExecutor(16) as pool:
 
         def one(inode: int) -> "Future[Found]":
-            asks = _is_waiting if proc.scans else _is_scanned
+            first, before = not proc.scans, time.monotonic()
             asked = pool.submit(socket_holders.holders, {inode})
-            wait_until(lambda: asks(proc, inode), f"{inode} is asked for")
+            wait_until(lambda: _is_asked_since(inode, before), f"{inode} is asked for")
+            wait_until(lambda: not first or proc.scans, "the first scan has begun")
             return asked
 
         try:
@@ -56,14 +58,8 @@ def ask(proc: SlowProc) -> Iterator[Callable[[int], "Future[Found]"]]:
             proc.go.release(100)
 
 
-def _is_scanned(proc: SlowProc, inode: int) -> bool:
-    return any(inode in scan for scan in proc.scans)
-
-
-def _is_waiting(proc: SlowProc, inode: int) -> bool:
-    del proc
-    scans = socket_holders._scans
-    return scans._next is not None and inode in scans._asked
+def _is_asked_since(inode: int, before: float) -> bool:
+    return socket_holders._scans._asked.get(inode, 0.0) > before
 
 
 def test_a_scan_serves_only_those_who_asked_before_it_began(

@@ -48,13 +48,13 @@ def test_a_look_under_way_is_not_a_new_one(tmp_path: Path) -> None:
         try:
             with agent_of(tmp_path, INSTANCE, [slow]) as running:
                 eventually(lambda: slow.asked == 1, "it looks for the first time")
-                assert running.loop.look_anew(0.05) == ["slow"]
-                looking = pool.submit(running.loop.look_anew, 60)
+                assert running.loop.ask_registries(0.05) == ["slow"]
+                looking = pool.submit(running.loop.ask_registries, 60)
                 slow.gate.set()
                 assert looking.result(60) == []
                 assert slow.asked >= 2
                 before = slow.asked
-                assert running.loop.look_anew(60) == []
+                assert running.loop.ask_registries(60) == []
                 assert slow.asked > before
         finally:
             slow.gate.set()
@@ -94,23 +94,23 @@ def test_a_cursor_is_of_the_phase_and_of_what_is_said(tmp_path: Path) -> None:
     plain.old = 2
     with agent_of(tmp_path, INSTANCE, [plain]) as running:
         loop = running.loop
-        loop.look_anew(LIMIT)
+        loop.ask_registries(LIMIT)
         known = loop.report()["cursor"]
 
         def told_of(change: Callable[[], object]) -> None:
             nonlocal known
             with ThreadPoolExecutor(1) as pool:
-                waiting = pool.submit(loop.is_other, known, LIMIT)
+                waiting = pool.submit(loop.has_changed, known, LIMIT)
                 eventually(lambda: loop._askers, "it waits")
                 change()
-                loop.look_anew(LIMIT)
+                loop.ask_registries(LIMIT)
                 assert waiting.result(LIMIT)
             known = loop.report()["cursor"]
 
         before = loop.report()["registries"][0]["stragglers"]
-        loop.look_anew(LIMIT)
+        loop.ask_registries(LIMIT)
         assert loop.report()["registries"][0]["stragglers"] != before
-        assert not loop.is_other(known, 0.0)  # they are older, and that is all
+        assert not loop.has_changed(known, 0.0)  # they are older, and that is all
         told_of(lambda: setattr(plain, "old", 1))
         told_of(lambda: setattr(plain, "old", 0))
         told_of(lambda: setattr(plain, "listed", False))
@@ -129,17 +129,17 @@ def test_a_cursor_is_of_one_phase_of_one_drain(change: dict[str, Any], tmp_path:
     """Who was drained, restored and drained again between two looks is seen to have been."""
     loop = made_of(tmp_path, INSTANCE, [Plain()]).loop
     known = loop.report()["cursor"]
-    assert not loop.is_other(known, 0.0)
-    loop.drain = replace(loop.drain, **change)
-    assert loop.is_other(known, 0.0)
+    assert not loop.has_changed(known, 0.0)
+    loop.known.drain = replace(loop.drain, **change)
+    assert loop.has_changed(known, 0.0)
 
 
 def test_a_cursor_that_is_waited_for_in_vain(tmp_path: Path) -> None:
     """Nobody is held when the agent ends."""
     with agent_of(tmp_path, INSTANCE, [Plain()]) as running, ThreadPoolExecutor(1) as pool:
         loop = running.loop
-        loop.look_anew(LIMIT)
-        waiting = pool.submit(loop.is_other, loop.report()["cursor"], LIMIT)
+        loop.ask_registries(LIMIT)
+        waiting = pool.submit(loop.has_changed, loop.report()["cursor"], LIMIT)
         eventually(lambda: loop._askers, "it waits")
         loop.close()
         assert not waiting.result(LIMIT)
