@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,6 +15,8 @@ from urllib.parse import quote
 from deregister_agent.net.fetcher import Answer, Fetcher, FetchError
 from tests.servers import find
 from tests.servers.child import Child, free_ports, wait_until
+
+_NUMBERS = count(1)  # a node's name is not used again: the servers remember whose it was
 
 
 class Consul(Child):
@@ -103,7 +106,7 @@ class Consul(Child):
         """Run a client agent joined to this one; with ACLs, *own_token* is its agent token."""
         settings: dict[str, Any] = {
             "server": False,
-            "node_name": f"{name}-{free_ports(1)[0]}",
+            "node_name": f"{name}-{next(_NUMBERS)}",
             "retry_join": [f"127.0.0.1:{self.ports['serf_lan']}"],
             "retry_interval": "500ms",
         }
