@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -35,6 +36,7 @@ REGISTERED_AS = {
     "Connect": "connect",
 }
 """What py-consul calls the parts of a definition."""
+_NUMBERS = count(1)  # a node's name is not used again: the servers remember whose it was
 
 
 class Consul(Child):
@@ -151,7 +153,7 @@ class Consul(Child):
         """Run a client agent joined to this one; with ACLs, *own_token* is its agent token."""
         settings: dict[str, Any] = {
             "server": False,
-            "node_name": f"{name}-{free_ports(1)[0]}",
+            "node_name": f"{name}-{next(_NUMBERS)}",
             "retry_join": [f"127.0.0.1:{self.ports['serf_lan']}"],
             "retry_interval": "500ms",
         }

@@ -1,5 +1,6 @@
 """A service in Consul with an instance of its own, for tests of the consul registry."""
 
+from itertools import count
 from typing import Any
 
 from deregister_agent.model import Instance
@@ -8,6 +9,8 @@ from deregister_agent.registries.consul.registry import Options, build
 from tests.servers.child import free_ports
 from tests.servers.consul import Consul
 
+_NUMBERS = count(1)  # a port that was let go may be drawn again, and its service still be known
+
 
 class Orders:
     """Instance orders-N-1 of service orders-N, at the agent given."""
@@ -15,7 +18,7 @@ class Orders:
     def __init__(self, agent: Consul, *, service_id: str = "") -> None:
         self.agent = agent
         self.port = free_ports(1)[0]
-        self.service = f"orders-{self.port}"
+        self.service = f"orders-{self.port}-{next(_NUMBERS)}"
         self.id = service_id or f"{self.service}-1"
 
     def definition(self, **more: Any) -> dict[str, Any]:

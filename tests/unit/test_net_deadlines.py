@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 
-from deregister_agent.net import connections
+from deregister_agent.net import connections, tls
 from deregister_agent.net.fetcher import Fetcher, FetchError
-from deregister_agent.net.tls import tls_context
 from tests.servers.certificates import make_certificates, server_side
 from tests.servers.talking import (
     OK,
@@ -83,7 +82,7 @@ def test_a_name_that_is_looked_up_for_too_long(monkeypatch: pytest.MonkeyPatch) 
 
 def test_certificates_that_are_read_slowly(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """The time that a disk takes is part of the call: after that nobody is connected to."""
-    real = tls_context
+    real = tls.tls_context
 
     def slow(*files: Path | None) -> ssl.SSLContext:
         end = time.monotonic() + LIMIT
@@ -134,14 +133,14 @@ def test_a_call_leaves_nothing_behind(tmp_path: Path) -> None:
     """Calls that fail, in whichever way, leave neither a descriptor nor a thread."""
     make_certificates(tmp_path)
     before = threading.active_count(), descriptors()
-    for scheme, talk, tls in (
+    for scheme, talk, both in (
         ("http", hanging, False),
         ("http", resetting, False),
         ("http", trickling(OK, 60), False),
         ("https", hanging, True),
         ("https", trickling(RECORD, 5), False),
     ):
-        with talking(talk, tls=server_side(tmp_path) if tls else None) as server:
+        with talking(talk, tls=server_side(tmp_path) if both else None) as server:
             one = fetcher(server, scheme)
             for _ in range(3):
                 with pytest.raises(FetchError):

@@ -4,11 +4,6 @@ from typing import Annotated
 
 from pydantic import Field
 
-from deregister_agent.errors import ConfigError
-from deregister_agent.host.addresses import joined
-from deregister_agent.model import Instance
-from deregister_agent.ports import IdleProbe
-from deregister_agent.probes.extras import grpc_missing
 from deregister_agent.probes.http_endpoint import TlsProbeOptions
 
 
@@ -25,17 +20,3 @@ class Options(TlsProbeOptions):
     """Whether it speaks TLS."""
     server_name: str | None = None
     """The name in the server's certificate, where that is not the one in ``target``."""
-
-
-def build(options: Options, instance: Instance) -> IdleProbe:
-    """Return the probe. Raises ConfigError if options contradict each other, or without gRPC."""
-    missing = grpc_missing()
-    mistakes = [f"kind: {missing}"] if missing else []
-    if not options.tls and (options.ca or options.certificate or options.server_name):
-        mistakes.append("ca, certificate, server_name: say nothing without tls")
-    if mistakes:
-        raise ConfigError(f"probe {options.label}", mistakes)
-    from deregister_agent.probes.grpc.probe import GrpcProbe  # noqa: PLC0415 - the extra is there
-
-    own = joined(instance.address, instance.port)
-    return GrpcProbe(options, options.target or own)
