@@ -18,7 +18,7 @@ from deregister_agent.host.process_finder import ProbeMark
 from deregister_agent.journal.journal import Journal
 from deregister_agent.model import Instance, Outcome, Phase, Policy, StopRequest
 from deregister_agent.registries import file
-from tests.integration.app_server import GUNICORN, SHARED, UVICORN, Server, Start, servers
+from tests.apps.app_server import GUNICORN, SHARED, UVICORN, Server, Start, servers
 from tests.integration.test_app_servers import FASTAPI, FLASK
 from tests.loops import LIMIT, eventually, until
 

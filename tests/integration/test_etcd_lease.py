@@ -9,8 +9,8 @@ from deregister_agent.errors import RegistryError
 from deregister_agent.model import Phase
 from deregister_agent.probes.ready_check import ReadyOptions, UrlReadyCheck
 from deregister_agent.registries.etcd.registry import Etcd as EtcdRegistry
+from tests.apps.pages import Pages, page, pages
 from tests.integration.etcd_stage import Loop, Orders, agent, until
-from tests.pages import Pages, page, pages
 from tests.servers.etcd import VERSIONS, Etcd, shared
 
 TTL = 7  # seconds

@@ -11,8 +11,8 @@ from deregister_agent.errors import RegistryError
 from deregister_agent.model import Phase
 from deregister_agent.probes.ready_check import ReadyOptions, UrlReadyCheck
 from deregister_agent.registries.etcd.registry import Etcd as Registry
+from tests.apps.pages import page, pages
 from tests.integration.etcd_stage import Orders, agent
-from tests.pages import page, pages
 from tests.servers.etcd import VERSIONS, Etcd, etcd
 
 USER, PASSWORD = "deregister-agent", "geheim-1"

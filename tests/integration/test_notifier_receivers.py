@@ -22,7 +22,7 @@ from deregister_agent.errors import ConfigError, NotifyError
 from deregister_agent.host.clock import SystemClock
 from deregister_agent.model import Announcement, Process
 from deregister_agent.notifiers import command, process, ready_file, webhook
-from tests.receivers import (
+from tests.apps.receivers import (
     ORDERS,
     Receiver,
     descriptors,

@@ -16,8 +16,8 @@ from deregister_agent.errors import ConfigError, ProbeError
 from deregister_agent.model import Instance
 from deregister_agent.ports import IdleProbe
 from deregister_agent.probes.grpc import Options, build
-from tests.pages import Pages, page, pages
-from tests.running_grpc import GrpcApp
+from tests.apps.pages import Pages, page, pages
+from tests.apps.running_grpc import GrpcApp
 from tests.servers.certificates import make_certificates
 from tests.servers.child import free_ports, wait_until
 

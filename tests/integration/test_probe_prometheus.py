@@ -15,7 +15,7 @@ from deregister_agent.model import Instance
 from deregister_agent.probes.prometheus import warnings
 from deregister_agent.probes.prometheus.probe import Options, PrometheusProbe, build
 from deregister_agent.probes.prometheus.samples import NotMetricsError, Selector, read_metrics
-from tests.pages import Pages, page, pages
+from tests.apps.pages import Pages, page, pages
 
 
 def probe(url: str, **more: object) -> PrometheusProbe:

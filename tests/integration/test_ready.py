@@ -13,8 +13,8 @@ from pydantic import ValidationError
 
 from deregister_agent.errors import ProbeError
 from deregister_agent.probes.ready_check import ReadyOptions, UrlReadyCheck
-from tests.pages import page, pages
-from tests.running_grpc import GrpcApp
+from tests.apps.pages import page, pages
+from tests.apps.running_grpc import GrpcApp
 from tests.servers.certificates import make_certificates
 from tests.servers.child import free_ports
 

@@ -30,7 +30,7 @@ from deregister_agent.config.server_options import ServerOptions, ServerTlsOptio
 from deregister_agent.errors import AgentError
 from deregister_agent.journal.history import TimelineEvent
 from deregister_agent.model import Outcome, Phase
-from tests.integration.running_server import (
+from tests.apps.running_server import (
     Running,
     UnixConnection,
     ask,

@@ -11,7 +11,7 @@ from deregister_agent.errors import RegistryError
 from deregister_agent.model import Instance
 from deregister_agent.registries.consul.operations import ConsulOperation
 from deregister_agent.registries.consul.registry import Consul, Options, build
-from tests.pages import Pages, document, page, pages
+from tests.apps.pages import Pages, document, page, pages
 from tests.servers.talking import talking, trickling
 
 SERVICE = {"Service": "orders", "ID": "a/b c"}

@@ -3,7 +3,7 @@ A gRPC app for tests: a server, and clients that hold calls open, as standard in
 
 ``busy N``: N calls are under way. ``serve``: one call comes and goes. ``stop``, ``start``.
 ``health S WORD``: from now on the health service says that of service S (at first: SERVING).
-Each line is answered, once it is so. ``python -m tests.grpc_app PORT [KEY CERTIFICATE CA]``.
+Each line is answered, once it is so. ``python -m tests.apps.grpc_app PORT [KEY CERTIFICATE CA]``.
 """
 
 import json

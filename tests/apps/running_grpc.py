@@ -18,12 +18,12 @@ class GrpcApp:
         (self.port,) = free_ports(1)
         self._log = (folder / "log").open("wb")
         self._child = subprocess.Popen(
-            [sys.executable, "-m", "tests.grpc_app", str(self.port), *tls],
+            [sys.executable, "-m", "tests.apps.grpc_app", str(self.port), *tls],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
-            cwd=Path(__file__).parents[1],
+            cwd=Path(__file__).parents[2],
         )
         self._hear("ready", folder)
 

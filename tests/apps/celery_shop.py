@@ -44,14 +44,14 @@ class Worker(Child):
         self.environment = {"SHOP_BROKER": f"{redis.url}/0"} | ({"SHOP_RATE": rate} if rate else {})
         self.name = name
         self._sent: list[Path] = []
-        command = [sys.executable, "-m", "celery", "-A", "tests.celery_shop", "worker"]
+        command = [sys.executable, "-m", "celery", "-A", "tests.apps.celery_shop", "worker"]
         options = ["-P", "threads", "-c", str(slots), "-n", name, "-l", "INFO"]
         quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
         super().__init__(
             [*command, *options, *quiet],
             folder / f"{name}.log",
             environment=self.environment,
-            folder=Path(__file__).parents[1],
+            folder=Path(__file__).parents[2],
         )
         self.wait_ready(lambda: " ready." in self.tail(), limit=60)
 
