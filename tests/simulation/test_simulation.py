@@ -14,6 +14,14 @@ from tests.simulation.world import run
 PIECE = 500  # seeds of one test; xdist spreads the tests
 PIECES = 4  # 'make test-all' runs 100,000 seeds
 ENOUGH = 4000  # seeds within which a broken agent must be found out
+SEEN_IN = {
+    "drained_outlives_the_agent": 1567,
+    "leases_run_out": 152,
+    "listed_again_is_ignored": 111,
+    "overtaken_letters_are_sent": 179,
+    "stragglers_end_in_silence": 490,
+}
+"""Worlds that noticed what few others do: tried first, as the search takes long."""
 
 
 @pytest.mark.parametrize("first", range(0, PIECES * PIECE, PIECE))
@@ -30,7 +38,8 @@ def test_what_must_hold_holds_in_every_world(first: int) -> None:
 def test_a_broken_agent_is_found_out(mutation: Callable[[], Any]) -> None:
     """The simulation bites: each way to break the agent breaks a world soon."""
     with mutation():
-        assert any(run(seed) for seed in range(ENOUGH)), f"no world noticed: {mutation.__doc__}"
+        seeds = (SEEN_IN.get(mutation.__name__, 0), *range(ENOUGH))
+        assert any(run(seed) for seed in seeds), f"no world noticed: {mutation.__doc__}"
 
 
 def test_a_seed_is_always_the_same_world() -> None:
