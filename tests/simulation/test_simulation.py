@@ -18,7 +18,7 @@ SEEN_IN = {
     "drained_outlives_the_agent": 1567,
     "leases_run_out": 152,
     "listed_again_is_ignored": 111,
-    "overtaken_letters_are_sent": 179,
+    "overtaken_announcements_are_sent": 179,
     "stragglers_end_in_silence": 490,
 }
 """Worlds that noticed what few others do: tried first, as the search takes long."""
