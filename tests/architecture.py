@@ -17,12 +17,12 @@ import deregister_agent
 PACKAGE = Path(inspect.getfile(deregister_agent)).parent
 NAME = PACKAGE.name
 
-SINGLE_FILES = {"config.options", "config.json_pointer", "cli.client"}
+SINGLE_FILES = {"config.options", "cli.client"}
 """
 Files of a folder that are rooms of their own, because lower rooms need them.
 
-Backends describe their tables with the first two; the demonstration, which the command line
-runs, talks to its agent by the third.
+Backends describe their tables with the first; the demonstration, which the command line
+runs, talks to its agent by the second.
 """
 
 

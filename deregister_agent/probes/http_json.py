@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from deregister_agent.config.json_pointer import Pointer, pointed
 from deregister_agent.errors import AgentError, ProbeError, excerpt
+from deregister_agent.host.json_pointer import Pointer, pointed
 from deregister_agent.host.json_values import is_whole_number
 from deregister_agent.model import Instance, Reading
 from deregister_agent.net.fetcher import Answer

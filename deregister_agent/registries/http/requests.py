@@ -9,9 +9,9 @@ from urllib.parse import quote
 
 from pydantic import Field, JsonValue
 
-from deregister_agent.config.json_pointer import Pointer, pointed
 from deregister_agent.config.options import Table
 from deregister_agent.errors import AgentError, excerpt
+from deregister_agent.host.json_pointer import Pointer, pointed
 from deregister_agent.net.fetcher import Answer, Fetcher
 
 Value = bool | int | str
