@@ -25,7 +25,6 @@ class FakeApp:
         self.started = 0
         self.in_hand: dict[int, float] = {}  # work, and when it arrived
         self.last_busy = self.last_arrival = LONG_AGO
-        self.done: list[tuple[float, float]] = []  # work that was finished: begin and end
         self.ready_at = self.began = 0.0
         self._was_ready = LONG_AGO
         self.idle_or_gone = Waiters(world.timeline)
@@ -66,9 +65,8 @@ class FakeApp:
         self.world.timeline.after(lasts, lambda: self._finish(number))
 
     def _finish(self, number: int) -> None:
-        if (arrived := self.in_hand.pop(number, None)) is not None:
+        if self.in_hand.pop(number, None) is not None:
             self.last_busy = self.world.now
-            self.done.append((arrived, self.world.now))
             if not self.in_hand:
                 self.idle_or_gone.wake()
 

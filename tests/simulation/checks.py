@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 HAIR = 1e-6
-HIDDEN = 0.7  # seconds that work must have taken for readings at their usual pace to see it
 RACE = 1.0  # seconds in which the agent cannot yet know of a kill
 DEADLINE_SLACK = 1.0
 EVERY = 0.5  # seconds between two looks at what must not go on for long
@@ -51,6 +50,7 @@ class Checks:
         self._end = float("inf")  # when the drain must have ended, by no clock that can step
         self._passed: set[str] = set()  # drains that the guard let pass
         self._listed_since: float | None = None
+        self._working_since: float | None = None
 
     # --- decisions ---
 
@@ -126,11 +126,11 @@ class Checks:
         return last + self.world.plan.policy.quiet
 
     def _hidden(self, idle_at: float) -> None:
-        """Judge a quiet time without a counter: work that took long was in it."""
+        """Judge a quiet time without a counter: what came while the agent was frozen ends it."""
         began = idle_at - self.world.plan.policy.quiet
-        for start, end in self.world.app.done:
-            if start > began and end < idle_at and end - start > HIDDEN:
-                self.world.broken(f"drained, and work of {end - start:.1f} s was in its quiet time")
+        for process, end in self.world.unseen:
+            if process == self.world.app.process and began + HAIR < end < idle_at:
+                self.world.broken("drained, and work that nobody saw was in its quiet time")
 
     def _last_work(self) -> float:
         return max(self.world.app.last_arrival, self.world.app.last_busy)
@@ -253,6 +253,7 @@ class Checks:
             self.trouble = world.now
         self.answers()
         self._taken_back()
+        self._works_on()
         if world.now - self.trouble < STEADY:
             self._end += EVERY
             return
@@ -269,7 +270,7 @@ class Checks:
             world.phase is Phase.DRAINED
             and world.app.process is not None
             and world.app.process == world.loop.drain.process
-            and (any(registry.listed for registry in world.registries) or world.app.in_hand)
+            and any(registry.listed for registry in world.registries)
         )
         if not wrong:
             self._listed_since = None
@@ -278,7 +279,19 @@ class Checks:
         began = max(self._listed_since or world.now, self.trouble, errors)
         self._listed_since = began
         if world.now - began > NOTICED:
-            world.broken("drained is not taken back though it is listed again, or works")
+            world.broken("drained is not taken back though it is listed again")
+
+    def _works_on(self) -> None:
+        """Judge a "drained" whose process has had work in hand for long."""
+        world, app = self.world, self.world.app
+        same = world.phase is Phase.DRAINED and app.process == world.loop.drain.process
+        if not same or not app.in_hand or world.now < world.probe.down_until:
+            self._working_since = None
+            return
+        began = max(self._working_since or world.now, self.trouble)
+        self._working_since = began
+        if world.now - began > NOTICED:
+            world.broken("drained is not taken back though it works again")
 
     def at_last(self) -> None:
         """Judge where the world ends, long after the last fault."""

@@ -7,7 +7,7 @@ from deregister_agent.engine.instance_loop import InstanceLoop
 from deregister_agent.engine.knowledge import AgentContext, InstanceSetup
 from deregister_agent.engine.outbox import Outbox
 from deregister_agent.journal.journal import Decision, Journal
-from deregister_agent.model import Instance
+from deregister_agent.model import Instance, Phase
 from tests.simulation.engine import Post, Ticker
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ def begin_life(world: "World", journal: Journal) -> InstanceLoop:
     ticker, mail = Ticker(host, "the loop"), Ticker(host, "the outbox")
 
     def written(decision: Decision, _: int) -> None:
+        if decision.drain.phase is Phase.DRAINING and world.plan.freezes is not None:
+            world.timeline.after(world.plan.freezes, lambda: world.freeze_agent(1.5))
         world.phase = decision.drain.phase
         mail.wake()
         world.checks.decided(decision)

@@ -56,6 +56,7 @@ class Plan:
     happenings: Sequence[Happening] = field(default_factory=tuple)
     calm: bool = False  # nothing goes wrong at all
     strays: Sequence[tuple[float, float]] = ()  # work after "drained": when, and how long it takes
+    freezes: float | None = None  # seconds after draining began at which the agent is stopped
     deaf: bool = False  # the platform kills although the word was taken back in the meantime
 
 
@@ -120,6 +121,7 @@ def plan(seed: int) -> Plan:
         happenings=() if calm else (*_happenings(chance), *_later(more)),
         calm=calm,
         strays=() if calm else _strays(more),
+        freezes=None if calm or more.random() < 0.8 else more.uniform(0.0, 0.5),
         deaf=more.random() < 0.3,
     )
 
@@ -147,7 +149,7 @@ def _strays(more: Random) -> list[tuple[float, float]]:
     """Return work that reaches the app by no route: a request at a time, or a stream of them."""
     if more.random() < 0.6:
         return []
-    begin, lasts = more.uniform(1.0, FAULTS_END - 2.0), more.choice((0.005, 0.3, 2.0, 5.0))
+    begin, lasts = more.uniform(1.0, FAULTS_END - 2.0), more.choice((0.005, 0.3, 2.0, 9.0))
     many = more.choice((1, 1, 60))
     return [(begin + number * 0.05, lasts) for number in range(many)]
 

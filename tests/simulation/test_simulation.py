@@ -15,7 +15,7 @@ PIECE = 500  # seeds of one test; xdist spreads the tests
 PIECES = 4  # 'make test-all' runs 100,000 seeds
 ENOUGH = 4000  # seeds within which a broken agent must be found out
 SEEN_IN = {
-    "drained_outlives_the_agent": 1567,
+    "drained_outlives_the_agent": 201,
     "leases_run_out": 152,
     "listed_again_is_ignored": 111,
     "overtaken_announcements_are_sent": 179,

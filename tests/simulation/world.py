@@ -12,6 +12,7 @@ from deregister_agent.errors import AgentError
 from deregister_agent.model import (
     OnDeadline,
     Phase,
+    Process,
     RestoreWhen,
     StopRequest,
 )
@@ -48,6 +49,7 @@ class World:
         self.dying: object = object()
         self.full_until = 0.0
         self.frozen_until = 0.0
+        self.unseen: list[tuple[Process, float]] = []  # work done while it was: whose, and its end
         self.carried_by_a_wrong_date = False  # a deadline goes by the date over a reboot
         self.checks = Checks(self)
         self.registries = [
@@ -209,8 +211,9 @@ class World:
 
     def freeze_agent(self, lasts: float) -> None:
         """Stop the agent's process for a time; work may come and go meanwhile."""
+        self.say(f"agent is frozen ({lasts} s)")
         self.frozen_until = self.host.frozen_until = self.now + lasts
-        if self.phase is Phase.DRAINING and self.app.process is not None:
+        if self.phase is Phase.DRAINING and not self.app.in_hand:
             self.timeline.after(0.05, partial(self._unseen, lasts - 0.2))
         self.timeline.after(lasts, self.checks.answers)
 
@@ -218,6 +221,7 @@ class World:
         if self.app.process is not None:
             self.say(f"work comes while the agent is frozen ({lasts} s)")
             self.app.arrive(lasts)
+            self.unseen.append((self.app.process, self.now + lasts))
 
     def _register(self) -> None:
         if self.app.process is not None:
