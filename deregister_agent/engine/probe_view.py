@@ -30,6 +30,7 @@ class ProbeView:
         self.work_again = WorkAgain()
         self.reading: Reading | None = None
         self.asked: float | None = None
+        self.answered = 0.0  # when the last reading ended
         self.error: AgentError | None = None
         self._again = Backoff(READ, 1.0, shared.chance)
         self._failures = FailureLog()
@@ -58,6 +59,7 @@ class ProbeView:
 
     def _looked(self, turn: int, held: float, result: CallResult) -> None:
         self.asked, self.error, self.reading = result.asked, result.error, result.value
+        self.answered = result.answered
         if self._shared.phase() is Phase.DRAINING:  # in others the app may well be away
             self._failures.note(result.error)
         if turn != self._turn:

@@ -19,7 +19,7 @@ class ProcessView:
     def __init__(self, app: Process | None, finder: ProcessFinder, shared: ViewContext) -> None:
         self.app = app  # who the app was when last seen
         self.presence: Presence | None = None
-        self.asked = 0.0
+        self.asked = self.answered = 0.0
         self.window = QuietWindow()  # the time that nobody at all has been there
         self._finder, self._calls, self._shared = finder, shared.calls, shared
         self._about: Process | None = None  # the process that the presence speaks of
@@ -75,7 +75,7 @@ class ProcessView:
         if about != self.app:
             self._again.now()
             return
-        self._about, self.asked = about, result.asked
+        self._about, self.asked, self.answered = about, result.asked, result.answered
         if result.error is None:
             self.presence = result.value
             self._again.after(AT_REST if self._shared.serving else EVERY, result.answered)

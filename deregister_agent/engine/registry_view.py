@@ -44,6 +44,7 @@ class RegistryView:
         self.clear: float | None = None  # when it had first said that it sends nothing any more
         self.others: int | None = None
         self.looked = 0.0  # when the last look that has ended was begun
+        self.answered = 0.0  # and when it ended
         self.look_again = Backoff(0.02, 0.25, shared.chance)
         self._wanted = 0.0  # somebody waits for a look that is begun after this
         self.keep_error: AgentError | None = None
@@ -145,7 +146,7 @@ class RegistryView:
             self.look_again.due = min(self.look_again.due, moment)
 
     def _looked(self, result: CallResult) -> None:
-        self.looked = result.asked
+        self.looked, self.answered = result.asked, result.answered
         self._heard(result)
         if result.asked < self._wanted:
             self.look_again.now()

@@ -3,7 +3,7 @@
 from deregister_agent.engine.knowledge import Knowledge
 from deregister_agent.engine.quiet_window import lateness, quiet_for, quiet_since
 from deregister_agent.engine.registry_view import RegistryWord
-from deregister_agent.engine.standing import is_working
+from deregister_agent.engine.standing import is_fresh, is_working, refresh
 from deregister_agent.model import Phase, Sighting
 
 
@@ -33,7 +33,12 @@ def _quiet(known: Knowledge) -> float | None:
     windows, since = known.quiet_windows(), known.clear()
     if known.drain.phase is not Phase.DRAINING or since is None:
         return None
-    return quiet_for(windows) if all(window.until >= since for window in windows) else None
+    if not all(window.until >= since for window in windows):
+        return None
+    if not is_fresh(known):
+        refresh(known)
+        return None
+    return quiet_for(windows)
 
 
 def _not_before(known: Knowledge) -> float:

@@ -3,9 +3,8 @@
 from deregister_agent.engine.knowledge import Knowledge
 from deregister_agent.engine.probe_view import ProbeView
 from deregister_agent.engine.registry_view import RegistryView
+from deregister_agent.engine.view_context import FRESH
 from deregister_agent.model import Outcome, Phase
-
-FRESH = 2.0  # seconds that a word or a reading may be old when "drained" rests on it
 
 
 def doubts(known: Knowledge) -> list[str]:
@@ -34,11 +33,24 @@ def refresh(known: Knowledge) -> None:
     """Have everything asked again that "drained" rests on and that has not been asked of late."""
     now = known.clock.now()
     for view in known.registries:
-        if view.looked < now - FRESH:
+        if view.answered < now - FRESH:
             view.look_after(now)
     for probe in known.probes:
-        probe.read_at(now - FRESH)
-    known.process.read_at(now - FRESH)
+        if probe.answered < now - FRESH:
+            probe.read_at(now)
+    if known.process.answered < now - FRESH:
+        known.process.read_at(now)
+
+
+def is_fresh(known: Knowledge) -> bool:
+    """
+    Tell whether everybody on whose word "drained" would rest has answered of late.
+
+    An agent that was stopped must not decide by what it had been told before.
+    """
+    oldest = known.clock.now() - FRESH
+    views = [known.process] if known.process.vacant else known.probes
+    return all(view.answered >= oldest for view in (*views, *known.registries))
 
 
 def is_working(known: Knowledge) -> bool:
@@ -64,7 +76,7 @@ def _of_registry(view: RegistryView, oldest: float) -> str:
     if view.look_error is not None:
         return str(view.look_error)
     word = view.says(0.0)
-    if word is None or word.asked < oldest:
+    if word is None or view.answered < oldest:
         return f"{view.name} has not been asked of late whether it still does not list it"
     if word.listed:
         return f"{view.name} lists it again"
@@ -79,7 +91,7 @@ def _of_probe(known: Knowledge, view: ProbeView) -> str:
             f"it was drained {ago:.0f} s ago, and since then it cannot be told what the app has in "
             f"hand ({view.error}): if it was killed, go on"
         )
-    if view.reading is None or view.asked is None or view.asked < now - FRESH:
+    if view.reading is None or view.asked is None or view.answered < now - FRESH:
         return f"{view.name} has not been asked of late what is in hand"
     busy = [f"{count} {kind}" for kind, count in view.reading.in_flight.items() if count]
     if busy:
@@ -91,7 +103,7 @@ def _of_probe(known: Knowledge, view: ProbeView) -> str:
 
 
 def _of_process(known: Knowledge, oldest: float) -> list[str]:
-    if known.process.asked < oldest:
+    if known.process.answered < oldest:
         return ["it has not been looked of late whether the app is still away"]
     return [] if known.process.exited else ["it is not known whether the app is still away"]
 

@@ -8,6 +8,7 @@ from deregister_agent.engine.calls import Calls
 from deregister_agent.model import Phase
 
 AT_REST = 30.0  # seconds between two looks at an instance that is serving
+FRESH = 2.0  # seconds after which an answer is too old for "drained" to rest on it
 SHORTEST_GAP = 0.5  # seconds without a reading that always pass for a busy host
 WATCH_FOR = 5.0  # seconds for which a registry or an exit is watched before the next look
 

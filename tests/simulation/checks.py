@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from deregister_agent.drain import is_safe_to_kill
-from deregister_agent.engine.standing import FRESH
+from deregister_agent.engine.view_context import FRESH
 from deregister_agent.journal.journal import Decision
 from deregister_agent.model import (
     UNFINISHED,
@@ -16,12 +16,15 @@ from deregister_agent.model import (
     Process,
     Snapshot,
 )
+from tests.simulation.app import FakeApp
 from tests.simulation.registry import FakeRegistry
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
 HAIR = 1e-6
+LATEST = 0.45  # seconds between what a call sees and its answer
+UNSEEN_AFTER = 0.05  # seconds after which work comes to the app of a frozen agent
 RACE = 1.0  # seconds in which the agent cannot yet know of a kill
 DEADLINE_SLACK = 1.0
 EVERY = 0.5  # seconds between two looks at what must not go on for long
@@ -111,7 +114,7 @@ class Checks:
         relisted = any(
             (r.known and r.changed > r.known[0]) or r.blip > idle_at for r in self.world.registries
         )
-        excused = relisted or self.world.plan.late_clients > 0
+        excused = relisted or self.world.plan.late_clients > 0 or self._just_unseen(app)
         if app.last_arrival > idle_at and not excused:
             self.world.broken("drained, and work arrived after the app was last seen idle")
         last = self._last_work()
@@ -124,6 +127,11 @@ class Checks:
                 f"drained when the app had been quiet for {idle_at - last:.3f} s only"
             )
         return last + self.world.plan.policy.quiet
+
+    def _just_unseen(self, app: FakeApp) -> bool:
+        """Whether the last work came while the agent was frozen, and is too new to be known."""
+        came = self.world.frozen_at + UNSEEN_AFTER
+        return app.last_arrival == came and self.world.now - came <= FRESH + LATEST
 
     def _hidden(self, idle_at: float) -> None:
         """Judge a quiet time without a counter: what came while the agent was frozen ends it."""
@@ -236,7 +244,7 @@ class Checks:
         safe = is_safe_to_kill(drain.phase, drain.outcome)
         if not safe or not world.loop.stands_by(Announcement.DRAINED):
             return
-        oldest = world.now - FRESH - HAIR
+        oldest = world.now - FRESH - LATEST
         for registry in world.registries if drain.phase is Phase.DRAINED else ():
             if registry.listed and registry.changed < oldest:
                 world.broken(f"answers drained while {registry.name} lists it")

@@ -17,7 +17,7 @@ from deregister_agent.model import (
     StopRequest,
 )
 from tests.simulation.app import FakeApp, FakeFinder, FakeProbe, FakeReady
-from tests.simulation.checks import EVERY, Checks
+from tests.simulation.checks import EVERY, UNSEEN_AFTER, Checks
 from tests.simulation.engine import Host
 from tests.simulation.faulty_journal import FaultyJournal
 from tests.simulation.happenings import happens
@@ -48,7 +48,7 @@ class World:
         self.agent_up: float | None = None
         self.dying: object = object()
         self.full_until = 0.0
-        self.frozen_until = 0.0
+        self.frozen_at = self.frozen_until = 0.0
         self.unseen: list[tuple[Process, float]] = []  # work done while it was: whose, and its end
         self.carried_by_a_wrong_date = False  # a deadline goes by the date over a reboot
         self.checks = Checks(self)
@@ -212,9 +212,10 @@ class World:
     def freeze_agent(self, lasts: float) -> None:
         """Stop the agent's process for a time; work may come and go meanwhile."""
         self.say(f"agent is frozen ({lasts} s)")
+        self.frozen_at = self.now
         self.frozen_until = self.host.frozen_until = self.now + lasts
         if self.phase is Phase.DRAINING and not self.app.in_hand:
-            self.timeline.after(0.05, partial(self._unseen, lasts - 0.2))
+            self.timeline.after(UNSEEN_AFTER, partial(self._unseen, lasts - 0.2))
         self.timeline.after(lasts, self.checks.answers)
 
     def _unseen(self, lasts: float) -> None:
