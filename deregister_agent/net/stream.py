@@ -38,7 +38,8 @@ class Stream:
         Raises FetchError if that takes more than *timeout* seconds, or the line is too long.
         """
         with self._explained(timeout):
-            self._socket.settimeout(timeout)
+            if self._socket.fileno() >= 0:  # else all has been read, and there are lines left
+                self._socket.settimeout(timeout)
             while (end := self._rest.find(b"\n", self._searched)) < 0:
                 self._searched = len(self._rest)
                 if self._searched > self._line_limit:

@@ -262,7 +262,7 @@ def test_endless_body_is_cut(server: Running) -> None:
 
 def test_dribbled_body(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A body has a time for the whole of it, not for each byte."""
-    monkeypatch.setattr(wsgi_bridge, "_BODY_TIME", 0.5)
+    monkeypatch.setattr(wsgi_bridge, "_BODY_TIMEOUT", 0.5)
     with running(tmp_path) as server:
         client = server.raw()
         client.sendall(server.head("POST", "/stop-traffic", "Content-Length: 1000"))
@@ -400,7 +400,7 @@ def test_heartbeat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_reader_that_does_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream that nobody takes gives its thread and its place back."""
-    monkeypatch.setattr(wsgi_bridge, "_SEND_TIME", 0.3)
+    monkeypatch.setattr(wsgi_bridge, "_SEND_TIMEOUT", 0.3)
     with running(tmp_path, max_waits=1) as server:
         server.agent.journal.events = [
             TimelineEvent(number, "x" * 10_000, "orders-1", "", 0.0, {})

@@ -24,6 +24,7 @@ SEEN_IN = {
 """Worlds that noticed what few others do: tried first, as the search takes long."""
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("first", range(0, PIECES * PIECE, PIECE))
 def test_what_must_hold_holds_in_every_world(first: int) -> None:
     """Never drained while listed or busy, every drain ends, nothing is left out of service."""

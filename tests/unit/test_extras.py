@@ -49,8 +49,8 @@ def test_no_options_load_what_an_extra_brings() -> None:
     """Where the extras are installed, only the backends in use load them."""
     program = f"""
 import sys
-from deregister_agent.config.load import schema
-schema()
+from deregister_agent.config.load import config_schema
+config_schema()
 print(sorted(set({EXTRAS!r}) & set(sys.modules)))
 """
     command = [sys.executable, "-c", program]
