@@ -133,11 +133,6 @@ def play(victim: Victim, world: World, work: Work, platform: Platform, die_at: i
     assert work.answer == 200
 
 
-@pytest.fixture(autouse=True)
-def _secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CRASH_SECRET", "crash-test-secret")
-
-
 SLICES = 6
 """Into how many tests the places to die at are dealt out, so that workers share them."""
 FEWEST = 20  # places to die at that there must be
