@@ -158,6 +158,7 @@ def table(main: Path, **options: object) -> dict[str, object]:
     return {"kind": "nginx", "config": main, "timeout": 60.0, **options}
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(300)
 def test_agents_that_edit_at_once_a_thousand_times(tmp_path: Path) -> None:
     """
