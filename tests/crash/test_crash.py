@@ -140,8 +140,9 @@ def dies_anywhere(folder: Path, kind: Callable[[Path, int], World], first: int) 
     """Play it with a death at every SLICES-th side effect from *first*, until none is left."""
     with app() as apps:
         for die_at in count(first, SLICES):
-            with scene(folder / str(die_at), kind, apps.ports["web"]) as (victim, *others):
-                play(victim, *others, die_at)
+            with scene(folder / str(die_at), kind, apps.ports["web"]) as actors:
+                play(*actors, die_at)
+            victim = actors[0]
             if not victim.deaths:
                 break
     assert die_at > FEWEST
