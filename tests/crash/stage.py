@@ -2,21 +2,24 @@
 
 import http.client
 import json
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing import get_context
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
 from deregister_agent.cli.client import AgentAddress, AgentAnswer, AgentClient, Unreachable
 from deregister_agent.demo.stage import Apps
+from tests.crash import victim
 
 LIMIT = 30.0  # seconds that anything may take
+_PROCESSES = get_context("forkserver")
+_PROCESSES.set_forkserver_preload([victim.__name__])
 
 
 def until(condition: Callable[[], object], what: str) -> None:
@@ -92,28 +95,27 @@ class Work:
 
 
 class Victim:
-    """An agent that may die, and is started again until it does not."""
+    """
+    An agent that may die, and is started again until it does not.
+
+    It is forked from a process that has imported the package, which takes longer than a drain.
+    """
 
     def __init__(self, folder: Path, config: str) -> None:
         self._folder, self._config = folder, folder / "agent.toml"
         self._config.write_text(config)
-        self._count = folder / "count"
         self.client = AgentClient(AgentAddress(f"unix:{folder}/agent.sock"))
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: ForkServerProcess | None = None
         self.deaths = 0
 
     def start(self, die_at: int = 0) -> None:
-        self._count.write_text("")
-        argv = [sys.executable, "-m", "tests.crash.victim", str(die_at)]
-        log = (self._folder / "agent.log").open("ab")
-        self._process = subprocess.Popen(
-            [*argv, str(self._count), str(self._config)], stderr=log, stdout=log
-        )
-        log.close()
+        files = (self._folder / "count", self._config, self._folder / "agent.log")
+        self._process = _PROCESSES.Process(target=victim.run, args=(die_at, *files))
+        self._process.start()
 
     @property
     def dead(self) -> bool:
-        return self._process is not None and self._process.poll() is not None
+        return self._process is not None and not self._process.is_alive()
 
     def alive(self) -> bool:
         """Start it again if it has died."""
@@ -125,7 +127,7 @@ class Victim:
     def end(self) -> None:
         if self._process is not None:
             self._process.kill()
-            self._process.wait()
+            self._process.join()
 
     def log(self) -> str:
         return (self._folder / "agent.log").read_text(errors="replace")[-4000:]

@@ -92,25 +92,23 @@ class ConsulWorld:
 
 @contextmanager
 def scene(
-    folder: Path, kind: Callable[[Path, int], World]
+    folder: Path, kind: Callable[[Path, int], World], port: int
 ) -> Iterator[tuple[Victim, World, Work, Platform]]:
-    """Set up an app with a request in hand, its registry, a platform and an agent not yet begun."""
+    """Set up a request for an app, its registry, a platform and an agent not yet begun."""
     folder.mkdir()
-    with app() as apps:
-        port = apps.ports["web"]
-        world = kind(folder, port)
-        work = Work(port, 1.0)
-        platform = Platform(work.busy)
-        with platform.listening() as url:
-            text = CONFIG.format(folder=folder, port=port, platform=url, registry=world.table())
-            if isinstance(world, ConsulWorld):
-                text = text.replace('service = "web"', f'service = "web-{port}"')
-            victim = Victim(folder, text)
-            try:
-                yield victim, world, work, platform
-            finally:
-                victim.end()
-                work.end()
+    world = kind(folder, port)
+    work = Work(port, 1.0)
+    platform = Platform(work.busy)
+    with platform.listening() as url:
+        text = CONFIG.format(folder=folder, port=port, platform=url, registry=world.table())
+        if isinstance(world, ConsulWorld):
+            text = text.replace('service = "web"', f'service = "web-{port}"')
+        victim = Victim(folder, text)
+        try:
+            yield victim, world, work, platform
+        finally:
+            victim.end()
+            work.end()
 
 
 def play(victim: Victim, world: World, work: Work, platform: Platform, die_at: int) -> None:
@@ -133,11 +131,6 @@ def play(victim: Victim, world: World, work: Work, platform: Platform, die_at: i
     assert work.answer == 200
 
 
-@pytest.fixture(autouse=True)
-def _secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CRASH_SECRET", "crash-test-secret")
-
-
 SLICES = 6
 """Into how many tests the places to die at are dealt out, so that workers share them."""
 FEWEST = 20  # places to die at that there must be
@@ -145,11 +138,13 @@ FEWEST = 20  # places to die at that there must be
 
 def dies_anywhere(folder: Path, kind: Callable[[Path, int], World], first: int) -> None:
     """Play it with a death at every SLICES-th side effect from *first*, until none is left."""
-    for die_at in count(first, SLICES):
-        with scene(folder / str(die_at), kind) as (victim, world, work, platform):
-            play(victim, world, work, platform, die_at)
-        if not victim.deaths:
-            break
+    with app() as apps:
+        for die_at in count(first, SLICES):
+            with scene(folder / str(die_at), kind, apps.ports["web"]) as actors:
+                play(*actors, die_at)
+            victim = actors[0]
+            if not victim.deaths:
+                break
     assert die_at > FEWEST
 
 

@@ -64,9 +64,6 @@ OLD = pytest.param(OldEtcdWorld, marks=pytest.mark.nightly)
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("first", range(1, SLICES + 1))
 @pytest.mark.parametrize("kind", [EtcdWorld, OLD, OwnLeaseWorld])
-def test_dies_anywhere(
-    tmp_path: Path, kind: type[EtcdWorld], first: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_dies_anywhere(tmp_path: Path, kind: type[EtcdWorld], first: int) -> None:
     """Killed at any side effect, the key comes back on a lease, and no other has changed."""
-    monkeypatch.setenv("CRASH_SECRET", "crash-test-secret")
     dies_anywhere(tmp_path, kind, first)

@@ -1,14 +1,12 @@
 """
 A real agent that kills itself at its n-th side effect.
 
-``python -m tests.crash.victim N COUNT_FILE CONFIG``: N = 0 only counts. Each side
-effect is a place to die at twice: before it has happened, and after it has but
+Each side effect is a place to die at twice: before it has happened, and after it has but
 before anything could be made of its answer.
 """
 
 import os
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,8 +51,12 @@ def _changes_something(_fetcher: object, method: str, target: str, *_rest: objec
     return method != "GET" and not target.endswith("/kv/range")  # how etcd is read
 
 
-def main() -> None:
-    die_at, count_file, path = int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
+def run(die_at: int, count_file: Path, path: Path, log: Path) -> None:
+    """Be an agent, in a process of its own, until the side effect of that number; 0: none."""
+    with log.open("ab") as output:
+        for descriptor in (1, 2):
+            os.dup2(output.fileno(), descriptor)
+    os.environ["CRASH_SECRET"] = "crash-test-secret"
     fuse = Fuse(die_at, count_file)
     for name in ("write", "keep_snapshot", "delivered"):
         fuse.wrap(journal.Journal, name)
@@ -64,7 +66,3 @@ def main() -> None:
     logs.setup("text", "info")
     agent = wiring.build_agent(settings)
     serve.serve(agent, settings.server)
-
-
-if __name__ == "__main__":
-    main()

@@ -27,8 +27,13 @@ def deploy(slug: str, kinds: Callable[[int], Kind], names: tuple[str, ...] = NAM
     return run(way, act, kinds)
 
 
+@pytest.mark.nightly
 def test_nothing_is_lost_at_any_door() -> None:
-    """Behind Consul, etcd and Nginx at once, nothing is lost, begun twice or done twice."""
+    """
+    Behind Consul, etcd and Nginx at once, nothing is lost, begun twice or done twice.
+
+    CI sees that of the whole stack in test_compose.
+    """
     result = deploy("ours-every", lambda number: EVERY_DOOR[number % len(EVERY_DOOR)])
     assert {one.kind for one in result.sent} == {kind.name for kind in EVERY_DOOR}
     assert [one for one in result.sent if one.lost] == []
@@ -44,6 +49,7 @@ def test_the_experiment_sees_lost_calls_and_messages_begun_twice() -> None:
     assert "message" not in {cause for cause, count in result.lost.items() if count}
 
 
+@pytest.mark.nightly
 def test_a_soak_counts_what_it_sends() -> None:
     """It deploys until so many requests have been sent, and says what has grown."""
     run = soak(100, rate=25.0, through="ours-consul")

@@ -169,6 +169,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
         yield Path(name)
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(300)
 def test_agents_that_edit_at_once_a_thousand_times(folder: Path) -> None:
     """

@@ -11,8 +11,8 @@ from tests.simulation.__main__ import broken_seeds, how_to_replay
 from tests.simulation.mutations import MUTATIONS
 from tests.simulation.world import run
 
-PIECE = 500  # seeds of one test; xdist spreads the tests
-PIECES = 4  # 'make test-all' runs 100,000 seeds
+PIECE = 250  # seeds of one test; xdist spreads the tests
+PIECES = 8  # 'make test-all' runs 100,000 seeds
 ENOUGH = 4000  # seeds within which a broken agent must be found out
 SEEN_IN = {
     "drained_outlives_the_agent": 201,
