@@ -331,14 +331,17 @@ def _reachable() -> Iterator[Drain]:
     """Yield a drain of each phase, outcome and policy that the machine can lead to."""
     looks = [seen(), seen("exited"), seen("exited", "replaced"), seen("refused")]
     for on_deadline in OnDeadline:
-        met: dict[tuple[Phase, Outcome | None], Drain] = {}
+        met: dict[tuple[object, ...], Drain] = {}
         ahead = [drain(W, on_deadline=on_deadline)]
         while ahead:
             one = ahead.pop()
-            if (one.phase, one.outcome) in met:
+            key = (one.phase, one.outcome, one.announced, one.on_deadline)
+            if key in met:
                 continue
-            met[one.phase, one.outcome] = one
+            met[key] = one
             ways = {*ARROWS[one.phase], after_start(one.phase)} - {one.phase}
+            if one.phase in UNFINISHED and one.announced is None:
+                ways.remove(Phase.GONE)  # nobody was told that it may kill
             ahead += [moved(one, phase, look, 1.0) for phase in ways for look in looks]
         yield from met.values()
 
