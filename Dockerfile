@@ -42,8 +42,9 @@ RUN python3 -m venv /opt/shop \
 
 FROM ${PYTHON_IMAGE} AS shop
 COPY --from=shop-installed /opt/shop /opt/shop
-COPY bench /opt/shop/bench
 COPY compose/*.py /opt/shop/compose/
+COPY compose/shop /opt/shop/compose/shop
+COPY compose/traffic /opt/shop/compose/traffic
 USER 10001:10001
 WORKDIR /opt/shop
 ENV PYTHONUNBUFFERED=1 PATH=/opt/shop/bin:/usr/local/bin:/usr/bin:/bin

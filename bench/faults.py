@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 
 from bench import harms
-from bench.alternatives import HELD, WAYS, Way
-from bench.clusters import MEMBERS
-from bench.deploy import Result, Took, run
-from bench.deploy import replace as replace_one
 from bench.harms import Report
-from bench.loads import Load
-from bench.stack import CONSUL_CLUSTER, ETCD_CLUSTER, Local, Stack
 from bench.stepped import stepped
+from compose.alternatives import HELD, WAYS, Way
+from compose.clusters import MEMBERS
 from compose.places import NAMES
-from deregister_agent.cli.client import Answer, Unreachable, path_of
+from compose.rollout import Result, Took, run
+from compose.rollout import replace as replace_one
+from compose.stack import CONSUL_CLUSTER, ETCD_CLUSTER, Local, Stack
+from compose.traffic.loads import Load
+from deregister_agent.cli.client import AgentAnswer, Unreachable, path_of
 from deregister_agent.errors import AgentError
 from tests.servers.child import wait_until
 from tests.servers.netns import hosts
@@ -195,7 +195,7 @@ class _Patient:
 
         wait_until(done, f"{what} is accepted for {name}", limit=LIMIT, pause=0.2)
 
-    def _answer(self, here: Stack, name: str, question: str, end: float) -> Answer:
+    def _answer(self, here: Stack, name: str, question: str, end: float) -> AgentAnswer:
         """Return an answer; the agent may be away meanwhile."""
         while time.monotonic() < end:
             with suppress(Unreachable):

@@ -71,7 +71,7 @@ class Job:
 
     def registry(self) -> Registry:
         """Return the registry, with connections that no other agent uses."""
-        pools._pools.clear()  # each agent would be a process of its own  # noqa: SLF001
+        pools.shared.clear()  # each agent would be a process of its own
         if self.kind == "consul":
             return consul.build(consul.Options(kind="consul", url=self.url), self.instance)
         options = etcd.Options(

@@ -7,11 +7,11 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from bench.clusters import consul_leader
-from bench.fronts import ByNginx
-from bench.stack import Local
 from bench.stepped import ahead, step
+from compose.clusters import consul_leader
+from compose.fronts import ByNginx
 from compose.places import CONSULS, NAMES, agent_of
+from compose.stack import Local
 from deregister_agent.cli.client import path_of
 from deregister_agent.errors import AgentError
 from tests.servers.child import wait_until

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from bench.deploy import Result, Took
 from bench.styles import HEAD, LEGEND
 from compose.places import NAMES
+from compose.rollout import Result, Took
 
 WIDTH, LEFT, RIGHT = 960, 56, 10
 TOP = 18  # height of the line with the names of the instances

@@ -15,16 +15,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench.alternatives import WAYS, Way
-from bench.deploy import Result, Took, roll, run
 from bench.faults import FAULTS, under
 from bench.pages import page
 from bench.scale import growth
 from bench.soak import Loss, soak
-from bench.stack import EVERY, PARTS
 from bench.table import Row
 from bench.thousand import thousand
+from compose.alternatives import WAYS, Way
 from compose.places import QUIET, Place
+from compose.rollout import Result, Took, roll, run
+from compose.stack import EVERY, PARTS
 
 HEAD = (
     f"{'':48} {'through':9} {'sent':>6} {'lost':>5} {'s/instance':>10} {'ideal':>6} "

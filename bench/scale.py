@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 
 from bench import fleet
-from bench.alternatives import wait_for
 from bench.fleet import NAMED, SETTLED, STAGGER, Server, rate, server_of
 from bench.table import Row
+from compose.alternatives import wait_for
 from compose.processes import ROOT, accepts
 from deregister_agent.cli.client import AgentClient, path_of
 from deregister_agent.demo.stage import running_agent

@@ -13,14 +13,14 @@ from collections.abc import Iterator
 from dataclasses import replace as replace_field
 from pathlib import Path
 
-from bench.alternatives import WAYS
-from bench.counter import DONE, Commands
-from bench.deploy import replace
-from bench.loads import COUNTED, KEPT, Load, Sent
-from bench.mixes import at_every_door
 from bench.sizes import Run, Size
-from bench.stack import Local, stack
+from compose.alternatives import WAYS
 from compose.places import NAMES, REDIS, agent_of
+from compose.rollout import replace
+from compose.shop.counter import DONE, Commands
+from compose.stack import Local, stack
+from compose.traffic.loads import COUNTED, KEPT, Load, Sent
+from compose.traffic.mixes import at_every_door
 from deregister_agent.cli.client import path_of
 from deregister_agent.errors import AgentError
 

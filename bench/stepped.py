@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import SupportsIndex
 from urllib.parse import quote
 
-from bench.stack import Local
 from compose.places import agent_of
+from compose.stack import Local
 from deregister_agent.cli.main import main
 from deregister_agent.net.fetcher import Fetcher
 from tests.servers import find

@@ -2,12 +2,12 @@
 
 import time
 
-from bench.alternatives import WAYS
-from bench.deploy import Result, Took, replace, run
-from bench.kinds import later
-from bench.loads import LATER, Kind, Load
-from bench.stack import Local
+from compose.alternatives import WAYS
 from compose.places import NAMES
+from compose.rollout import Result, Took, replace, run
+from compose.stack import Local
+from compose.traffic.kinds import later
+from compose.traffic.loads import LATER, Kind, Load
 
 REQUESTS = 1000
 START = 2.0  # seconds of load before the first replacement

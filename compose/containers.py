@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from bench.counter import COUNTER, DONE
-from bench.fronts import Fronts
-from bench.stack import ByInstance, Shops, Stack
 from compose.engine import Docker
+from compose.fronts import Fronts
 from compose.places import CONTAINERS, NAMES
+from compose.shop.counter import COUNTER, DONE
+from compose.stack import ByInstance, Shops, Stack
 from compose.whole import Whole
-from deregister_agent.cli.client import AgentClient, Answer, Unreachable
+from deregister_agent.cli.client import AgentAnswer, AgentClient, Unreachable
 from tests.guard import undone_by
 
 HERE = Path(__file__).parent
@@ -125,17 +125,17 @@ class Pipeline(AgentClient):
     def __init__(self, compose: Compose, name: str) -> None:
         self._compose, self._name = compose, name
 
-    def get(self, path: str, wait: float | None = None, **params: int) -> Answer:
+    def get(self, path: str, wait: float | None = None, **params: int) -> AgentAnswer:
         """Ask."""
         query = urlencode({**params} if wait is None else {**params, "wait": wait})
         return self._asked(f"{path}?{query}")
 
-    def post(self, path: str, body: Mapping[str, object]) -> Answer:
+    def post(self, path: str, body: Mapping[str, object]) -> AgentAnswer:
         """Ask for a change."""
         data = ("--header", "Content-Type: application/json", "--data", json.dumps(body))
         return self._asked(path, *data)
 
-    def _asked(self, target: str, *more: str) -> Answer:
+    def _asked(self, target: str, *more: str) -> AgentAnswer:
         socket = ("--unix-socket", f"/run/{self._name}/agent.sock")
         status = ("--write-out", "\n%{http_code}")
         try:
@@ -143,7 +143,7 @@ class Pipeline(AgentClient):
         except subprocess.CalledProcessError as e:
             raise Unreachable(f"no answer from the agent of {self._name}: {e.stderr}") from e
         text, _, code = said.rpartition("\n")
-        return Answer(int(code), json.loads(text))
+        return AgentAnswer(int(code), json.loads(text))
 
 
 @contextmanager

@@ -19,15 +19,15 @@ from pathlib import Path
 
 import click
 
-from bench.alternatives import Way, drained, started
-from bench.deploy import Result, judge, replace
-from bench.stack import Stack
 from compose import local_images
+from compose.alternatives import Way, drained, started
 from compose.containers import HERE, Containers, containers
 from compose.dashboards import watched
 from compose.engine import CannotStart, Docker, own_engine, running_engine
 from compose.local import processes
 from compose.places import NAMES
+from compose.rollout import Result, judge, replace
+from compose.stack import Stack
 from compose.walk import walk
 from compose.whole import Whole
 

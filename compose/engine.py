@@ -88,8 +88,8 @@ class Docker:
     def shell(self, script: str, folder: Path, limit: float, **variables: str) -> str:
         """Return what a shell script printed that calls this command as ``docker``."""
         path = f"{Path(self.program).parent}:{os.environ['PATH']}"
-        return subprocess.run(  # noqa: S603 - our own documentation
-            ["bash", "-c", script],  # noqa: S607 - found on PATH
+        return subprocess.run(
+            ["bash", "-c", script],
             cwd=folder,
             env={**os.environ, **self._environment, **variables, "PATH": path},
             stdin=subprocess.DEVNULL,
@@ -103,7 +103,7 @@ class Docker:
     def _run(
         self, arguments: Sequence[str], limit: float, variables: Mapping[str, str], out: int | None
     ) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(  # noqa: S603 - our own arguments
+        return subprocess.run(
             [self.program, *arguments],
             env={**os.environ, **self._environment, **variables},
             stdin=subprocess.DEVNULL,
@@ -122,7 +122,7 @@ def running_engine() -> Docker | None:
         return None
     for question in ("version", "compose version"):
         with suppress(subprocess.TimeoutExpired):
-            if not subprocess.run(  # noqa: S603 - found on PATH
+            if not subprocess.run(
                 [program, *question.split()], capture_output=True, timeout=20, check=False
             ).returncode:
                 continue
@@ -180,7 +180,7 @@ def _dockerd(engine: Path, folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
     started = ["sh", "-c", _START, "sh", str(folder), CGROUP]
     command = ["setpriv", "--pdeathsig", "KILL", "unshare", *own, *started]
     with (folder / "engine.log").open("wb") as log:
-        process = subprocess.Popen(  # noqa: S603 - our own arguments
+        process = subprocess.Popen(
             command, env=_environment(engine, folder), stdout=log, stderr=log
         )
     try:

@@ -99,7 +99,14 @@ GATEWAY_VOLUMES = ["upstreams:/upstreams", "nginx:/run/nginx"]
 def _app(place: Place, name: str) -> list[str]:
     """Return the command line of one of the three apps."""
     redis, ledger = (place.at("redis"), REDIS), place.scratch(name, "ledger")
-    command = ["python", "-m", "bench.shop", joined(place.app(name)), "--redis", joined(redis)]
+    command = [
+        "python",
+        "-m",
+        "compose.shop.app",
+        joined(place.app(name)),
+        "--redis",
+        joined(redis),
+    ]
     command += ["--ledger", ledger, "--rpc", joined(place.rpc(name)), "--stream", name]
     command += ["--broker", joined(place.queue)] if BROKER in place.parts else []
     return [*command, "--own", joined(place.own(name)), *(["--wait"] if place.waits else [])]

@@ -23,11 +23,11 @@ from prometheus_client import start_http_server
 from prometheus_client.core import REGISTRY, CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from bench.consumer import MESSAGE, QUEUE
-from bench.fronts import Fronts
-from bench.loads import PENDING, Load, Sent
-from bench.mixes import at_every_door
+from compose.fronts import Fronts
 from compose.places import BROKER, LOAD, Place
+from compose.shop.consumer import MESSAGE, QUEUE
+from compose.traffic.loads import PENDING, Load, Sent
+from compose.traffic.mixes import at_every_door
 
 RATE = 25.0  # requests a second
 MESSAGES = 6.0  # messages a second: two consumers can take more

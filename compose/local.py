@@ -8,9 +8,9 @@ from typing import Any
 
 import requests
 
-from bench.stack import Local, running
 from compose.places import Place
 from compose.processes import free_net
+from compose.stack import Local, running
 from compose.whole import Whole
 from tests.servers.rabbitmq import RabbitMQ
 

@@ -83,7 +83,7 @@ def _import(docker: Docker, root: Path, image: str) -> None:
 
 
 def _run(command: Sequence[str], **variables: str) -> None:
-    subprocess.run(  # noqa: S603 - our own arguments
+    subprocess.run(
         command,
         env={**os.environ, **variables},
         stdout=subprocess.PIPE,

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PROMETHEUS = Server(
     "prometheus", "bookworm", ("libc6", "prometheus"), "usr/bin/prometheus", "prometheus, version"
 )
-_FOLDERS = ("/run/deregister-agent", "/var/lib/deregister-agent", "/tmp")  # noqa: S108 - below root
+_FOLDERS = ("/run/deregister-agent", "/var/lib/deregister-agent", "/tmp")
 LIMIT = 60.0  # seconds until a service is ready, and those that run once have ended
 
 

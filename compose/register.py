@@ -13,7 +13,7 @@ def put(url: str, key: str, value: str) -> None:
         "compare": [{"key": where, "target": "CREATE", "create_revision": "0"}],
         "success": [{"request_put": {"key": where, "value": what}}],
     }
-    with urllib.request.urlopen(f"{url}/v3/kv/txn", json.dumps(wish).encode(), 5):  # noqa: S310 - http, as described
+    with urllib.request.urlopen(f"{url}/v3/kv/txn", json.dumps(wish).encode(), 5):
         pass
 
 

@@ -9,7 +9,7 @@ from compose.places import AGENT, CONSUL, NAMES, QUIET, SERVICE, Place, agent_of
 RPC_SERVICE, RPC_UPSTREAM = f"{SERVICE}-grpc", f"{SERVICE}_grpc"
 """What the apps are called in etcd and in Nginx where they take calls by gRPC."""
 IN_FLIGHT = ("requests", "websockets", "tasks", "messages")
-GATEWAY_TOKEN = "/certificates/gateway.token"  # noqa: S105 - where it lies
+GATEWAY_TOKEN = "/certificates/gateway.token"
 
 
 def table(name: str, values: Mapping[str, Any]) -> str:
@@ -98,7 +98,7 @@ def _listed(place: Place, name: str) -> Iterator[str]:
             token={"file": place.file(GATEWAY_TOKEN)},
             ca=place.file("/certificates/ca.pem"),
             certificate=place.file(f"/certificates/{name}.pem"),
-            key=place.file(f"/certificates/{name}.key"),
+            certificate_key=place.file(f"/certificates/{name}.key"),
         )
 
 

@@ -10,10 +10,10 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
-from bench.deploy import Over
-from bench.loads import Sent
-from bench.stack import Stack
 from compose.places import CONTAINERS, NAMES, PROMETHEUS, Place
+from compose.rollout import Over
+from compose.stack import Stack
+from compose.traffic.loads import Sent
 from deregister_agent.errors import AgentError
 from tests.servers.child import wait_until
 

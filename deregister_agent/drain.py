@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from deregister_agent.model import (
+    GUARDED,
     UNFINISHED,
     Announcement,
     Drain,
@@ -14,23 +15,27 @@ from deregister_agent.model import (
     Sighting,
 )
 
+_SAFE_OUTCOMES = frozenset({Outcome.DRAINED, Outcome.APP_EXITED})
+
 
 def next_phase(drain: Drain, seen: Sighting, policy: Policy, now: float) -> Phase:
     """
     Decide where *drain* goes, given what was just *seen*.
 
-    Order matters. After an announcement, an exit outranks everything: whoever
-    registers then is the next version. Otherwise a registry that lists the
-    instance again outranks all else, and a drain that did finish outranks its
-    deadline.
+    Order matters. After an announcement, an exit outranks everything, also where the
+    word was taken back since: whoever registers then is the next version. Otherwise a
+    registry that lists the instance again outranks all else, then work that has come
+    again, and a finished drain outranks its deadline.
     """
     match drain.phase:
-        case Phase.DRAINED | Phase.EXPIRED if seen.replaced:
+        case phase if phase in GUARDED and _is_acted_on(drain, seen):
             return Phase.GONE
-        case Phase.DRAINED | Phase.EXPIRED if seen.exited and drain.outcome != Outcome.APP_EXITED:
+        case Phase.EXPIRED if seen.exited:
             return Phase.GONE
         case Phase.SETTLING | Phase.DRAINING | Phase.DRAINED if seen.listed:
             return Phase.WITHDRAWING
+        case Phase.DRAINED if seen.working:
+            return Phase.DRAINING
         case Phase.WITHDRAWING if seen.refused:
             return Phase.RESTORING
         case Phase.WITHDRAWING if seen.acknowledged and seen.unlisted:
@@ -53,8 +58,20 @@ def next_phase(drain: Drain, seen: Sighting, policy: Policy, now: float) -> Phas
             return phase
 
 
+def _is_acted_on(drain: Drain, seen: Sighting) -> bool:
+    """
+    Tell whether the platform has done what "drained" let it do.
+
+    It may have acted on the word before it was taken back. Where no process was
+    running when the word was given, the next one to start is the next version.
+    """
+    if drain.announced is Outcome.APP_EXITED:
+        return seen.replaced
+    return drain.announced is not None and seen.exited
+
+
 def is_quiet(seen: Sighting, policy: Policy) -> bool:
-    """Tell whether the app has been quiet for long enough; not known to be quiet is not."""
+    """Tell whether the app has been quiet for long enough; unknown is not quiet."""
     return seen.quiet_for is not None and seen.quiet_for >= policy.quiet
 
 
@@ -72,30 +89,55 @@ def after_start(phase: Phase) -> Phase:
     return phase if phase is Phase.SERVING else Phase.RESTORING
 
 
+def is_safe_to_kill(phase: str, outcome: str | None) -> bool:
+    """
+    Tell whether a drain in that *phase*, with that *outcome*, says that its process may be killed.
+
+    Nothing else says so: neither a phase nor an outcome alone, as "gone" follows "expired"
+    too, and start-traffic leaves the outcome of the drain as it was.
+    """
+    return phase in {Phase.DRAINED, Phase.GONE} and outcome in _SAFE_OUTCOMES
+
+
+def is_restored(phase: str) -> bool:
+    """Tell whether an instance in that *phase* takes traffic: every registry lists it."""
+    return phase == Phase.SERVING
+
+
 def moved(drain: Drain, phase: Phase, seen: Sighting, now: float) -> Drain:
     """
     Return *drain* in its new *phase*, with what the move settles.
 
-    A "drained" that no longer holds loses its outcome and gets its whole time
-    again: its deadline counted from a stop-traffic that had been answered.
+    A drain whose "drained" no longer holds loses its outcome and gets its whole time
+    again: the deadline counted from a stop-traffic that had been answered. And it ends,
+    if it then expires, in hold: hours later, neither a kill in the middle of work nor
+    an instance back in traffic is what the request was about.
     """
     after = replace(drain, phase=phase, since=now, overdue=False)
     match drain.phase, phase:
-        case Phase.DRAINED, Phase.WITHDRAWING:
-            again = drain.relisted + 1
-            return replace(after, outcome=None, deadline=now + drain.limit, relisted=again)
+        case Phase.DRAINED, Phase.WITHDRAWING | Phase.DRAINING:
+            again = drain.relisted + (phase is Phase.WITHDRAWING)
+            deadline, policy = now + drain.limit, OnDeadline.HOLD
+            return replace(
+                after, outcome=None, deadline=deadline, on_deadline=policy, relisted=again
+            )
         case _, Phase.WITHDRAWING:
             return replace(after, relisted=drain.relisted + 1)
         case Phase.WITHDRAWING, Phase.SETTLING:
             return replace(after, guarded=False)
         case _, Phase.DRAINED:
             by_itself = seen.exited and not seen.replaced
-            return replace(after, outcome=Outcome.APP_EXITED if by_itself else Outcome.DRAINED)
+            outcome = Outcome.APP_EXITED if by_itself else Outcome.DRAINED
+            return replace(after, outcome=outcome, announced=outcome)
         case _, Phase.EXPIRED:
             return replace(after, outcome=Outcome.EXPIRED)
+        case _, Phase.GONE:
+            return replace(after, outcome=drain.outcome or drain.announced)
         case before, Phase.RESTORING if before in UNFINISHED:
             cut_short = Outcome.REFUSED if seen.refused else Outcome.CANCELLED
-            return replace(after, outcome=cut_short)
+            return replace(after, outcome=cut_short, announced=None)
+        case _, Phase.RESTORING:
+            return replace(after, announced=None)
         case _:
             return after
 
@@ -104,8 +146,8 @@ def announcements(before: Drain, after: Drain) -> tuple[Announcement, ...]:
     """
     Return what the platform is told when an instance goes on from *before* to *after*.
 
-    A word that let the platform kill is taken back as soon as it no longer holds,
-    also when the kill has been: it must not be taken for a word on the next process.
+    A word that let the platform kill is taken back as soon as it no longer holds, also
+    after the kill: otherwise the platform could take it for a word on the next process.
     """
     match after.phase:
         case Phase.DRAINED:
@@ -114,7 +156,7 @@ def announcements(before: Drain, after: Drain) -> tuple[Announcement, ...]:
             return (Announcement.EXPIRED, Announcement.FORCED)
         case Phase.EXPIRED:
             return (Announcement.EXPIRED,)
-        case Phase.WITHDRAWING | Phase.RESTORING if _may_be_killed(before):
+        case Phase.WITHDRAWING | Phase.DRAINING | Phase.RESTORING if _may_be_killed(before):
             return (Announcement.TAKEN_BACK,)
         case Phase.SERVING:
             return (Announcement.SERVING,)
@@ -124,24 +166,17 @@ def announcements(before: Drain, after: Drain) -> tuple[Announcement, ...]:
 
 def _may_be_killed(drain: Drain) -> bool:
     """Tell whether the platform was told that it may kill the instance of *drain*."""
-    match drain.phase:
-        case Phase.DRAINED:
-            return True
-        case Phase.EXPIRED:
-            return drain.on_deadline is OnDeadline.KILL
-        case Phase.GONE:
-            forced = drain.on_deadline is OnDeadline.KILL
-            return forced or drain.outcome is not Outcome.EXPIRED
-        case _:
-            return False
+    expired = drain.phase in {Phase.EXPIRED, Phase.GONE} and drain.outcome is Outcome.EXPIRED
+    forced = expired and drain.on_deadline is OnDeadline.KILL
+    return forced or is_safe_to_kill(drain.phase, drain.outcome)
 
 
 def overtaken(before: Phase, after: Phase) -> frozenset[Announcement]:
     """
     Return which announcements stop being true when a drain goes on from *before*.
 
-    If one of them has not been delivered yet it must not be: a platform that
-    killed by it would kill an instance that is in service.
+    Those that have not been delivered yet must not be: a platform that killed
+    by them would kill an instance that is in service.
     """
     if after is Phase.SERVING:
         return frozenset({Announcement.DRAINED, Announcement.FORCED, Announcement.NOT_RESTORED})

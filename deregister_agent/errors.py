@@ -1,8 +1,14 @@
 """What can go wrong, as sentences: who, doing what, why."""
 
 
+def excerpt(text: str, limit: int = 60) -> str:
+    """Return the first *limit* characters of *text* on one line, to recognise the text by."""
+    line = " ".join(text[: 4 * limit].split())
+    return line if len(line) <= limit and len(text) <= 4 * limit else f"{line[:limit]}..."
+
+
 class AgentError(Exception):
-    """Anything this program says about itself or its surroundings being wrong."""
+    """Whatever is wrong with this program or its surroundings, in a sentence."""
 
 
 class ConfigError(AgentError):
@@ -38,7 +44,7 @@ class NotifyError(BackendError):
 
 
 class ProcessError(AgentError):
-    """It cannot be told which process the app is."""
+    """Which process the app is cannot be told."""
 
 
 class Refused(AgentError):  # noqa: N818 - an answer, not a fault

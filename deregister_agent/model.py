@@ -1,5 +1,5 @@
 """
-The words this agent thinks in. Nothing here touches the outside world.
+The words of this agent, as plain values. Nothing here touches the outside world.
 
 Times are seconds of CLOCK_BOOTTIME unless a name says ``wall``; durations are seconds.
 """
@@ -27,6 +27,9 @@ class Phase(StrEnum):
 
 UNFINISHED = frozenset({Phase.WITHDRAWING, Phase.SETTLING, Phase.DRAINING})
 """The phases in which a drain still works towards "drained" and has a deadline."""
+
+GUARDED = UNFINISHED | {Phase.DRAINED, Phase.EXPIRED}
+"""The phases in which the process under drain is kept out of traffic."""
 
 
 class Outcome(StrEnum):
@@ -136,10 +139,11 @@ class Drain:
     overdue: bool = False  # "not restored" has been announced
     relisted: int = 0  # how often a registry listed it again after it had been out
     process: Process | None = None  # what is being drained
+    announced: Outcome | None = None  # with which the platform was told that it may kill
 
     @classmethod
     def never(cls, instance: str) -> "Drain":
-        """Stand for "no drain was ever asked for"."""
+        """Return what stands for "no drain was ever asked for"."""
         return cls(id="", instance=instance, phase=Phase.SERVING, since=0.0, deadline=0.0)
 
 
@@ -152,9 +156,12 @@ class Sighting:
     unlisted: bool = False  # every registry says it does not
     withdrawn: bool = False  # and no straggler is waited for
     restored: bool = False  # every registry lists the instance
-    quiet_for: float | None = None  # seconds with nothing in flight, or no app, to after withdrawn
+    quiet_for: float | None = (
+        None  # seconds with nothing in flight or no app, up to after withdrawn
+    )
     exited: bool = False  # the process under drain has exited
     replaced: bool = False  # and another has taken its place
+    working: bool = False  # after "drained", the drained process has lasting work again
     ready: bool = False  # the app's readiness checks pass
     refused: bool = False  # the guard refuses to go on
 
@@ -179,12 +186,11 @@ class Straggler:
     """Something that may still send work along an old route, such as an old Nginx worker."""
 
     what: str  # for a person
-    waived: bool = False  # its registry's options say that it is not waited for any longer
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened to a drain: a line of its timeline, or an announcement."""
+    """An announcement about a drain, as notifiers are given it."""
 
     id: str
     kind: str

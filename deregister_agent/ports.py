@@ -1,9 +1,9 @@
 """
-What the agent relies on: the three contracts that backends fulfil.
+What the agent relies on: contracts for backends, the readiness check and the process finder.
 
-A backend is one file with three things in it: ``Options`` (a ``Table``: the keys
-it takes in the configuration, and their documentation), a class that fulfils one
-of these Protocols, and ``build(options, instance)``, which makes one for an
+A backend is one file or folder with three things in it: ``Options`` (a ``Table``:
+the keys it takes in the configuration, and their documentation), a Registry, an
+IdleProbe or a Notifier, and ``build(options, instance)``, which makes one for an
 instance. ``build`` may refuse with ``ConfigError`` but touches no network. A file
 may also have ``warnings(options, instance)``, which looks around on the host and
 returns sentences about what will hurt; check-config prints them.
@@ -16,7 +16,15 @@ import math
 from collections.abc import Sequence
 from typing import Protocol
 
-from deregister_agent.model import Announcement, Event, Reading, Snapshot, Straggler
+from deregister_agent.model import (
+    Announcement,
+    Event,
+    Presence,
+    Process,
+    Reading,
+    Snapshot,
+    Straggler,
+)
 
 
 class Registry(Protocol):
@@ -27,8 +35,8 @@ class Registry(Protocol):
     rather than guess. A registry does not retry, log, or return a value that stands
     for failure: the loop does the retrying. It sleeps in watch() alone, and believes
     nothing that it has kept from an earlier call: what a restart loses may only cost
-    time. One that has to answer others (a health check) may run a listener from its
-    first call on, and count its answers.
+    time. A registry that has to answer others (a health check) may run a listener
+    from its first call on, and count its answers.
 
     Inherit from this class explicitly; the methods at the end have an
     answer for registries that cannot do better.
@@ -73,16 +81,11 @@ class Registry(Protocol):
         ...
 
     def stragglers(self) -> Sequence[Straggler]:
-        """
-        Name what may still send work along old routes; empty when nothing can.
-
-        One that the options say not to wait for any longer is named as waived: it
-        holds up nothing, and is written into the record of the drain.
-        """
+        """Name what may still send work along old routes; empty when nothing can."""
         return ()
 
     def look(self) -> tuple[bool, Sequence[Straggler]]:
-        """Answer lists() and then stragglers(); both at once, where one answer tells of both."""
+        """Answer lists() and then stragglers(); with one call where one answer tells of both."""
         return self.lists(), self.stragglers()
 
     def notes(self, snapshot: Snapshot | None) -> Sequence[str]:
@@ -102,7 +105,7 @@ class Registry(Protocol):
         return math.inf
 
     def others(self) -> int | None:
-        """Count the other instances that would still get work; None if it cannot tell."""
+        """Count the other instances that would still get work; None if that cannot be told."""
         return None
 
     def watch(self, cursor: str | None, timeout: float) -> str | None:
@@ -137,12 +140,46 @@ class Notifier(Protocol):
     """A way to tell the release platform."""
 
     name: str
-    announces: frozenset[Announcement]  # which announcements it wants to be told
+    announces: frozenset[Announcement]  # what it wants to be told
 
     def announce(self, event: Event) -> None:
         """
-        Tell it. Returning means that it was taken; raise NotifyError otherwise.
+        Tell the platform. Returning means that it took *event*; raise NotifyError otherwise.
 
         May be called again with the same event, whose id then is the same.
         """
+        ...
+
+
+class ReadyCheck(Protocol):
+    """A way to learn whether the app is ready to take traffic."""
+
+    name: str
+    passes: int  # how many times in a row it must pass
+    every: float  # seconds between two checks
+
+    def ask(self) -> None:
+        """Check once. Returning means that the check passed; raise ProbeError otherwise."""
+        ...
+
+
+class ProcessFinder(Protocol):
+    """A way to tell the process under drain from its successor. Local and quick: no network."""
+
+    def look(self, was: Process | None) -> Presence:
+        """
+        Tell whether *was* has exited and who is in its place now.
+
+        ``exited`` is True only when it is certain. A closed port is not an exit:
+        an app that got SIGTERM closes its listener and goes on with its work.
+        Never raises for what cannot be seen: ``note`` then says what and why.
+        """
+        ...
+
+    def wait_exit(self, was: Process, timeout: float) -> None:
+        """Block until *was* may have exited, for at most *timeout* seconds."""
+        ...
+
+    def heard(self, mark: str) -> None:
+        """Take in what the app last said of itself to a probe: ``Reading.mark``."""
         ...

@@ -7,8 +7,11 @@ from typing import Any
 
 from deregister_agent.drain import after_start, after_stop
 from deregister_agent.errors import JournalError, Refused
-from deregister_agent.model import UNFINISHED, Drain, Outcome, Phase, StopRequest
+from deregister_agent.journal.history import PastDrain, TimelineEvent
+from deregister_agent.model import UNFINISHED, Drain, Instance, Outcome, Phase, StopRequest
+from deregister_agent.status import DrainStatus, ProbeStatus, ProcessStatus, RegistryStatus, Status
 
+WALL = 1_795_232_700.0
 NOW = "2026-11-21T03:45:00.000Z"
 
 
@@ -17,8 +20,8 @@ class FakeJournal:
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
-        self.records: list[dict[str, Any]] = []
-        self.lines: list[dict[str, Any]] = []
+        self.past: list[PastDrain] = []
+        self.events: list[TimelineEvent] = []
         self.broken = False
 
     def check(self) -> None:
@@ -27,35 +30,28 @@ class FakeJournal:
 
     def add_event(self, kind: str, drain: Drain) -> None:
         with self.changed:
-            event = {
-                "id": len(self.lines) + 1,
-                "kind": kind,
-                "instance": drain.instance,
-                "drain": drain.id,
-                "at": NOW,
-                "detail": {},
-            }
-            self.lines.append(event)
+            number = len(self.events) + 1
+            self.events.append(TimelineEvent(number, kind, drain.instance, drain.id, WALL, {}))
             self.changed.notify_all()
 
-    def drains(self, instance: str, limit: int) -> list[dict[str, Any]]:
+    def drains(self, instance: str, limit: int) -> list[PastDrain]:
         self.check()
-        found = [one for one in reversed(self.records) if one["instance"] == instance]
+        found = [one for one in reversed(self.past) if one.drain.instance == instance]
         return found[:limit]
 
-    def drain(self, instance: str, drain: str) -> dict[str, Any] | None:
+    def drain(self, instance: str, drain: str) -> tuple[PastDrain, list[TimelineEvent]] | None:
         for one in self.drains(instance, 1000):
-            if one["id"] == drain:
-                return {**one, "events": [e for e in self.lines if e["drain"] == drain]}
+            if one.drain.id == drain:
+                return one, [event for event in self.events if event.drain == drain]
         return None
 
-    def events_after(self, event: int, limit: int) -> list[dict[str, Any]]:
+    def events_after(self, event: int, limit: int) -> list[TimelineEvent]:
         self.check()
-        return self.lines[event : event + limit]
+        return self.events[event : event + limit]
 
     def last_event(self) -> int:
         self.check()
-        return len(self.lines)
+        return len(self.events)
 
 
 class FakeLoop:
@@ -73,7 +69,7 @@ class FakeLoop:
         self.stands = True  # whether "drained" may be said
         self.late: list[str] = []  # the registries that do not answer
 
-    def look_anew(self, timeout: float) -> list[str]:
+    def ask_registries(self, timeout: float) -> list[str]:
         del timeout
         return self.late
 
@@ -81,7 +77,7 @@ class FakeLoop:
     def cursor(self) -> str:
         return f"{self.drain.phase}-{self.drain.id}"
 
-    def is_other(self, known: str, timeout: float) -> bool:
+    def has_changed(self, known: str, timeout: float) -> bool:
         self.wait(lambda _: self.cursor != known, timeout)
         return self.cursor != known
 
@@ -93,7 +89,7 @@ class FakeLoop:
         phase = after_stop(self.drain.phase)
         if phase is not self.drain.phase:
             drain = Drain(
-                id=f"d{len(self.journal.records) + 1}",
+                id=f"d{len(self.journal.past) + 1}",
                 instance=self.name,
                 phase=phase,
                 since=0.0,
@@ -101,7 +97,7 @@ class FakeLoop:
                 reason=request.reason,
                 asked_by=request.asked_by,
             )
-            self.journal.records.append(self._record(drain))
+            self.journal.past.append(PastDrain(drain, WALL, None))
             self.move(drain)
 
     def start_traffic(self, reason: str, asked_by: str) -> None:
@@ -135,73 +131,48 @@ class FakeLoop:
         """Whether it may be told now; the test decides."""
         return self.stands or announcement != "drained"
 
-    def report(self) -> dict[str, Any]:
+    @property
+    def is_recalled(self) -> bool:
+        """Whether the last drain of before is known to hold; the test decides."""
+        return self.stands
+
+    def status(self) -> Status:
         drain = self.drain
         unfinished = drain.phase in UNFINISHED
-        return {
-            "instance": {
-                "name": self.name,
-                "service": "orders",
-                "address": "10.0.0.7",
-                "port": 8080,
-            },
-            "phase": drain.phase,
-            "since": NOW,
-            "deadline": NOW if unfinished else None,
-            "remaining": 171.2 if unfinished else None,
-            "drain": self._shown(drain) if drain.id else None,
-            "in_flight": {"requests": 3},
-            "blocking": ["3 requests in flight (http_json)"] if unfinished else [],
-            "notes": [],
-            "registries": [
-                {
-                    "name": "consul",
-                    "listed": False,
-                    "acknowledged": True,
-                    "stragglers": [],
-                    "waived": [],
-                    "others": 2,
-                    "asked": NOW,
-                    "error": None,
-                }
-            ],
-            "probes": [
-                {
-                    "name": "http_json",
-                    "in_flight": {"requests": 3},
-                    "started": 17,
-                    "asked": NOW,
-                    "error": None,
-                }
-            ],
-            "process": {"pids": [123], "exited": False, "note": ""},
-            "ready": None,
-            "error": None,
-            "cursor": self.cursor,
-        }
+        registry = RegistryStatus(
+            name="consul",
+            listed=False,
+            acknowledged=True,
+            stragglers=(),
+            others=2,
+            asked=NOW,
+            error=None,
+        )
+        probe = ProbeStatus(name="http_json", in_flight={"requests": 3}, started=17, asked=NOW)
+        return Status(
+            instance=Instance(self.name, "orders", "10.0.0.7", 8080),
+            phase=drain.phase,
+            since=NOW,
+            deadline=NOW if unfinished else None,
+            remaining=171.2 if unfinished else None,
+            drain=self._shown(drain) if drain.id else None,
+            in_flight={"requests": 3},
+            blocking=("3 requests in flight (http_json)",) if unfinished else (),
+            registries=(registry,),
+            probes=(probe,),
+            process=ProcessStatus(pids=(123,)),
+            cursor=self.cursor,
+        )
 
-    def _shown(self, drain: Drain) -> dict[str, Any]:
-        return {
-            "id": drain.id,
-            "outcome": drain.outcome,
-            "reason": drain.reason,
-            "asked_by": drain.asked_by,
-            "forced": drain.forced,
-            "on_deadline": drain.on_deadline,
-        }
-
-    def _record(self, drain: Drain) -> dict[str, Any]:
-        return {
-            "id": drain.id,
-            "instance": drain.instance,
-            "phase": drain.phase,
-            "outcome": drain.outcome,
-            "started": NOW,
-            "ended": None,
-            "reason": drain.reason,
-            "asked_by": drain.asked_by,
-            "forced": drain.forced,
-        }
+    def _shown(self, drain: Drain) -> DrainStatus:
+        return DrainStatus(
+            id=drain.id,
+            outcome=drain.outcome,
+            reason=drain.reason,
+            asked_by=drain.asked_by,
+            forced=drain.forced,
+            on_deadline=drain.on_deadline,
+        )
 
 
 class FakeAgent:
@@ -235,6 +206,6 @@ class FakeAgent:
         with self.journal.changed:
             self.listening += 1
             self.journal.changed.wait_for(
-                lambda: self.stopped or len(self.journal.lines) > after, timeout
+                lambda: self.stopped or len(self.journal.events) > after, timeout
             )
             self.listening -= 1

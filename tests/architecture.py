@@ -17,8 +17,13 @@ import deregister_agent
 PACKAGE = Path(inspect.getfile(deregister_agent)).parent
 NAME = PACKAGE.name
 
-VOCABULARY = "config.options"
-"""The one file that is a room of its own: every table of the configuration is described with it."""
+SINGLE_FILES = {"config.options", "cli.client"}
+"""
+Files of a folder that are rooms of their own, because lower rooms need them.
+
+Backends describe their tables with the first; the demonstration, which the command line
+runs, talks to its agent by the second.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +37,7 @@ class Module:
     @property
     def room(self) -> str:
         """The folder or the loose file that it belongs to."""
-        return self.name if self.name == VOCABULARY else self.name.partition(".")[0]
+        return self.name if self.name in SINGLE_FILES else self.name.partition(".")[0]
 
     @property
     def lines(self) -> int:

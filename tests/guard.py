@@ -25,6 +25,7 @@ from pathlib import Path
 UNDO = "TESTS_UNDO"
 """The variable that names a folder of shell scripts, which end what is not a process."""
 UNDO_TIMEOUT = 120.0  # seconds for one script
+REAP_EVERY = 0.2  # seconds
 SUBREAPER, _NEW_MOUNTS, _RECURSIVE, _PRIVATE = 36, 0x20000, 0x4000, 1 << 18
 
 
@@ -62,19 +63,32 @@ def _run(program: Sequence[str], *parent: int) -> int:
     child = subprocess.Popen(program, start_new_session=True)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, lambda *_: child.send_signal(signal.SIGINT))
-    select.select([os.pidfd_open(child.pid), *parent], [], [])
+    ends = [os.pidfd_open(child.pid), *parent]
+    while not select.select(ends, [], [], REAP_EVERY)[0]:
+        _reap_orphans(child.pid)
     status = child.poll()
     _end_all()
     _undo()
     return 128 - status if status and status < 0 else status or 0
 
 
+def _children() -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+
+
+def _reap_orphans(own: int) -> None:
+    """Do what init does for orphans: one that nobody waits for stays a zombie, and seems alive."""
+    for pid in _children():
+        if pid != own:
+            os.waitpid(pid, os.WNOHANG)
+
+
 def _end_all() -> None:
     """Kill the children until there is none: theirs come to this process when they are gone."""
     while True:
-        for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+        for pid in _children():
             with suppress(ProcessLookupError):
-                os.kill(int(pid), signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
         try:
             os.wait()
         except ChildProcessError:

@@ -1,14 +1,16 @@
 """A real agent in the test's own process: real loop, journal and threads; the rest as given."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from deregister_agent.engine.agent import Agent
-from deregister_agent.engine.instance_loop import InstanceLoop, Parts
-from deregister_agent.host.clock import SystemClock
+from deregister_agent.engine.instance_loop import InstanceLoop
+from deregister_agent.engine.knowledge import InstanceSetup
+from deregister_agent.host.clock import Clock, SystemClock
 from deregister_agent.host.process_finder import ProbeMark
+from deregister_agent.journal.history import TimelineEvent
 from deregister_agent.journal.journal import Journal
 from deregister_agent.model import Drain, Instance, Outcome, Phase, Policy
 from deregister_agent.ports import Notifier, Registry
@@ -35,21 +37,22 @@ class Running:
 
     def phases(self) -> list[str]:
         """Return the timeline of the drain."""
-        found = self.agent.journal.drain(self.loop.instance.name, self.loop.drain.id)
-        assert found is not None
-        return [event["kind"] for event in found["events"]]
+        return [event.kind for event in self._timeline()]
 
-    def events(self, kind: str) -> list[dict[str, object]]:
+    def events(self, kind: str) -> list[Mapping[str, object]]:
         """Return what the timeline says of each event of that kind."""
+        return [event.detail for event in self._timeline() if event.kind == kind]
+
+    def _timeline(self) -> list[TimelineEvent]:
         found = self.agent.journal.drain(self.loop.instance.name, self.loop.drain.id)
         assert found is not None
-        return [event["detail"] for event in found["events"] if event["kind"] == kind]
+        return found[1]
 
 
 def until(loop: InstanceLoop, final: Callable[[Drain], bool], what: str) -> Drain:
     """Wait until *final* says so of the drain; fail with what blocks it."""
     drain = loop.wait(final, LIMIT)
-    assert final(drain), f"never came: {what}; {drain.phase}: {loop.report()['blocking']}"
+    assert final(drain), f"never came: {what}; {drain.phase}: {loop.status().blocking}"
     return drain
 
 
@@ -76,11 +79,13 @@ def made_of(
     registries: Sequence[Registry],
     policy: Policy = POLICY,
     more: Sequence[Notifier] = (),
+    *,
+    clock: Clock | None = None,
 ) -> Running:
     """Make the agent that agent_of() runs."""
-    clock, probe, notifier = SystemClock(), FakeProbe(), FakeNotifier()
+    clock, probe, notifier = clock or SystemClock(), FakeProbe(), FakeNotifier()
     notifiers = {each.name: each for each in (notifier, *more)}
-    parts = Parts(
+    setup = InstanceSetup(
         instance=instance,
         policy=policy,
         registries=registries,
@@ -88,7 +93,7 @@ def made_of(
         finder=ProbeMark(clock),
         notifiers={name: each.announces for name, each in notifiers.items()},
     )
-    agent = Agent(Journal(folder / "journal.db", clock), clock, [(parts, notifiers)])
+    agent = Agent(Journal(folder / "journal.db", clock), clock, [(setup, notifiers)])
     return Running(agent, instance.name, probe, notifier)
 
 

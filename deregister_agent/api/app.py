@@ -1,12 +1,13 @@
 """
-The HTTP API: translates, decides nothing (docs/reference/http-api.md).
+The HTTP API, which translates and decides nothing (docs/reference/http-api.md).
 
-Deploy scripts poll with ``curl --fail``, so the status code carries the answer,
-and nothing but "drained" is 2xx on traffic-drained.
+Deploy scripts judge by the HTTP status, so nothing but "drained" is 2xx on traffic-drained.
 """
 
+import json
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
@@ -14,35 +15,37 @@ from flask import Flask, Response, request
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from deregister_agent.api import requests
-from deregister_agent.api.answers import as_json, explain_errors
-from deregister_agent.api.held_requests import Waits
+from deregister_agent.api.held_requests import HeldRequests
+from deregister_agent.api.history import drain_record, event_record
 from deregister_agent.api.openapi import document
-from deregister_agent.api.problem import Problem, try_later
+from deregister_agent.api.problem import Problem, explain_errors, try_later
 from deregister_agent.api.trust import Trust
 from deregister_agent.api.wsgi_bridge import BODY_LIMIT, GONE
+from deregister_agent.drain import is_restored, is_safe_to_kill
 from deregister_agent.engine.agent import Agent
 from deregister_agent.engine.instance_loop import InstanceLoop
 from deregister_agent.model import UNFINISHED, Announcement, Drain, Outcome, Phase, StopRequest
+from deregister_agent.status import DrainList, DrainWithEvents, JsonModel, Status, StatusList, plain
 
-_SAFE = frozenset({Outcome.DRAINED, Outcome.APP_EXITED})
-_HELD = frozenset({Phase.DRAINED, Phase.GONE})
-
+ASKED = 1.0
+"""Seconds that traffic-drained waits for the words that a "drained" of earlier rests on."""
 RECALL = 5.0
 """Seconds that stop-traffic waits until the last drain is known to hold, after a restart."""
 
-View = Callable[..., Response]
+Respond = Callable[..., Response]
+"""Answer one request of one path."""
 
 
-def create_app(agent: Agent, trust: Trust, waits: Waits) -> Flask:
+def create_app(agent: Agent, trust: Trust, held: HeldRequests) -> Flask:
     """Return the WSGI app that answers for *agent*."""
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = BODY_LIMIT
     app.url_map.merge_slashes = False  # a redirect would be one more answer to understand
-    for method, path, view in Api(agent, waits).routes():
+    for method, path, respond in HttpApi(agent, held).routes():
         app.add_url_rule(
             path,
             endpoint=f"{method} {path}",
-            view_func=view,
+            view_func=respond,
             methods=[method],
             provide_automatic_options=False,  # would answer 200 on traffic-drained
         )
@@ -61,16 +64,16 @@ def create_app(agent: Agent, trust: Trust, waits: Waits) -> Flask:
     return app
 
 
-class Api:
+class HttpApi:
     """The answers, one method for each path."""
 
-    def __init__(self, agent: Agent, waits: Waits) -> None:
+    def __init__(self, agent: Agent, held: HeldRequests) -> None:
         self._agent = agent
-        self._waits = waits
+        self._held = held
 
-    def routes(self) -> list[tuple[str, str, View]]:
-        """Return method, path and answer of everything there is."""
-        actions: list[tuple[str, str, View]] = [
+    def routes(self) -> list[tuple[str, str, Respond]]:
+        """Return the method, path and answer of every route."""
+        actions: list[tuple[str, str, Respond]] = [
             ("POST", "/stop-traffic", self.stop_traffic),
             ("GET", "/traffic-drained", self.traffic_drained),
             ("POST", "/start-traffic", self.start_traffic),
@@ -79,7 +82,7 @@ class Api:
         one = "/v1/instances/<name>"
         return [
             *actions,
-            *((method, one + path, view) for method, path, view in actions),
+            *((method, one + path, respond) for method, path, respond in actions),
             ("GET", "/v1/instances", self.instances),
             ("GET", one, self.instance),
             ("GET", f"{one}/drains", self.drains),
@@ -106,25 +109,28 @@ class Api:
                 asked_by=requests.asked_by(),
             )
         )
-        return as_json(202, loop.report())
+        return as_json(202, loop.status())
 
     def start_traffic(self, name: str | None = None) -> Response:
-        """Ask for the instance to be put back."""
+        """Ask for the instance to be put back into traffic."""
         loop = self._loop(name)
         requests.query(requests.NoQuery)
         wish = requests.body(requests.StartTraffic)
         loop.start_traffic(wish.reason, requests.asked_by())
-        return as_json(202, loop.report())
+        return as_json(202, loop.status())
 
     def traffic_drained(self, name: str | None = None) -> Response:
-        """Answer whether it is safe to kill: not from memory alone, right after a restart."""
+        """Answer whether the instance is safe to kill, by what was seen a moment ago."""
         loop = self._loop(name)
 
         def status_of(drain: Drain) -> int:
-            stands = loop.stands_by(Announcement.DRAINED)
-            return drained_status(drain) if stands else HTTPStatus.SERVICE_UNAVAILABLE
+            code = drained_status(drain)
+            if code != HTTPStatus.OK or loop.stands_by(Announcement.DRAINED):
+                return code
+            is_gone = drain.phase is Phase.GONE
+            return HTTPStatus.CONFLICT if is_gone else HTTPStatus.SERVICE_UNAVAILABLE
 
-        return self._held(
+        return self._judged(
             loop,
             status_of,
             "no drain is under way or finished: POST stop-traffic first",
@@ -132,29 +138,30 @@ class Api:
 
     def traffic_started(self, name: str | None = None) -> Response:
         """Answer whether the instance takes traffic again."""
-        return self._held(
+        return self._judged(
             self._loop(name), started_status, "nobody asked for it: POST start-traffic first"
         )
 
     def instances(self) -> Response:
         """List every instance."""
         requests.query(requests.NoQuery)
-        reports = [loop.report() for loop in self._agent.instances.values()]
-        return as_json(200, {"instances": reports})
+        found = tuple(loop.status() for loop in self._agent.instances.values())
+        return as_json(200, StatusList(instances=found))
 
     def instance(self, name: str) -> Response:
-        """Show one instance: as found last, as its registries say now, or once it is another."""
+        """Show one instance: as last seen, or as its registries say now, or once that changes."""
         loop, query = self._loop(name), requests.query(requests.StatusQuery)
-        if late := self._waits.looked(loop, query.look) if query.look else []:
+        if late := self._held.looked(loop, query.look) if query.look else []:
             raise try_later(f"{', '.join(late)} did not answer within {query.look:g} s")
-        self._waits.news(loop, query.cursor, query.wait, _gone())
-        return as_json(200, loop.report() | ({"nonce": query.nonce} if query.nonce else {}))
+        self._held.news(loop, query.cursor, query.wait, _gone())
+        return as_json(200, replace(loop.status(), nonce=query.nonce))
 
     def drains(self, name: str) -> Response:
         """List what was done to one instance, newest first."""
         self._loop(name)
         limit = requests.query(requests.HistoryQuery).limit
-        return as_json(200, {"drains": self._agent.journal.drains(name, limit)})
+        found = self._agent.journal.drains(name, limit)
+        return as_json(200, DrainList(drains=tuple(drain_record(past) for past in found)))
 
     def one_drain(self, name: str, drain: str) -> Response:
         """Show one drain with its timeline."""
@@ -163,7 +170,9 @@ class Api:
         found = self._agent.journal.drain(name, drain)
         if found is None:
             raise Problem(404, f"{name} has no such drain: see /v1/instances/{name}/drains")
-        return as_json(200, found)
+        past, events = found
+        timeline = tuple(event_record(event) for event in events)
+        return as_json(200, DrainWithEvents(**plain(drain_record(past)), events=timeline))
 
     def events(self) -> Response:
         """Stream what happens, as server-sent events."""
@@ -171,11 +180,11 @@ class Api:
         after = requests.last_event()
         if after is None:
             after = self._agent.journal.last_event()
-        self._waits.enter()
-        stream = self._waits.stream(self._agent, after, _gone())
+        self._held.enter()
+        stream = self._held.stream(self._agent, after, _gone())
         response = Response(stream, content_type="text/event-stream")
         response.headers["X-Accel-Buffering"] = "no"  # a proxy that collects would hold events back
-        response.call_on_close(self._waits.leave)
+        response.call_on_close(self._held.leave)
         return response
 
     def healthz(self) -> Response:
@@ -209,24 +218,37 @@ class Api:
             raise Problem(409, f"this agent has {len(instances)} instances ({names}): use {path}")
         return next(iter(instances.values()))
 
-    def _held(self, loop: InstanceLoop, status_of: Callable[[Drain], int], advice: str) -> Response:
+    def _judged(
+        self, loop: InstanceLoop, status_of: Callable[[Drain], int], advice: str
+    ) -> Response:
         wait = requests.query(requests.WaitQuery).wait
         not_yet = HTTPStatus.SERVICE_UNAVAILABLE
 
         def final(drain: Drain) -> bool:
             return status_of(drain) != not_yet
 
-        self._waits.until(lambda limit: final(loop.wait(final, limit)), wait, _gone())
+        if loop.drain.phase is Phase.DRAINED:
+            loop.wait(final, ASKED)  # what was seen longer ago is asked first
+        self._held.until(lambda limit: final(loop.wait(final, limit)), wait, _gone())
         with loop.changed:  # of one moment: status code and body must never disagree
-            drain, status, report = loop.drain, status_of(loop.drain), loop.report()
-        if status == HTTPStatus.CONFLICT:
-            raise _not_asked(drain, report, advice)
-        return as_json(status, report)
+            drain, code, status = loop.drain, status_of(loop.drain), loop.status()
+        if code == HTTPStatus.CONFLICT:
+            raise _not_asked(drain, status, advice)
+        return as_json(code, status)
+
+
+def as_json(code: int, content: JsonModel | Mapping[str, Any]) -> Response:
+    """Answer with *content*; a 503 asks for another try in a second."""
+    body = json.dumps(content, default=plain)
+    response = Response(body, code, content_type="application/json")
+    if code == HTTPStatus.SERVICE_UNAVAILABLE:
+        response.headers["Retry-After"] = "1"
+    return response
 
 
 def drained_status(drain: Drain) -> int:
     """Return what traffic-drained answers: 200 means safe to kill, and nothing else does."""
-    if drain.outcome in _SAFE and drain.phase in _HELD:
+    if is_safe_to_kill(drain.phase, drain.outcome):
         return 200
     if drain.outcome is Outcome.EXPIRED:
         return 504
@@ -235,7 +257,7 @@ def drained_status(drain: Drain) -> int:
 
 def started_status(drain: Drain) -> int:
     """Return what traffic-started answers: 200 means that every registry lists the instance."""
-    if drain.phase is Phase.SERVING:
+    if is_restored(drain.phase):
         return 200
     if drain.phase is Phase.RESTORING:
         return 504 if drain.overdue else 503
@@ -244,26 +266,28 @@ def started_status(drain: Drain) -> int:
 
 def _recall(loop: InstanceLoop) -> None:
     """
-    Make sure that a "drained" of before the agent's restart is seen to hold, or not to.
+    Wait until a "drained" from before the agent's restart is seen to hold, or not to hold.
 
-    Else stop-traffic would be answered with that drain, though it may have been about
-    a process that has been replaced in the meantime.
+    Otherwise stop-traffic would be answered with that drain, although its process may
+    have been replaced in the meantime.
     """
-    loop.wait(lambda _: loop.stands_by(Announcement.DRAINED), RECALL)
-    if not loop.stands_by(Announcement.DRAINED):
-        why = "; ".join(loop.report()["blocking"])
+    loop.wait(lambda _: loop.is_recalled, RECALL)
+    if not loop.is_recalled:
+        why = loop.status().what_blocks
         raise try_later(f"it is not known yet whether the last drain still holds: {why}")
 
 
-def _not_asked(drain: Drain, report: Mapping[str, Any], advice: str) -> Problem:
+def _not_asked(drain: Drain, status: Status, advice: str) -> Problem:
     ended = f"the last drain was {drain.outcome}; " if drain.outcome else ""
+    if drain.phase is Phase.GONE and is_safe_to_kill(drain.phase, drain.outcome):
+        ended += "the process that was drained has exited, and another may be in its place; "
     return Problem(
         409,
         f"{drain.instance} is {drain.phase}: {ended}{advice}",
         extra={
             "phase": drain.phase,
             "outcome": drain.outcome,
-            "blocking": report["blocking"],
+            "blocking": status.blocking,
         },
     )
 

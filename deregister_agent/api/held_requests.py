@@ -1,32 +1,34 @@
-"""Requests that wait: how many may, how they end, and the stream of events."""
+"""Requests whose answers are held back: how many may be, how they end, and the stream of events."""
 
 import json
 import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 
+from deregister_agent.api.history import event_record
 from deregister_agent.api.problem import try_later
 from deregister_agent.engine.agent import Agent
 from deregister_agent.engine.instance_loop import InstanceLoop
 from deregister_agent.errors import JournalError
+from deregister_agent.journal.history import TimelineEvent
+from deregister_agent.status import plain
 
 SLICE = 2.0
-"""A wait looks this often, in seconds, whether its client is still there."""
+"""Seconds between two looks of a wait at whether its client is still there."""
 STREAM_FOR = 600.0
-"""A stream of events ends by itself after so many seconds; the client comes again."""
+"""Seconds after which a stream of events ends by itself; the client comes again."""
 HEARTBEAT = 15.0
 """Seconds of silence on a stream after which a comment is sent."""
 
 _AT_ONCE = 100  # events read from the journal at a time
 
 
-class Waits:
+class HeldRequests:
     """
-    The places for requests that wait, and the word that all of them shall end.
+    The places for requests that wait, and the event that ends all of them.
 
-    Each holds a thread; the cap keeps them from taking those of other requests.
+    Each waiting request holds a thread; the cap leaves threads for other requests.
     """
 
     def __init__(self, most: int) -> None:
@@ -53,9 +55,9 @@ class Waits:
         gone: threading.Event,
     ) -> None:
         """
-        Hold until *reached* or *timeout* is over; not for a client that is *gone*.
+        Wait until *reached* or until *timeout* is over; not for a client that is *gone*.
 
-        *reached* blocks for at most the seconds it is given, and tells.
+        *reached* blocks for at most the seconds that it is given, and returns the answer.
         """
         if timeout <= 0 or reached(0.0):
             return
@@ -71,9 +73,9 @@ class Waits:
 
     def news(self, loop: InstanceLoop, cursor: str, timeout: float, gone: threading.Event) -> None:
         """
-        Hold while the cursor of the status would be *cursor*, as until() does.
+        Wait, as until() does, while the cursor of the status is *cursor*.
 
-        For at most half of the places: a drain can do without news, and not without looks.
+        Takes at most half of the places: a drain can do without news, and not without looks.
         """
         if timeout <= 0:
             return
@@ -83,20 +85,20 @@ class Waits:
                 "server.max_waits; ask without wait"
             )
         try:
-            self.until(partial(loop.is_other, cursor), timeout, gone)
+            self.until(partial(loop.has_changed, cursor), timeout, gone)
         finally:
             self._for_news.release()
 
     def looked(self, loop: InstanceLoop, timeout: float) -> list[str]:
-        """Have the registries asked again; return the names of those that did not answer."""
+        """Ask the registries again; return the names of those that did not answer."""
         self.enter()
         try:
-            return loop.look_anew(timeout)
+            return loop.ask_registries(timeout)
         finally:
             self.leave()
 
     def stream(self, agent: Agent, after: int, gone: threading.Event) -> Iterator[bytes]:
-        """Yield the events that come after the one with that id, as text/event-stream."""
+        """Yield the events that come after event number *after*, as text/event-stream."""
         end = time.monotonic() + STREAM_FOR
         beat = time.monotonic() + HEARTBEAT
         stopped = False
@@ -108,7 +110,7 @@ class Waits:
                 return  # the client comes again, and is then told why
             for event in events:
                 yield _as_sent(event)
-                after = event["id"]
+                after = event.id
             if events:
                 beat = time.monotonic() + HEARTBEAT
                 continue
@@ -130,5 +132,6 @@ def _cut_short(began: float, limit: float) -> bool:
     return time.monotonic() - began < limit / 2
 
 
-def _as_sent(event: dict[str, Any]) -> bytes:
-    return f"id: {event['id']}\nevent: {event['kind']}\ndata: {json.dumps(event)}\n\n".encode()
+def _as_sent(event: TimelineEvent) -> bytes:
+    data = json.dumps(event_record(event), default=plain)
+    return f"id: {event.id}\nevent: {event.kind}\ndata: {data}\n\n".encode()

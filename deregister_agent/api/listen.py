@@ -1,4 +1,4 @@
-"""The sockets on which the HTTP API listens, and what may listen where."""
+"""The sockets on which the HTTP API listens."""
 
 import contextlib
 import errno
@@ -8,64 +8,17 @@ import socket
 import stat
 import struct
 from contextvars import ContextVar
-from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+from deregister_agent.config.server_options import ServerOptions
 from deregister_agent.errors import AgentError
+from deregister_agent.host.addresses import ListenAddress
 
 BACKLOG = 256
 """Connections that may wait to be accepted."""
 LOST_AFTER = 30
 """Seconds after which a TCP client that takes nothing, or has vanished, is given up."""
-
-_PATH_LIMIT = 107  # man 7 unix: sun_path holds 108 bytes with the closing zero
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where to listen: an address and port, or the path of a Unix socket."""
-
-    address: str = ""
-    port: int = 0
-    path: Path | None = None
-
-    def __str__(self) -> str:
-        """Return the form used in the configuration."""
-        if self.path is not None:
-            return f"unix:{self.path}"
-        return f"[{self.address}]:{self.port}" if ":" in self.address else self.text()
-
-    def text(self) -> str:
-        """Return address and port with a colon between them."""
-        return f"{self.address}:{self.port}"
-
-    @property
-    def elsewhere(self) -> bool:
-        """Whether other hosts can reach it."""
-        return self.path is None and not ip_address(self.address).is_loopback
-
-
-def parse(entry: str) -> Place:
-    """Return the place that an entry of server.listen names. Raises ValueError."""
-    if entry.startswith("unix:"):
-        path = Path(entry.removeprefix("unix:"))
-        if not path.is_absolute():
-            raise ValueError(f"{entry!r}: give the whole path, as in unix:/run/deregister.sock")
-        if len(os.fsencode(path)) > _PATH_LIMIT:
-            raise ValueError(f"{entry!r}: longer than the {_PATH_LIMIT} bytes of a Unix socket")
-        return Place(path=path)
-    host, colon, port = entry.rpartition(":")
-    if not colon or not port.isascii() or not port.isdecimal() or int(port) > 65535:  # noqa: PLR2004 - the largest port
-        raise ValueError(f"{entry!r}: give address:port, as in 127.0.0.1:8650, or unix:/path")
-    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    try:
-        address = ip_address("127.0.0.1" if host == "localhost" else host)
-    except ValueError:
-        raise ValueError(f"{entry!r}: give an IP address or localhost, not a name") from None
-    return Place(str(address), int(port))
-
 
 unix_peer: ContextVar[str] = ContextVar("unix_peer", default="unix socket")
 """Who is at the other end of the Unix connection that the current task answers."""
@@ -111,9 +64,33 @@ def _peer_of(connection: socket.socket) -> str:
     return f"uid {uid}"
 
 
-def open_tcp(place: Place) -> socket.socket:
+def open_listeners(options: ServerOptions) -> list[socket.socket]:
+    """Open every socket that *options* name, or none. Raises AgentError."""
+    opened: list[socket.socket] = []
+    try:
+        for address in options.addresses():
+            if address.path is None:
+                opened.append(open_tcp(address))
+            else:
+                mode = int(options.socket_mode, 8)
+                opened.append(open_unix(address.path, mode, options.socket_group))
+    except AgentError:
+        close_listeners(opened)
+        raise
+    return opened
+
+
+def close_listeners(sockets: list[socket.socket]) -> None:
+    """Close the listening sockets and remove the files of Unix sockets."""
+    for sock in sockets:
+        if isinstance(sock, UnixListener):
+            sock.remove_file()
+        sock.close()
+
+
+def open_tcp(listen: ListenAddress) -> socket.socket:
     """Listen on an address. Raises AgentError, which says what to do."""
-    family = socket.AF_INET6 if ":" in place.address else socket.AF_INET
+    family = socket.AF_INET6 if ":" in listen.address else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -126,14 +103,14 @@ def open_tcp(place: Place) -> socket.socket:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, LOST_AFTER // 3)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, LOST_AFTER * 1000)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.bind((place.address, place.port))
+        sock.bind((listen.address, listen.port))
         sock.listen(BACKLOG)
     except OSError as e:
         sock.close()
         advice = "change server.listen"
         if e.errno == errno.EADDRINUSE:
-            advice = f"see who has it with 'ss -ltnp sport = :{place.port}', or {advice}"
-        raise AgentError(f"cannot listen on {place}: {e.strerror}; {advice}") from e
+            advice = f"see who has it with 'ss -ltnp sport = :{listen.port}', or {advice}"
+        raise AgentError(f"cannot listen on {listen}: {e.strerror}; {advice}") from e
     sock.setblocking(False)
     return sock
 

@@ -3,16 +3,9 @@
 from typing import Any
 
 from deregister_agent import __version__
-from deregister_agent.api.openapi_schemas import SCHEMAS
+from deregister_agent.api.openapi_schemas import schemas
 from deregister_agent.api.problem import MEDIA_TYPE
-from deregister_agent.api.requests import (
-    ASKED_BY,
-    LONGEST_LOOK,
-    LONGEST_WAIT,
-    MARK,
-    StartTraffic,
-    StopTraffic,
-)
+from deregister_agent.api.requests import ASKED_BY, LONGEST_LOOK, LONGEST_WAIT, MARK
 from deregister_agent.api.trust import WITHOUT_TOKEN
 
 Json = dict[str, Any]
@@ -47,11 +40,7 @@ def document() -> Json:
         "security": [{"token": []}],
         "paths": {**_actions(""), **_actions("/v1/instances/{name}"), **_views(), **_open()},
         "components": {
-            "schemas": {
-                **SCHEMAS,
-                "StopTraffic": _of_model(StopTraffic),
-                "StartTraffic": _of_model(StartTraffic),
-            },
+            "schemas": schemas(),
             "responses": {
                 f"Problem{code}": _problem(code, what) for code, what in _PROBLEMS.items()
             },
@@ -109,7 +98,7 @@ _PARAMETERS: Json = {
     "nonce": {
         "name": "nonce",
         "in": "query",
-        "description": "Comes back in the answer: which then is one to this very request.",
+        "description": "Comes back in the answer, and shows to which request the answer belongs.",
         "schema": {"type": "string", "pattern": MARK},
     },
     "limit": {
@@ -134,7 +123,7 @@ _PARAMETERS: Json = {
 
 
 def _actions(before: str) -> Json:
-    """Return the four verbs, which exist for one named instance and in a short form."""
+    """Return the four verbs below *before*: the path of a named instance, or none."""
     named = ["name"] if before else []
     lost = ("404",) if before else ("409",)  # no such name; or more than one instance
     status = {"200": "Status", "503": "Status", "504": "Status"}
@@ -208,7 +197,7 @@ def _views() -> Json:
         },
         "/v1/events": {
             "get": _operation(
-                "What happens, as server-sent events whose data is an Event.",
+                "What happens, as server-sent events whose data is an EventRecord.",
                 {"200": "text/event-stream"},
                 _READING,
                 parameters=["after"],
@@ -278,12 +267,6 @@ def _problem(code: str, description: str) -> Json:
     if code == "503":
         answer["headers"] = _HEADERS
     return answer
-
-
-def _of_model(model: type[StopTraffic] | type[StartTraffic]) -> Json:
-    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-    schema.pop("$defs", None)  # what they hold stands among the components already
-    return schema
 
 
 def _ref(kind: str, name: str) -> Json:

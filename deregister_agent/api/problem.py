@@ -1,14 +1,19 @@
-"""Errors of the HTTP API, as RFC 9457 has them: application/problem+json."""
+"""Errors of the HTTP API in the form of RFC 9457: application/problem+json."""
 
 import json
 from collections.abc import Mapping
 from http import HTTPStatus
 
+from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
+
+from deregister_agent.errors import JournalError, Refused
+
 MEDIA_TYPE = "application/problem+json"
 
 
 class Problem(Exception):  # noqa: N818 - the word of RFC 9457
-    """An answer other than the wanted one: a status, and a sentence that says what to do next."""
+    """A request that failed: an HTTP status, and a sentence that says what to do next."""
 
     def __init__(
         self,
@@ -25,7 +30,7 @@ class Problem(Exception):  # noqa: N818 - the word of RFC 9457
         self.extra = dict(extra or {})
 
     def body(self, path: str) -> bytes:
-        """Return the document; *path* is what was asked for."""
+        """Return the document about a request for *path*."""
         document = {
             "type": "about:blank",
             "title": HTTPStatus(self.status).phrase,
@@ -40,3 +45,38 @@ class Problem(Exception):  # noqa: N818 - the word of RFC 9457
 def try_later(detail: str) -> Problem:
     """Return a 503 that asks for another try in a second."""
     return Problem(503, detail, headers={"Retry-After": "1"})
+
+
+def explain_errors(app: Flask) -> None:
+    """Let *app* answer every error with a problem."""
+    app.register_error_handler(Problem, _answer)
+    app.register_error_handler(Refused, _refused)
+    app.register_error_handler(JournalError, lambda error: _answer(try_later(str(error))))
+    app.register_error_handler(HTTPException, _http_error)
+
+
+def _answer(problem: Problem) -> Response:
+    body = problem.body(request.path)
+    return Response(body, problem.status, problem.headers, content_type=MEDIA_TYPE)
+
+
+def _refused(error: Refused) -> Response:
+    extra = {
+        "registry": error.registry,
+        "others": error.others,
+        "min_others": error.min_others,
+        "blocking": [f"{error.registry} lists {error.others} other instance(s)"],
+    }
+    return _answer(Problem(409, str(error), extra=extra))
+
+
+def _http_error(error: HTTPException) -> Response:
+    """Answer what Flask itself refuses, and a bug, which Flask has logged."""
+    headers = {}
+    detail = error.description or error.name
+    if isinstance(error, NotFound):
+        detail = "there is nothing at this path: see /openapi.json"
+    elif isinstance(error, MethodNotAllowed):
+        headers["Allow"] = ", ".join(error.valid_methods or ())
+        detail = f"{request.method} is not for this path; it takes {headers['Allow']}"
+    return _answer(Problem(error.code or 500, detail, headers=headers))

@@ -1,7 +1,6 @@
-"""What a request of the HTTP API may say: query, body, and who asks. Anything else is refused."""
+"""The query and body that a request of the HTTP API may have, and who asks; nothing else."""
 
 import re
-from difflib import get_close_matches
 from typing import Annotated, Any, Self, TypeVar
 
 from flask import request
@@ -9,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from deregister_agent.api.problem import Problem
 from deregister_agent.api.wsgi_bridge import PEER
+from deregister_agent.config.suggestion import did_you_mean
 from deregister_agent.model import OnDeadline
 
 ASKED_BY = "X-Asked-By"
@@ -26,28 +26,28 @@ _LAST_EVENT = re.compile(r"\d{1,18}", re.ASCII)  # fits the journal's 64 bits
 _NAME = re.compile(r"[\x20-\x7e]{1,100}")
 
 Mark = Annotated[str, Field(pattern=MARK)]
-Line = Annotated[str, Field(max_length=500, pattern=PLAIN)]
+ShortText = Annotated[str, Field(max_length=500, pattern=PLAIN)]
 
 
-class Body(BaseModel):
+class RequestBody(BaseModel):
     """The JSON body of a request; none at all means every default."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class StopTraffic(Body):
-    """What stop-traffic may be asked for; what is left out is the instance's policy."""
+class StopTraffic(RequestBody):
+    """The body of stop-traffic; the instance's policy fills in what is left out."""
 
     deadline: Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)] | None = None
     on_deadline: OnDeadline | None = None
-    reason: Line = ""
+    reason: ShortText = ""
     force: bool = False
 
 
-class StartTraffic(Body):
-    """What start-traffic may be told."""
+class StartTraffic(RequestBody):
+    """The body of start-traffic."""
 
-    reason: Line = ""
+    reason: ShortText = ""
 
 
 class NoQuery(BaseModel):
@@ -57,17 +57,17 @@ class NoQuery(BaseModel):
 
 
 class WaitQuery(NoQuery):
-    """How long an answer may be held until it is final, in seconds."""
+    """For how many seconds an answer may be held until it is final."""
 
     wait: Annotated[float, Field(ge=0, le=LONGEST_WAIT, allow_inf_nan=False)] = 0.0
 
 
 class StatusQuery(WaitQuery):
     """
-    Of what moment a status is to be.
+    The moment of which a status is wanted.
 
     With *look* the registries are asked first, and may take so many seconds. With *wait*
-    the answer is held while its cursor would be *cursor*. A *nonce* comes back in it.
+    the answer is held while its cursor would be *cursor*. A *nonce* comes back in the answer.
     """
 
     look: Annotated[float, Field(ge=0, le=LONGEST_LOOK, allow_inf_nan=False)] = 0.0
@@ -89,7 +89,7 @@ class HistoryQuery(NoQuery):
     limit: Annotated[int, Field(ge=1, le=1000)] = 50
 
 
-AnyBody = TypeVar("AnyBody", bound=Body)
+AnyBody = TypeVar("AnyBody", bound=RequestBody)
 AnyQuery = TypeVar("AnyQuery", bound=NoQuery)
 
 
@@ -118,7 +118,7 @@ def query(model: type[AnyQuery]) -> AnyQuery:
 
 
 def asked_by() -> str:
-    """Say who asks: the name they give themselves, if any, and what the kernel knows of them."""
+    """Return who asks: the name that they give, if any, and what the kernel knows of them."""
     peer = str(request.environ.get(PEER) or request.remote_addr or "unknown")
     name = request.headers.get(ASKED_BY, "")
     if not name:
@@ -150,10 +150,9 @@ def _sentence(one: dict[str, Any], model: type[BaseModel], kind: str) -> str:
         case "model_type":
             return "the body must be a JSON object"
         case "extra_forbidden":
-            near = get_close_matches(key, model.model_fields, n=1)
             known = ", ".join(model.model_fields) or "none at all"
-            hint = f"did you mean {near[0]!r}?" if near else f"known here: {known}"
-            return f"{key}: no such {kind}; {hint}"
+            hint = did_you_mean(key, model.model_fields) or f"; known here: {known}"
+            return f"{key}: no such {kind}{hint}"
         case "value_error":
             return str(one["ctx"]["error"])
         case _:

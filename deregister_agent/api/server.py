@@ -1,4 +1,4 @@
-"""Runs the API in hypercorn, on sockets that are open already, until told to stop."""
+"""The server of the API: hypercorn, on sockets that are open already, until told to stop."""
 
 import asyncio
 import logging
@@ -13,13 +13,14 @@ from wsgiref.types import WSGIApplication
 from hypercorn.asyncio import serve as hypercorn_serve
 from hypercorn.config import Config, Sockets
 
-from deregister_agent.api.held_requests import Waits
-from deregister_agent.api.listen import BACKLOG, UnixListener
-from deregister_agent.api.serve import ServerOptions, close_all
+from deregister_agent.api.held_requests import HeldRequests
+from deregister_agent.api.listen import BACKLOG, UnixListener, close_listeners
 from deregister_agent.api.systemd import notify, watchdog_every
-from deregister_agent.api.wsgi_bridge import Bridge, in_thread
+from deregister_agent.api.wsgi_bridge import WsgiBridge, in_thread
+from deregister_agent.config.server_options import ServerOptions
 from deregister_agent.engine.agent import Agent
 from deregister_agent.errors import AgentError
+from deregister_agent.host.addresses import ListenAddress
 
 log = logging.getLogger(__name__)
 
@@ -31,20 +32,20 @@ HANDSHAKE_TIME = 10.0
 """Seconds a TLS handshake may take."""
 
 
-class Server:
+class ApiServer:
     """The API of *agent* on *sockets*, ready to run once."""
 
     def __init__(
         self,
         agent: Agent,
         app: WSGIApplication,
-        waits: Waits,
+        held: HeldRequests,
         options: ServerOptions,
         sockets: list[socket.socket],
     ) -> None:
-        self._agent, self._waits, self._options, self._sockets = agent, waits, options, sockets
-        self._bridge = Bridge(app, options.max_waits + THREADS)
-        self._config = _Hypercorn(options, sockets)
+        self._agent, self._held, self._options, self._sockets = agent, held, options, sockets
+        self._bridge = WsgiBridge(app, options.max_waits + THREADS)
+        self._config = _HypercornSettings(options, sockets)
         self._stop = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._told: asyncio.Event | None = None
@@ -52,8 +53,8 @@ class Server:
 
     @property
     def addresses(self) -> list[str]:
-        """Where it listens, with the ports that the kernel has chosen."""
-        return [_shown(sock) for sock in self._sockets]
+        """The addresses that the server listens on, with the ports that the kernel has chosen."""
+        return [str(_address(sock)) for sock in self._sockets]
 
     def run(self) -> None:
         """Serve until SIGTERM, SIGINT or stop(); then let requests finish and stop the agent."""
@@ -68,7 +69,7 @@ class Server:
 
     def close(self) -> None:
         """Close the sockets and remove their files."""
-        close_all(self._sockets)
+        close_listeners(self._sockets)
 
     async def _run(self) -> None:
         loop, told = asyncio.get_running_loop(), asyncio.Event()
@@ -92,9 +93,9 @@ class Server:
         watchdog.cancel()
 
     async def _wind_up(self, serving: "asyncio.Task[None]") -> None:
-        """Let everybody who waits go, requests finish and the agent stop, each within its time."""
+        """End what waits, let requests finish, and stop the agent, each within its time."""
         limit = self._options.stop_within
-        self._waits.stopping.set()
+        self._held.stopping.set()
         for loop in self._agent.instances.values():
             loop.close()
         done, _ = await asyncio.wait({serving}, timeout=limit + 1)  # hypercorn cuts at the limit
@@ -118,8 +119,8 @@ class Server:
         self.stop()
 
 
-class _Hypercorn(Config):
-    """Hypercorn's settings: everything with a limit, and sockets of our own."""
+class _HypercornSettings(Config):
+    """Hypercorn's settings: a limit for everything, and sockets of our own."""
 
     accesslog = None
     alpn_protocols = ["http/1.1"]  # noqa: RUF012 - hypercorn's own form
@@ -153,13 +154,13 @@ class _Hypercorn(Config):
 def check_certificates(options: ServerOptions) -> None:
     """Raise AgentError if what ``tls`` names cannot be used."""
     try:
-        _Hypercorn(options, []).create_ssl_context()
+        _HypercornSettings(options, []).create_ssl_context()
     except OSError as e:
         raise AgentError(f"server.tls: certificate, key and client_ca cannot be used: {e}") from e
 
 
 async def _feed_watchdog() -> None:
-    """Tell systemd that this loop turns, for as long as it does."""
+    """Tell systemd, for as long as this event loop turns, that it turns."""
     every = watchdog_every()
     while every is not None:
         notify("WATCHDOG=1")
@@ -168,9 +169,9 @@ async def _feed_watchdog() -> None:
 
 def _on_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """
-    Take it for what it is when a client breaks its connection, or is cut at the stop.
+    Pass over a connection that its client broke, or that was cut at the stop.
 
-    Everything else is logged as the error that it is.
+    Every other error is logged as an error.
     """
     harmless = (OSError, asyncio.CancelledError)
     error = context.get("exception")
@@ -181,8 +182,7 @@ def _on_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> 
         loop.default_exception_handler(context)
 
 
-def _shown(sock: socket.socket) -> str:
+def _address(sock: socket.socket) -> ListenAddress:
     if isinstance(sock, UnixListener):
-        return f"unix:{sock.path}"
-    host, port = sock.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return ListenAddress(path=sock.path)
+    return ListenAddress(*sock.getsockname()[:2])

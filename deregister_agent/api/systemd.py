@@ -1,4 +1,4 @@
-"""Telling systemd how the daemon is (man 3 sd_notify); silent where nobody listens."""
+"""Messages to systemd about the daemon (man 3 sd_notify); none where nobody listens."""
 
 import logging
 import os
@@ -23,7 +23,7 @@ def notify(message: str) -> None:
 
 
 def watchdog_every() -> float | None:
-    """Return in which seconds WATCHDOG=1 is wanted: half the limit; None if nobody watches."""
+    """Return every how many seconds to send WATCHDOG=1: half the limit; None if nobody watches."""
     try:
         limit = int(os.environ.get("WATCHDOG_USEC", "0")) / 1_000_000
         about = int(os.environ.get("WATCHDOG_PID", os.getpid()))

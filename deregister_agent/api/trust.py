@@ -21,7 +21,7 @@ from deregister_agent.errors import AgentError
 UNIX = "deregister_agent.unix"
 """Key of the WSGI environ: whether the request came by a Unix socket."""
 WITHOUT_TOKEN = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json"})
-"""What may be read without the token: nothing here names a secret or changes anything."""
+"""The paths that need no token: none shows a secret or changes anything."""
 
 
 class Trust:
@@ -35,8 +35,7 @@ class Trust:
         """
         Raise Problem 403 or 401 unless the request may go on.
 
-        Who can open the Unix socket has proved enough by that, and its clients
-        may name any host.
+        Clients of the Unix socket need no token, as they could open it, and may name any host.
         """
         host = str(environ.get("HTTP_HOST", ""))
         local = bool(environ.get(UNIX))
@@ -121,7 +120,7 @@ def read_token(path: Path) -> str:
 
 
 def _make_token(path: Path) -> None:
-    """Make the file whole or not at all: two starts at once must end with one token."""
+    """Make the token file whole or not at all: two starts at once must end with one token."""
     fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
     fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:

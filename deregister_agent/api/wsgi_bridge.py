@@ -1,5 +1,5 @@
 """
-From ASGI, which the server speaks, to WSGI, which the API is written in.
+The bridge from ASGI, which the server speaks, to WSGI, which the API is written in.
 
 The server's own bridge was not good enough for long polls: a client that had
 left was never noticed, a body too large was answered without a word, and six
@@ -28,16 +28,16 @@ BODY_LIMIT = 64 * 1024
 """The largest body of a request, in bytes."""
 
 _READ_ON = 1024 * 1024  # read this much of a body too large: else the answer is lost in a reset
-_BODY_TIME = 10.0  # for a whole body, however it dribbles
-_SEND_TIME = 10.0  # for one piece of an answer to be taken by the client
-_SLOT_TIME = 5.0  # for a thread to come free
+_BODY_TIMEOUT = 10.0  # for a whole body, however slowly it comes
+_SEND_TIMEOUT = 10.0  # for one piece of an answer to be taken by the client
+_SLOT_TIMEOUT = 5.0  # for a thread to come free
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 
-class Bridge:
+class WsgiBridge:
     """
     Runs each request of a WSGI app in a thread of its own, at most *threads* at once.
 
@@ -70,7 +70,7 @@ class Bridge:
             await exchange.refuse(problem)
             return
         try:
-            await asyncio.wait_for(self._slots.acquire(), _SLOT_TIME)
+            await asyncio.wait_for(self._slots.acquire(), _SLOT_TIMEOUT)
         except TimeoutError:
             await exchange.refuse(try_later("too many requests at once; try again"))
             return
@@ -98,10 +98,10 @@ class _Exchange:
         if self._scope["http_version"] not in {"1.0", "1.1"}:
             return Problem(505, "this server speaks HTTP/1.1")
         try:
-            async with asyncio.timeout(_BODY_TIME):
+            async with asyncio.timeout(_BODY_TIMEOUT):
                 self._body = await self._read(receive)
         except TimeoutError:
-            return Problem(408, f"the body did not arrive within {_BODY_TIME:g} s")
+            return Problem(408, f"the body did not arrive within {_BODY_TIMEOUT:g} s")
         if len(self._body) > BODY_LIMIT:
             return Problem(413, f"the body is larger than {BODY_LIMIT} bytes")
         return None
@@ -119,13 +119,13 @@ class _Exchange:
         return bytes(body)
 
     async def watch(self, receive: Receive) -> None:
-        """Tell when the client has left."""
+        """Note when the client has left."""
         while not self._gone.is_set():
             if (await receive())["type"] == "http.disconnect":
                 self._gone.set()
 
     def give_up(self) -> None:
-        """Let a thread that still works on the answer know that nothing more can be sent."""
+        """Tell a thread that still works on the answer that nothing more can be sent."""
         self._gone.set()
 
     async def refuse(self, problem: Problem) -> None:
@@ -139,7 +139,7 @@ class _Exchange:
         }
         self._start = _response_start(problem.status, headers.items())
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._emit(body), _SEND_TIME)
+            await asyncio.wait_for(self._emit(body), _SEND_TIMEOUT)
         await self.finish()
 
     def run_app(self) -> None:
@@ -159,7 +159,7 @@ class _Exchange:
     def _pass_on(self, piece: bytes) -> None:
         sent = asyncio.run_coroutine_threadsafe(self._emit(piece), self._loop)
         try:
-            sent.result(_SEND_TIME)
+            sent.result(_SEND_TIMEOUT)
         except TimeoutError:  # the client does not read; nothing more can reach it
             sent.cancel()
             self._gone.set()
@@ -168,7 +168,7 @@ class _Exchange:
         """End the answer; where none was begun, the server answers 500 by itself."""
         with contextlib.suppress(TimeoutError):
             if self._start is not None and not self._gone.is_set():
-                await asyncio.wait_for(self._emit(b"", more=False), _SEND_TIME)
+                await asyncio.wait_for(self._emit(b"", more=False), _SEND_TIMEOUT)
 
     async def _emit(self, piece: bytes, *, more: bool = True) -> None:
         if not self._started and self._start is not None:
@@ -225,7 +225,7 @@ async def in_thread(name: str, call: Callable[[], object]) -> None:
     """
     Run *call* in a daemon thread and wait for its end.
 
-    What it raises goes to threading.excepthook, like that of any thread.
+    An exception of *call* goes to threading.excepthook, like that of any thread.
     """
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from deregister_agent.app.board import KINDS, Ticket
-from deregister_agent.app.page import LOOK, Asked, Exchange, Page
+from deregister_agent.app.page import POLL, Exchange, PageRequest, WorkPage
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -19,7 +19,7 @@ REQUESTS, WEBSOCKETS = KINDS.index("requests"), KINDS.index("websockets")
 class AsgiWork:
     """The middleware: it counts requests and WebSockets and answers the page itself."""
 
-    def __init__(self, app: AsgiApp, begin: Callable[[int], Ticket], page: Page) -> None:
+    def __init__(self, app: AsgiApp, begin: Callable[[int], Ticket], page: WorkPage) -> None:
         self._app, self._begin, self._page = app, begin, page
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -48,7 +48,7 @@ class AsgiWork:
 
     async def _answer(self, scope: Message, path: str, send: Send) -> None:
         headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        asked = Asked(
+        asked = PageRequest(
             method=scope["method"],
             path=path,
             query=scope.get("query_string", b"").decode("latin-1"),
@@ -76,7 +76,7 @@ async def _held(exchange: Exchange) -> None:
     end = time.monotonic() + exchange.hold
     # Another process may end the wait: there is no event to wait for.
     while not exchange.over() and time.monotonic() < end:  # noqa: ASYNC110 - see above
-        await asyncio.sleep(LOOK)
+        await asyncio.sleep(POLL)
 
 
 async def _sent(send: Send) -> None:
@@ -91,4 +91,4 @@ async def _sent(send: Send) -> None:
     transport = getattr(getattr(send, "__self__", None), "transport", None)
     size = getattr(transport, "get_write_buffer_size", None)
     while size is not None and size() > 0:  # noqa: ASYNC110 - asyncio tells of half-full only
-        await asyncio.sleep(LOOK)
+        await asyncio.sleep(POLL)

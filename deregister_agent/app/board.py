@@ -41,7 +41,7 @@ _log = logging.getLogger(__name__)
 
 
 class Slot:
-    """The cells of one process. A child that inherits it by fork knows it by ``pid``."""
+    """The cells of one process. A forked child sees by ``pid`` that the slot is its parent's."""
 
     __slots__ = ("cells", "index", "lock", "pid")
 
@@ -60,7 +60,7 @@ class Ticket:
         self._slot, self._finished, self._open = slot, finished, 1
 
     def end(self, *_: object) -> None:
-        """Count it as finished, once. In a forked child this does nothing: it is the parent's."""
+        """Count the work as finished, once; only the process that began the work does so."""
         slot = self._slot
         if slot.pid == getpid():
             with slot.lock:
@@ -69,7 +69,7 @@ class Ticket:
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class WorkTally:
     """What all processes together have in hand, have ever started, and who they are."""
 
     in_flight: dict[str, int]
@@ -98,7 +98,7 @@ class Board:
         self.slot = self._claim()
 
     def begin(self, kind: int) -> Ticket:
-        """Count one more piece of work of KINDS[kind]. The caller must end it."""
+        """Count one more piece of work of KINDS[kind]. The caller must end the ticket."""
         slot = self.slot
         if slot.pid != getpid():  # forked by a server that runs no hooks, such as uWSGI
             slot = self.join()
@@ -114,11 +114,11 @@ class Board:
             return self.slot
 
     def forked(self) -> None:
-        """Join after a fork, whatever the threads that are not here any more were holding."""
+        """Join after a fork, whatever locks the parent's other threads were holding."""
         self._guard = threading.RLock()
         self.join()
 
-    def tally(self) -> Tally:
+    def tally(self) -> WorkTally:
         """Read all slots: first what is finished, then what was started (see above)."""
         self.join()
         self.reap()
@@ -128,7 +128,7 @@ class Board:
         totals = [sum(column) for column in zip([0] * len(KINDS), *started, strict=True)]
         done = [sum(column) for column in zip([0] * len(KINDS), *finished, strict=True)]
         in_flight = {k: s - f for k, s, f in zip(KINDS, totals, done, strict=True)}
-        return Tally(in_flight, sum(totals), [cells[PID] for cells in self.members()])
+        return WorkTally(in_flight, sum(totals), [cells[PID] for cells in self.members()])
 
     def members(self) -> Iterator[memoryview]:
         """Yield the cells of every slot that has a process; call reap() first."""
@@ -150,12 +150,12 @@ class Board:
 
     @property
     def mark(self) -> str:
-        """Return the id of this run of the app: another one means that all have exited since."""
+        """Return the id of this run of the app; when it changes, all its processes had exited."""
         return f"{self.cells[MARK] & 0xFFFFFFFFFFFFFFFF:016x}"
 
     @property
     def broken(self) -> bool:
-        """Whether some process could not join, so that nobody can tell what it has in hand."""
+        """Whether some process could not join, so that its work is unknown."""
         return bool(self.cells[BROKEN])
 
     @contextmanager
@@ -169,7 +169,7 @@ class Board:
                 memory.release(self._fd, 0)
 
     def _prepare(self) -> None:
-        """Begin a new run of the app, unless somebody of the current one is still there."""
+        """Begin a new run of the app, unless a process of the current run is still there."""
         if self.cells[MAGIC] not in (0, LAYOUT):
             raise ValueError(f"{self.path} is not a work file of this version; remove it")
         self.cells[MAGIC] = LAYOUT

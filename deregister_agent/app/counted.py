@@ -25,7 +25,7 @@ class Counted:
         self._ticket: Ticket | None = None
 
     def __enter__(self) -> Self:
-        """Count it from here."""
+        """Count the work from here on."""
         if self._ticket is not None:
             raise RuntimeError("this counts another block already; make a new one for each")
         self._ticket = self._begin()
@@ -37,13 +37,13 @@ class Counted:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Count it as finished, whether it succeeded or raised."""
+        """Count the work as finished, whether it succeeded or raised."""
         ticket, self._ticket = self._ticket, None
         if ticket is not None:
             ticket.end()
 
     async def __aenter__(self) -> Self:
-        """Count it from here."""
+        """Count the work from here on."""
         return self.__enter__()
 
     async def __aexit__(
@@ -52,11 +52,11 @@ class Counted:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Count it as finished, whether it succeeded or raised."""
+        """Count the work as finished, whether it succeeded or raised."""
         self.__exit__(kind, error, trace)
 
     def __call__(self, function: F) -> F:
-        """Return *function* such that each call counts until it is over."""
+        """Return *function* such that each call counts until its end."""
         if inspect.iscoroutinefunction(function):
             wrapped = self._coroutine(function)
         elif inspect.isasyncgenfunction(function):
@@ -103,7 +103,7 @@ class Counted:
 
 
 def finishing(ticket: Ticket, function: Callable[..., object], args: Collection[object]) -> None:
-    """Call *function*, and end the ticket after it, however it ends."""
+    """Call *function*, and end the ticket when the function ends, in any way."""
     try:
         function(*args)
     finally:

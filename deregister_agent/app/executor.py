@@ -21,11 +21,11 @@ class CountedFuture(Future[Any]):
         inner.add_done_callback(self._follow)
 
     def cancel(self) -> bool:
-        """Cancel it if it has not begun, like any future."""
+        """Cancel the work if it has not begun, like any future."""
         return self._inner.cancel()
 
     def running(self) -> bool:
-        """Tell whether it is being executed."""
+        """Tell whether the work is being executed."""
         return self._inner.running() or (self._inner.done() and not self.done())
 
     def _follow(self, inner: Future[Any]) -> None:
@@ -48,7 +48,7 @@ class CountedExecutor(Executor):
         self._inner, self._begin = inner, begin
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Count it, then hand it to the executor behind."""
+        """Count the work, then hand it to the executor behind."""
         ticket = self._begin()
         try:
             return CountedFuture(self._inner.submit(fn, *args, **kwargs), ticket)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from deregister_agent.app.board import DONE, FAILED, HOOKS, PID, WISH, Board
 
-LOOK = 0.1  # seconds after which a process notices what another was asked
+POLL = 0.1  # seconds after which a process notices what another was asked
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class Hooks:
         self.watch()
 
     def watch(self) -> None:
-        """See to it that this process has its thread, if it has hooks; also after a fork."""
+        """Start the thread of this process, if it has hooks and no thread; also after a fork."""
         if any(self._hooks.values()) and self._watcher != os.getpid():
             self._watcher = os.getpid()
             self._asked = threading.Event()
@@ -56,7 +56,7 @@ class Hooks:
             threading.Thread(target=self._watch, name="work-hooks", daemon=True).start()
 
     def ask(self, *, stop: bool) -> None:
-        """Make it every process's wish; a wish that failed somewhere is made anew."""
+        """Wish a stop or a start of every process; a wish that failed somewhere is repeated."""
         with self._board.exclusive():
             wish = self._board.cells[WISH]
             if stop != bool(wish % 2):
@@ -91,7 +91,7 @@ class Hooks:
             wish = self._board.cells[WISH]
             if wish not in (cells[DONE], cells[FAILED]):
                 self._follow(wish, cells)
-            self._asked.wait(LOOK)
+            self._asked.wait(POLL)
             self._asked.clear()
 
     def _follow(self, wish: int, cells: memoryview) -> None:
@@ -109,7 +109,7 @@ class Hooks:
 
 
 def _in_loop(hook: Hook, loop: asyncio.AbstractEventLoop, timeout: float) -> Callable[[], object]:
-    """Run a coroutine function in the loop it was registered in, and wait for it."""
+    """Return what runs a coroutine function in the loop of its registration, and waits."""
 
     def call() -> object:
         running = asyncio.run_coroutine_threadsafe(hook(), loop)

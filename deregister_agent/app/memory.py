@@ -4,6 +4,8 @@ import fcntl
 import os
 from pathlib import Path
 
+from deregister_agent.host import pids
+
 
 def anonymous(size: int) -> int:
     """Return a descriptor of *size* bytes that children forked later share."""
@@ -57,7 +59,8 @@ def release(fd: int, byte: int) -> None:
 
 def born(pid: int) -> int:
     """Return when a process started, in clock ticks since boot; 0 if there is no such process."""
-    return _stat(pid)[1]
+    shown = pids.read_stat(pid)
+    return shown.start if shown is not None else 0
 
 
 def exited(pid: int, birth: int) -> bool:
@@ -69,15 +72,5 @@ def exited(pid: int, birth: int) -> bool:
     """
     if pid == os.getpid():
         return True
-    state, birth_now = _stat(pid)
-    return birth_now != birth or state in "ZX"
-
-
-def _stat(pid: int) -> tuple[str, int]:
-    """Return state and start time (man 5 proc: fields 3 and 22 of /proc/<pid>/stat)."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
-    except (FileNotFoundError, ProcessLookupError):
-        return "X", 0
-    fields = text.rpartition(")")[2].split()
-    return fields[0], int(fields[19])
+    shown = pids.read_stat(pid)
+    return shown is None or shown.start != birth or shown.has_exited

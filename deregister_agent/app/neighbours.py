@@ -12,10 +12,10 @@ from deregister_agent.host.sock_diag import Row, dump
 PROC = Path("/proc")
 LISTEN, ANY = 10, 0xFFF  # include/net/tcp_states.h; a bit for each
 ACCEPTS = " 00010000 "  # __SO_ACCEPTCON, include/linux/net.h
-LIMIT = 1.0  # seconds for one look at the kernel's table
+TABLE_TIMEOUT = 1.0  # seconds for one look at the kernel's table
 MAPPED = bytes(10) + b"\xff\xff"
 
-Place = tuple[int, bytes]
+SocketPlace = tuple[int, bytes]
 """A port and an address, which is empty for "any"."""
 
 
@@ -58,9 +58,9 @@ def _by_tcp(own: set[str]) -> set[str]:
     return found - {"0"}
 
 
-def _told(states: int, port: int) -> list[tuple[Place, str]]:
+def _told(states: int, port: int) -> list[tuple[SocketPlace, str]]:
     """Ask for the place and inode of each socket: spares the app a table of 10,000 others."""
-    rows = dump(states, (port, 0), time.monotonic() + LIMIT, with_info=False)
+    rows = dump(states, (port, 0), time.monotonic() + TABLE_TIMEOUT, with_info=False)
     return [((row.local_port, _address(row)), str(row.inode)) for row in rows]
 
 
@@ -68,7 +68,7 @@ def _address(row: Row) -> bytes:
     return _plain(row.local[:4] if row.family == socket.AF_INET else row.local)
 
 
-def _printed(name: str) -> Iterator[tuple[Place, str, int]]:
+def _printed(name: str) -> Iterator[tuple[SocketPlace, str, int]]:
     """Yield place, inode and state of each line of the table (man 5 proc: /proc/net)."""
     for line in _lines(PROC / "net" / name):
         _, local, _, state, _, _, _, _, _, inode, *_ = line.split()
@@ -79,17 +79,17 @@ def _printed(name: str) -> Iterator[tuple[Place, str, int]]:
 
 
 def _plain(address: bytes) -> bytes:
-    """Return an address as IPv4 if it is one, and "any" of either family as nothing."""
+    """Return an IPv4 address in its short form, and "any" of either family as nothing."""
     return address.removeprefix(MAPPED) if any(address) else b""
 
 
-def _overlap(one: Place, other: Place) -> bool:
-    """Tell whether what comes to one may have come to the other."""
+def _overlap(one: SocketPlace, other: SocketPlace) -> bool:
+    """Tell whether a connection to one place may have come to the other."""
     return one[0] == other[0] and (one[1] == other[1] or not (one[1] and other[1]))
 
 
 def _by_unix(own: set[str]) -> set[str]:
-    """Return the inodes of all Unix sockets where one of *own* listens, in this file or that."""
+    """Return the inodes of all Unix sockets whose path is that of a listener of *own*."""
     lines = _lines(PROC / "net" / "unix")
     split = [line.split(None, 7) for line in lines if ACCEPTS in line]
     listening = {inode: path for _, _, _, _, _, _, inode, *path in split if inode in own}

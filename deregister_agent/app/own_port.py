@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from deregister_agent.app.page import Asked, Page, held
+from deregister_agent.app.page import PageRequest, WorkPage, held
 
 RETRY = 0.5  # seconds between two tries for a port that another process of the app has
 
@@ -25,7 +25,7 @@ class OwnPort(ThreadingHTTPServer):
     daemon_threads = True
     allow_reuse_port = False  # two processes on one port would each tell half the truth
 
-    def __init__(self, address: tuple[str, int], page: Page) -> None:
+    def __init__(self, address: tuple[str, int], page: WorkPage) -> None:
         self.page = page
         super().__init__(address, _Request)
         _open.add(self)
@@ -37,7 +37,7 @@ class OwnPort(ThreadingHTTPServer):
         ).start()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing loud of a client that has gone."""
+        """Log a client that has gone at the level of debugging."""
         del request
         _log.debug("a request from %s failed", client_address, exc_info=True)
 
@@ -68,7 +68,7 @@ class _Request(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         url = urlsplit(self.path)
-        asked = Asked(
+        asked = PageRequest(
             method=self.command,
             path=url.path,
             query=url.query,
@@ -96,7 +96,7 @@ class _Request(BaseHTTPRequestHandler):
         return ""
 
 
-def serve(address: tuple[str, int], page: Page, *, shared: bool) -> int:
+def serve(address: tuple[str, int], page: WorkPage, *, shared: bool) -> int:
     """
     Serve the page on *address*, in a thread of its own. Returns the port.
 
@@ -122,7 +122,7 @@ def serve(address: tuple[str, int], page: Page, *, shared: bool) -> int:
     return int(server.server_address[1])
 
 
-def _take_over(address: tuple[str, int], page: Page) -> None:
+def _take_over(address: tuple[str, int], page: WorkPage) -> None:
     while True:
         time.sleep(RETRY)
         try:

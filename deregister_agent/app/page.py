@@ -1,4 +1,4 @@
-"""The page that the agent asks, ``/-/work``: what is answered, whoever serves it."""
+"""The page that the agent asks, ``/-/work``: its answers, for every kind of server."""
 
 import hmac
 import json
@@ -10,14 +10,14 @@ from urllib.parse import parse_qs
 
 LONGEST_WAIT = 60.0  # seconds that ?wait= may hold a request
 IMPATIENT = 1.0  # seconds that a POST is held where requests may wait behind it
-LOOK = 0.01  # seconds between two looks while a request is held
+POLL = 0.01  # seconds between two looks while a request is held
 
-Answer = tuple[int, list[tuple[str, str]], bytes]
+PageAnswer = tuple[int, list[tuple[str, str]], bytes]
 """Status, headers and body."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PageRequest:
     """One request for the page."""
 
     method: str
@@ -52,7 +52,7 @@ class Source(Protocol):
         ...
 
     def settled(self) -> bool:
-        """Tell whether all of them have."""
+        """Tell whether the hooks of every process have returned."""
         ...
 
     def trouble(self) -> str | None:
@@ -61,7 +61,7 @@ class Source(Protocol):
 
 
 class UnknownWorkError(RuntimeError):
-    """What is in hand cannot be known; it is never taken for nothing."""
+    """The work in hand cannot be known; unknown work is never taken for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +70,10 @@ class Exchange:
 
     hold: float
     over: Callable[[], bool]
-    answer: Callable[[], Answer]
+    answer: Callable[[], PageAnswer]
 
 
-class Page:
+class WorkPage:
     """The rules of the page: who may ask what, and for how long."""
 
     def __init__(
@@ -97,8 +97,8 @@ class Page:
         """Tell whether a request for *path* is for this page, and no work of the app."""
         return path == self._path or path.startswith(self._path + "/")
 
-    def exchange(self, asked: Asked) -> Exchange:
-        """Take a request. Raises nothing: whatever is wrong with it is an answer too."""
+    def exchange(self, asked: PageRequest) -> Exchange:
+        """Take a request. Raises nothing: a bad request gets an answer too."""
         refused = self._refused(asked)
         if refused is not None:
             return _at_once(refused)
@@ -112,7 +112,7 @@ class Page:
         hold = wait if asked.patient else 0.0
         return Exchange(hold, self._work.is_idle, lambda: self._report(asked))
 
-    def _refused(self, asked: Asked) -> Answer | None:
+    def _refused(self, asked: PageRequest) -> PageAnswer | None:
         posts = (f"{self._path}/stop", f"{self._path}/start")
         if asked.path != self._path and asked.path not in posts:
             return _error(404, f"there is {self._path}, and POST {posts[0]} and {posts[1]}")
@@ -123,7 +123,7 @@ class Page:
             return _error(403, "this is not for web pages: requests with an Origin are refused")
         return self._not_allowed(asked)
 
-    def _not_allowed(self, asked: Asked) -> Answer | None:
+    def _not_allowed(self, asked: PageRequest) -> PageAnswer | None:
         if self._token is not None:
             given = asked.authorization.removeprefix("Bearer ").encode("utf-8", "replace")
             if not hmac.compare_digest(given, self._token.encode()):
@@ -138,7 +138,7 @@ class Page:
             )
         return None
 
-    def _hooks_done(self, asked: Asked, hold: float) -> Answer:
+    def _hooks_done(self, asked: PageRequest, hold: float) -> PageAnswer:
         if not self._work.settled():
             return _error(504, f"hooks have not returned in {hold:g} s; ask again")
         trouble = self._work.trouble()
@@ -148,26 +148,26 @@ class Page:
             return _error(409, "meanwhile somebody asked for the opposite")
         return self._report(asked)
 
-    def _report(self, asked: Asked) -> Answer:
+    def _report(self, asked: PageRequest) -> PageAnswer:
         try:
             return _json(200, self._work.report(many=asked.many))
         except UnknownWorkError as e:
             return _error(503, str(e))
 
 
-def held(exchange: Exchange) -> Answer:
+def held(exchange: Exchange) -> PageAnswer:
     """Hold a request in this thread, then answer it."""
     hold(exchange.over, exchange.hold)
     return exchange.answer()
 
 
 def hold(over: Callable[[], bool], timeout: float) -> bool:
-    """Block until *over*, for at most *timeout* seconds; tell whether it is."""
+    """Block until *over* is true, for at most *timeout* seconds; return whether it is."""
     end = time.monotonic() + timeout
     while not over():
         if time.monotonic() >= end:
             return False
-        time.sleep(LOOK)
+        time.sleep(POLL)
     return True
 
 
@@ -180,15 +180,15 @@ def _seconds(query: str) -> float | None:
     return min(seconds, LONGEST_WAIT) if seconds >= 0 else None
 
 
-def _at_once(answer: Answer) -> Exchange:
+def _at_once(answer: PageAnswer) -> Exchange:
     return Exchange(0.0, lambda: True, lambda: answer)
 
 
-def _error(status: int, sentence: str, *headers: tuple[str, str]) -> Answer:
+def _error(status: int, sentence: str, *headers: tuple[str, str]) -> PageAnswer:
     return _json(status, {"error": sentence}, *headers)
 
 
-def _json(status: int, value: dict[str, object], *headers: tuple[str, str]) -> Answer:
+def _json(status: int, value: dict[str, object], *headers: tuple[str, str]) -> PageAnswer:
     body = json.dumps(value).encode()
     plain = [
         ("Content-Type", "application/json"),

@@ -40,7 +40,7 @@ class WorkInterceptor:
         self._begin, self._ignored = begin, tuple(ignored)
 
     def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
-        """Return the method that was asked for, counted; None stays None: there is none."""
+        """Return the wanted method, counted; None where there is no such method."""
         found = continuation(details)
         if found is None or details.method.startswith(self._ignored):
             return found

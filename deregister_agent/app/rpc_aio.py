@@ -14,7 +14,7 @@ from deregister_agent.app.board import Ticket
 from deregister_agent.app.rpc import NO_WORK, SORTS, Method
 
 
-class Call:
+class CountedCall:
     """
     One call, which counts for as long as anything of it goes on. Any thread may use it.
 
@@ -50,14 +50,14 @@ class Call:
         error: BaseException | None = None,
         trace: TracebackType | None = None,
     ) -> None:
-        """Count it as finished, unless something else of it goes on."""
+        """Count the call as finished, unless another part of it goes on."""
         with self._lock:
             self._parts -= 1
             if self._parts == 0:
                 self._ticket.end()
 
     def follow(self) -> asyncio.Task[Any] | None:
-        """Count it until the current task, too, has ended, however; return that task."""
+        """Count the call until the current task has ended, too, in any way; return that task."""
         task = asyncio.current_task()
         if task is not self._task and task is not None:
             self._task = task
@@ -72,7 +72,7 @@ class Call:
 class Items:
     """The answers of an async generator. It counts until its ``finally`` blocks have run."""
 
-    def __init__(self, items: AsyncGenerator[Any, None], call: Call) -> None:
+    def __init__(self, items: AsyncGenerator[Any, None], call: CountedCall) -> None:
         self._items, self._call, self._open = items, call, True
         call.__enter__()
         task = call.follow()
@@ -93,7 +93,7 @@ class Items:
                 self._call.__exit__()
 
     def _task_over(self, task: asyncio.Task[Any]) -> None:
-        """Close what nobody will ask for more; the collector would do it, but who knows when."""
+        """Close the generator, of which nobody asks for more; the collector might do so late."""
         if self._open:
             closing = task.get_loop().create_task(self.close())
             _closing.add(closing)
@@ -112,10 +112,10 @@ class AioWorkInterceptor(aio.ServerInterceptor):
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any
     ) -> Any:
-        """Return the method that was asked for, counted; None stays None: there is none."""
+        """Return the wanted method, counted; None where there is no such method."""
         if handler_call_details.method.startswith(self._ignored):
             return await continuation(handler_call_details)
-        call = Call(self._begin)
+        call = CountedCall(self._begin)
         found = await continuation(handler_call_details)
         if found is None:
             return None
@@ -128,7 +128,7 @@ class AioWorkInterceptor(aio.ServerInterceptor):
         return Method(found, name, wrapper(call, method))
 
 
-def _coroutine(call: Call, method: Callable[..., Any]) -> Callable[..., Any]:
+def _coroutine(call: CountedCall, method: Callable[..., Any]) -> Callable[..., Any]:
     async def counted(request: Any, context: Any) -> Any:
         call.follow()
         return await method(request, context)
@@ -136,7 +136,7 @@ def _coroutine(call: Call, method: Callable[..., Any]) -> Callable[..., Any]:
     return counted
 
 
-def _async_generator(call: Call, method: Callable[..., Any]) -> Callable[..., Any]:
+def _async_generator(call: CountedCall, method: Callable[..., Any]) -> Callable[..., Any]:
     async def counted(request: Any, context: Any) -> AsyncIterator[Any]:
         items = Items(method(request, context), call)
         try:
@@ -148,7 +148,7 @@ def _async_generator(call: Call, method: Callable[..., Any]) -> Callable[..., An
     return counted
 
 
-def _plain(call: Call, method: Callable[..., Any]) -> Callable[..., Any]:
+def _plain(call: CountedCall, method: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap what gRPC runs in a thread, which goes on when the call was given up."""
 
     def counted(request: Any, context: Any) -> Any:
@@ -158,7 +158,7 @@ def _plain(call: Call, method: Callable[..., Any]) -> Callable[..., Any]:
     return counted
 
 
-def _generator(call: Call, method: Callable[..., Any]) -> Callable[..., Any]:
+def _generator(call: CountedCall, method: Callable[..., Any]) -> Callable[..., Any]:
     """
     Wrap what gRPC iterates over in a thread.
 

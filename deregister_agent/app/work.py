@@ -1,4 +1,4 @@
-"""Work: what one app has in hand. Make one, where the app is made, and count with it."""
+"""Work: what one app has in hand. Make a Work where the app is made, and count with it."""
 
 import asyncio
 import os
@@ -18,7 +18,7 @@ from deregister_agent.app.executor import CountedExecutor
 from deregister_agent.app.hooks import Hook, Hooks
 from deregister_agent.app.neighbours import strangers
 from deregister_agent.app.own_port import serve
-from deregister_agent.app.page import Page, UnknownWorkError, hold
+from deregister_agent.app.page import UnknownWorkError, WorkPage, hold
 from deregister_agent.app.rpc import NO_WORK, WorkInterceptor
 from deregister_agent.app.wsgi import WsgiApp, WsgiWork
 
@@ -60,7 +60,7 @@ class Work:
         file = shared or os.environ.get(SHARED)
         self._board = open_board(Path(file) if file else None)
         self._hooks = Hooks(self._board, hook_timeout)
-        self._page = Page(
+        self._page = WorkPage(
             self, path.rstrip("/"), token=token, ignored=ignored, hook_timeout=hook_timeout
         )
         self._token = token
@@ -137,7 +137,7 @@ class Work:
         return WorkInterceptor(partial(self._board.begin, _number("requests")), ignored)
 
     def grpc_aio(self, ignored: Collection[str] = NO_WORK) -> "AioWorkInterceptor":
-        """Return the same for grpc.aio.server(interceptors=[...])."""
+        """Return an interceptor for grpc.aio.server(interceptors=[...])."""
         # grpc.aio takes only children of its own class, and an app without gRPC has no grpc.
         from deregister_agent.app.rpc_aio import AioWorkInterceptor  # noqa: PLC0415
 
@@ -147,7 +147,7 @@ class Work:
 
     def serve(self, port: int, host: str = "127.0.0.1") -> int:
         """
-        Answer on a port of its own, for as long as the process lives. Returns the port.
+        PageAnswer on a port of its own, for as long as the process lives. Returns the port.
 
         *host* is an IP address; one that is not loopback needs a token. Raises OSError when
         the port is taken, unless the counts are in a shared file: then the process that has
@@ -177,7 +177,7 @@ class Work:
         return not any(self._board.tally().in_flight.values())
 
     def wait_idle(self, timeout: float) -> bool:
-        """Block until nothing is in hand, for at most *timeout* seconds; tell whether it is so."""
+        """Block until nothing is in hand, for at most *timeout* seconds; return if so."""
         return hold(self.is_idle, timeout)
 
     def report(self, *, many: bool = False) -> dict[str, object]:
@@ -211,15 +211,15 @@ class Work:
         self._hooks.ask(stop=stop)
 
     def settled(self) -> bool:
-        """Tell whether all of them have returned or failed."""
+        """Tell whether the hooks of every process have returned or failed."""
         return self._hooks.settled()
 
     def trouble(self) -> str | None:
-        """Say which have failed."""
+        """Say which hooks have failed."""
         return self._hooks.trouble()
 
     def _forked(self) -> None:
-        """Begin anew in a child: nothing in hand, and its own thread for the hooks."""
+        """Start afresh in a child: nothing in hand, and its own thread for the hooks."""
         self._board.forked()
         self._hooks.watch()
 

@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import Any
 
 from deregister_agent.app.board import Ticket
-from deregister_agent.app.page import Asked, Page, held
+from deregister_agent.app.page import PageRequest, WorkPage, held
 
 WsgiApp = Callable[..., Iterable[bytes]]
 
@@ -30,13 +30,13 @@ class CountedBody:
         return self
 
     def __next__(self) -> bytes:
-        """Return the next piece of it."""
+        """Return the next piece of the body."""
         if self._steps is None:
             self._steps = iter(self._body)
         return next(self._steps)
 
     def close(self) -> None:
-        """Close the app's body, which may do work, and only then count it as finished."""
+        """Close the app's body, which may do work, and only then count the request as finished."""
         try:
             close = getattr(self._body, "close", None)
             if close is not None:
@@ -45,14 +45,14 @@ class CountedBody:
             self._ticket.end()
 
     def __del__(self) -> None:
-        """Count it as finished: nobody can ask for more of it."""
+        """Count the request as finished: nobody can ask for more of the body."""
         self._ticket.end()
 
 
 class WsgiWork:
     """The middleware: it counts requests and answers the page itself."""
 
-    def __init__(self, app: WsgiApp, begin: Callable[[], Ticket], page: Page) -> None:
+    def __init__(self, app: WsgiApp, begin: Callable[[], Ticket], page: WorkPage) -> None:
         self._app, self._begin, self._page = app, begin, page
         self._holding = threading.Lock()
 
@@ -83,7 +83,7 @@ class WsgiWork:
     def _held(
         self, environ: dict[str, Any], start_response: Any, *, patient: bool
     ) -> Iterable[bytes]:
-        asked = Asked(
+        asked = PageRequest(
             method=environ["REQUEST_METHOD"],
             path=environ["PATH_INFO"],
             query=environ.get("QUERY_STRING", ""),

@@ -34,7 +34,7 @@ class Unreachable(AgentError):  # noqa: N818 - what is known, and no more
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class AgentAddress:
     """Where the agent is, and what it is to be shown."""
 
     url: str = DEFAULT_URL
@@ -43,7 +43,7 @@ class Address:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class AgentAnswer:
     """What the agent said."""
 
     status: int
@@ -58,19 +58,21 @@ class Answer:
 class AgentClient:
     """The API of one agent. Every call opens a connection of its own and has a limit."""
 
-    def __init__(self, address: Address, timeout: float = TIMEOUT) -> None:
+    def __init__(self, address: AgentAddress, timeout: float = TIMEOUT) -> None:
         self._address, self._timeout = address, timeout
 
-    def get(self, path: str, wait: float | None = None, **params: int) -> Answer:
+    def get(self, path: str, wait: float | None = None, **params: int) -> AgentAnswer:
         """Ask. *wait*: for how many seconds the agent may hold the answer."""
         query: dict[str, float] = {**params} if wait is None else {**params, "wait": wait}
         return self._call("GET", f"{path}?{urlencode(query)}" if query else path, wait or 0.0)
 
-    def post(self, path: str, body: Mapping[str, object]) -> Answer:
+    def post(self, path: str, body: Mapping[str, object]) -> AgentAnswer:
         """Ask for a change."""
         return self._call("POST", path, 0.0, json.dumps(body).encode())
 
-    def _call(self, method: str, target: str, wait: float, body: bytes | None = None) -> Answer:
+    def _call(
+        self, method: str, target: str, wait: float, body: bytes | None = None
+    ) -> AgentAnswer:
         headers = {"Accept": "application/json", "Connection": "close", **self._token()}
         headers["X-Asked-By"] = asker()
         if body is not None:
@@ -79,7 +81,7 @@ class AgentClient:
         try:
             connection.request(method, target, body, headers)
             response = connection.getresponse()
-            return Answer(response.status, self._json(response))
+            return AgentAnswer(response.status, self._json(response))
         except (OSError, http.client.HTTPException) as e:
             why = getattr(e, "strerror", None) or str(e) or type(e).__name__
             raise Unreachable(f"no answer from the agent at {self._address.url}: {why}") from e
@@ -135,7 +137,7 @@ def path_of(name: str, *more: str) -> str:
 
 def address(
     config: Path, url: str | None, token_file: Path | None, *, must_exist: bool = False
-) -> Address:
+) -> AgentAddress:
     """
     Tell where the agent is: as asked, else as the configuration says, else the default.
 
@@ -149,7 +151,7 @@ def address(
         raise AgentError(f"there is no configuration {config}; see --config, or give --url")
     server = _server_table(config)
     named = token_file or _path(server.get("token_file"))
-    return Address(
+    return AgentAddress(
         url=url or _url_of(server),
         token_file=named or DEFAULT_TOKEN_FILE,
         must_read=token_file is not None,

@@ -1,4 +1,4 @@
-"""What the commands that talk to a running agent do, and what they print."""
+"""The commands that talk to a running agent, and what they print."""
 
 import json
 import sys
@@ -10,7 +10,7 @@ from deregister_agent.cli.follow import (
     Ask,
     ExitCode,
     Failed,
-    Word,
+    StatusAndCode,
     accepted,
     drained,
     ending,
@@ -19,8 +19,8 @@ from deregister_agent.cli.follow import (
     started,
 )
 from deregister_agent.cli.progress import (
+    ProgressView,
     Silent,
-    View,
     clean,
     describe,
     painted,
@@ -29,9 +29,10 @@ from deregister_agent.cli.progress import (
     view_on,
     wants_colour,
 )
+from deregister_agent.status import DrainList, DrainRecord, JsonModel, Status, StatusList, plain
 
 PATIENCE = 180.0
-"""Seconds to try to reach an agent that has told no deadline yet."""
+"""Seconds for which an agent that has told no deadline yet is tried."""
 
 
 def drain(
@@ -39,7 +40,7 @@ def drain(
 ) -> ExitCode:
     """Ask for a drain in the words of stop-traffic; with *wait*, stay until it has ended."""
     name = name or only_instance(agent)
-    begun = accepted(agent.post(path_of(name, "stop-traffic"), asked))
+    begun = accepted(agent.post(path_of(name, "stop-traffic"), asked), Status)
     if not wait:
         return _begun(begun, f"deregister-agent drain {name} --wait", as_json=as_json)
     undo = f"the drain of {name} goes on; to undo it: deregister-agent restore {name}"
@@ -52,7 +53,7 @@ def restore(
     """Ask to put an instance back; with *wait*, stay until every registry lists it."""
     name = name or only_instance(agent)
     asked = {"reason": reason} if reason else {}
-    begun = accepted(agent.post(path_of(name, "start-traffic"), asked))
+    begun = accepted(agent.post(path_of(name, "start-traffic"), asked), Status)
     if not wait:
         return _begun(begun, f"deregister-agent restore {name} --wait", as_json=as_json)
     undo = f"restoring {name} goes on; to take it out again: deregister-agent drain {name}"
@@ -60,35 +61,38 @@ def restore(
 
 
 def status(agent: AgentClient, name: str | None, *, as_json: bool) -> ExitCode:
-    """Print how one instance stands, or all of them."""
-    path, key = (path_of(name), "phase") if name else ("/v1/instances", "instances")
-    found = accepted(agent.get(path), key)
+    """Print the status of one instance, or of all."""
+    found: Status | StatusList
+    if name:
+        found = accepted(agent.get(path_of(name)), Status)
+    else:
+        found = accepted(agent.get("/v1/instances"), StatusList)
     if as_json:
         print_json(found)
         return ExitCode.DONE
     paint = painted if wants_colour(sys.stdout) else unpainted
-    for report in [found] if name else found["instances"]:
-        say("\n".join(describe(report, paint)))
+    for each in found.instances if isinstance(found, StatusList) else (found,):
+        say("\n".join(describe(each, paint)))
     return ExitCode.DONE
 
 
 def history(agent: AgentClient, name: str | None, limit: int, *, as_json: bool) -> ExitCode:
     """Print the drains of an instance, newest first."""
     name = name or only_instance(agent)
-    found = accepted(agent.get(path_of(name, "drains"), limit=limit), "drains")
+    found = accepted(agent.get(path_of(name, "drains"), limit=limit), DrainList)
     if as_json:
         print_json(found)
-    elif not found["drains"]:
+    elif not found.drains:
         say(f"{name}: no drain was ever asked for")
     else:
-        for one in found["drains"]:
-            say(_drain_line(one))
+        for record in found.drains:
+            say(_drain_line(record))
     return ExitCode.DONE
 
 
-def print_json(content: Mapping[str, Any]) -> None:
-    """Print a JSON object."""
-    say(json.dumps(content, indent=2, ensure_ascii=False))
+def print_json(content: JsonModel | Mapping[str, Any]) -> None:
+    """Print *content* as a JSON object."""
+    say(json.dumps(content, default=plain, indent=2, ensure_ascii=False))
 
 
 def say(text: str) -> None:
@@ -96,15 +100,15 @@ def say(text: str) -> None:
     print(text, flush=True)  # noqa: T201 - what the command is for
 
 
-def view_for(*, as_json: bool) -> View:
+def view_for(*, as_json: bool) -> ProgressView:
     """Return where progress is shown: on standard output, or nowhere if that is for JSON."""
     return Silent() if as_json else view_on(sys.stdout)
 
 
-def finish(word: Word, *, as_json: bool, restore: bool = False) -> ExitCode:
-    """Print how it has ended, and return the code that says the same."""
+def finish(word: StatusAndCode, *, as_json: bool, restore: bool = False) -> ExitCode:
+    """Print how the drain or restore has ended, and return the code that says the same."""
     if as_json:
-        print_json(word.report)
+        print_json(word.status)
     else:
         say(clean(ending(word, restore=restore)))
     return word.code or ExitCode.DONE
@@ -120,17 +124,17 @@ def _stay(
     return finish(word, as_json=as_json, restore=restore)
 
 
-def _begun(report: Mapping[str, Any], hint: str, *, as_json: bool) -> ExitCode:
+def _begun(status: Status, hint: str, *, as_json: bool) -> ExitCode:
     if as_json:
-        print_json(report)
+        print_json(status)
     else:
-        say(clean(f"{report['instance']['name']}: {summary(report)}"))
+        say(clean(f"{status.instance.name}: {summary(status)}"))
         say(f"to wait for the end: {hint}")
     return ExitCode.DONE
 
 
-def _drain_line(one: Mapping[str, Any]) -> str:
-    end = f"{one['outcome'] or one['phase']} {one['ended'] or 'under way'}"
-    forced = "forced" if one["forced"] else ""
-    parts = [one["started"], end, forced, one["id"], one["asked_by"], one["reason"]]
+def _drain_line(record: DrainRecord) -> str:
+    end = f"{record.outcome or record.phase} {record.ended or 'under way'}"
+    forced = "forced" if record.forced else ""
+    parts = [record.started, end, forced, record.id, record.asked_by, record.reason]
     return clean("  ".join(filter(None, parts)))

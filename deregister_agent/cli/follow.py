@@ -1,14 +1,17 @@
-"""Stay with a drain or a restore until it has ended, and say how: the exit codes."""
+"""Follow a drain or a restore until its end, and return the exit code for that end."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import TypeVar
 
-from deregister_agent.cli.client import AgentClient, Answer, Unreachable, path_of
-from deregister_agent.cli.progress import View
+from deregister_agent.cli.client import AgentAnswer, AgentClient, Unreachable, path_of
+from deregister_agent.cli.progress import ProgressView
+from deregister_agent.drain import is_restored, is_safe_to_kill
 from deregister_agent.errors import AgentError
+from deregister_agent.model import OnDeadline, Outcome, Phase
+from deregister_agent.status import Status, StatusList, read
 
 SLICE = 1.0
 """Seconds that one question is held; the view is renewed as often."""
@@ -39,28 +42,30 @@ class Failed(AgentError):  # noqa: N818 - how a command ended
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
-    """What is known of the instance, and the code to end with; None: not yet."""
+class StatusAndCode:
+    """The status of an instance, and the code to end with; None: not yet."""
 
     code: ExitCode | None
-    report: dict[str, Any]
+    status: Status
 
+
+_AnyModel = TypeVar("_AnyModel")
 
 _DOUBT = "the agent cannot see whether it is still drained"
 _ODD = "what answers is not this agent, or not of this version; see --url"
 
-Ask = Callable[[float], Word]
-"""Tell how it stands, after at most so many seconds; raises Unreachable when nobody knows."""
+Ask = Callable[[float], StatusAndCode]
+"""Return the status, after at most so many seconds. Raises Unreachable when nobody knows it."""
 
 
-def follow(ask: Ask, view: View, patience: float) -> Word:
+def follow(ask: Ask, view: ProgressView, patience: float) -> StatusAndCode:
     """
-    Ask until it has ended, and show how it goes.
+    Ask until a drain or restore has ended, and show its progress.
 
-    An agent that does not answer, as when it is being restarted, is asked again
-    until the deadline it last told, or *patience* seconds where it told none,
-    are over; Unreachable is raised then. So is one that cannot see whether the
-    "drained" of before its restart still holds.
+    An agent that does not answer, as while it restarts, is asked again until the
+    deadline that it last told, or *patience* seconds where it told none, are over;
+    then Unreachable is raised. The same holds for an agent that cannot see whether
+    the "drained" of before its restart still holds.
     """
     end = time.monotonic() + patience + SLACK
     while True:
@@ -72,74 +77,73 @@ def follow(ask: Ask, view: View, patience: float) -> Word:
             view.say(f"{e}; will try again for {max(0.0, end - time.monotonic()):.0f} s")
             time.sleep(PAUSE)
             continue
-        view.show(word.report)
+        view.show(word.status)
         if word.code is not None:
             return word
-        if word.report.get("phase") != "drained":
-            left = word.report.get("remaining")
+        if word.status.phase is not Phase.DRAINED:
+            left = word.status.remaining
             end = time.monotonic() + (patience if left is None else left) + SLACK
-        elif time.monotonic() >= end:  # said before the agent was restarted: it does not know yet
-            raise Unreachable("; ".join(word.report.get("blocking") or [_DOUBT]))
+        elif time.monotonic() >= end:  # drained before the agent's restart, and not seen since
+            raise Unreachable(word.status.what_blocks or _DOUBT)
 
 
 def drained(client: AgentClient, name: str) -> Ask:
-    """Return what asks the agent whether *name* is drained."""
+    """Return the question to the agent whether *name* is drained."""
     return _asking(client, name, "traffic-drained", _is_drained)
 
 
 def started(client: AgentClient, name: str) -> Ask:
-    """Return what asks the agent whether *name* is serving again."""
+    """Return the question to the agent whether *name* is serving again."""
     return _asking(client, name, "traffic-started", _is_serving)
 
 
-def _asking(
-    client: AgentClient, name: str, question: str, meant: Callable[[Mapping[str, Any]], bool]
-) -> Ask:
-    def ask(wait: float) -> Word:
+def _asking(client: AgentClient, name: str, question: str, meant: Callable[[Status], bool]) -> Ask:
+    def ask(wait: float) -> StatusAndCode:
         answer = client.get(path_of(name, question), wait)
         match answer.status:
-            case 200 if meant(answer.body):
-                return Word(ExitCode.DONE, answer.body)
+            case 200 if "phase" in answer.body and meant(status := _read(answer, Status)):
+                return StatusAndCode(ExitCode.DONE, status)
             case 200:  # a proxy, or another service, that says 200 to everything
                 raise Failed(ExitCode.USAGE, f"200 without the phase that it stands for: {_ODD}")
             case 504 if "phase" in answer.body:
-                return Word(ExitCode.EXPIRED, answer.body)
+                return StatusAndCode(ExitCode.EXPIRED, _read(answer, Status))
             case 503 if "phase" in answer.body:
-                return Word(None, answer.body)
+                return StatusAndCode(None, _read(answer, Status))
             case 409:
-                report = accepted(client.get(path_of(name)))
-                return Word(code_of(report), report)
+                status = accepted(client.get(path_of(name)), Status)
+                if status.phase is Phase.GONE and meant(status):  # killed before it was asked
+                    return StatusAndCode(ExitCode.DONE, status)
+                refused = status.outcome is Outcome.REFUSED
+                return StatusAndCode(ExitCode.REFUSED if refused else ExitCode.NOT_ASKED, status)
             case _:
                 raise refusal(answer)
 
     return ask
 
 
-def _is_drained(report: Mapping[str, Any]) -> bool:
-    outcome = (report.get("drain") or {}).get("outcome")
-    return report.get("phase") in {"drained", "gone"} and outcome in {"drained", "app-exited"}
+def _is_drained(status: Status) -> bool:
+    return is_safe_to_kill(status.phase, status.outcome)
 
 
-def _is_serving(report: Mapping[str, Any]) -> bool:
-    return report.get("phase") == "serving"
+def _is_serving(status: Status) -> bool:
+    return is_restored(status.phase)
 
 
-def code_of(report: dict[str, Any]) -> ExitCode:
-    """Return the code for a drain that ended without being drained or expired."""
-    outcome = (report.get("drain") or {}).get("outcome")
-    return ExitCode.REFUSED if outcome == "refused" else ExitCode.NOT_ASKED
-
-
-def accepted(answer: Answer, key: str = "phase") -> dict[str, Any]:
-    """Return what the agent said, *key* in it, if it did as asked. Raises Failed, Unreachable."""
+def accepted(answer: AgentAnswer, model: type[_AnyModel]) -> _AnyModel:
+    """Return what the agent said as a *model*, if it did as asked. Raises Failed, Unreachable."""
     if answer.status >= 300:  # noqa: PLR2004 - not 2xx
         raise refusal(answer)
-    if key not in answer.body:
-        raise Failed(ExitCode.USAGE, f"{answer.status} without {key!r}: {_ODD}")
-    return answer.body
+    return _read(answer, model)
 
 
-def refusal(answer: Answer) -> AgentError:
+def _read(answer: AgentAnswer, model: type[_AnyModel]) -> _AnyModel:
+    try:
+        return read(model, answer.body)
+    except AgentError as e:
+        raise Failed(ExitCode.USAGE, f"HTTP {answer.status} with {e}: {_ODD}") from e
+
+
+def refusal(answer: AgentAnswer) -> AgentError:
     """Return the error that stands for an answer other than success."""
     match answer.status:
         case 401 | 403:
@@ -156,35 +160,36 @@ def refusal(answer: Answer) -> AgentError:
 
 def only_instance(client: AgentClient) -> str:
     """Return the name of the agent's one instance. Raises Failed, naming them, if it has more."""
-    listed = accepted(client.get("/v1/instances"), "instances")["instances"]
-    names = [report["instance"]["name"] for report in listed]
+    names = [
+        status.instance.name
+        for status in accepted(client.get("/v1/instances"), StatusList).instances
+    ]
     if len(names) != 1:
         raise Failed(ExitCode.USAGE, f"which instance? say one of {', '.join(names)}")
-    return str(names[0])
+    return names[0]
 
 
-def ending(word: Word, *, restore: bool = False) -> str:  # noqa: PLR0911 - a table
-    """Return the last line: what has come of it, and what to do next."""
-    report = word.report
-    name, drain = report["instance"]["name"], report.get("drain") or {}
-    outcome, why = drain.get("outcome"), "; ".join(report.get("blocking") or [])
+def ending(word: StatusAndCode, *, restore: bool = False) -> str:  # noqa: PLR0911 - a table
+    """Return the last line: how the drain or restore has ended, and what to do next."""
+    status = word.status
+    name, outcome, why = status.instance.name, status.outcome, status.what_blocks
     match word.code:
         case ExitCode.DONE if restore:
             return f"{name}: serving: every registry lists it again"
         case ExitCode.EXPIRED if restore:
             return f"{name}: NOT serving yet, past the restore deadline; still trying. {why}"
-        case ExitCode.DONE if outcome == "app-exited":
+        case ExitCode.DONE if outcome is Outcome.APP_EXITED:
             return f"{name}: drained: the app has exited by itself with nothing in hand"
         case ExitCode.DONE:
             return f"{name}: drained: safe to kill"
         case ExitCode.EXPIRED:
-            policy = drain.get("on_deadline", "hold")
+            policy = status.drain.on_deadline if status.drain else OnDeadline.HOLD
             return f"{name}: NOT drained: the deadline passed first (then: {policy}). {why}"
         case ExitCode.REFUSED:
             return f"{name}: NOT drained: too few others would remain; --force overrides that"
         case _ if restore:
             return f"{name}: nobody asked to restore it, or it was drained again since"
-        case _ if outcome == "cancelled":
+        case _ if outcome is Outcome.CANCELLED:
             return f"{name}: NOT drained: start-traffic came first"
         case _:
             return f"{name}: NOT drained: no drain was asked for"

@@ -1,8 +1,8 @@
 """
-The commands.
+The command line: its commands, their options, and their exit codes.
 
-What a command needs beyond the client is imported when it runs: ``status`` and
-``drain`` are called by scripts, again and again, and should not load a server.
+A command imports what it needs beyond the client when it runs: scripts call ``status``
+and ``drain`` again and again, which should not load a server.
 """
 
 import functools
@@ -19,7 +19,8 @@ from deregister_agent.cli import client, commands
 from deregister_agent.cli.follow import ExitCode, Failed
 from deregister_agent.errors import AgentError, ConfigError, JournalError, Refused
 
-Body = Callable[..., int]
+CommandBody = Callable[..., int]
+"""What a command does; returns its exit code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +30,10 @@ class Settings:
     config: Path
     url: str | None
     token_file: Path | None
-    named: bool  # whether somebody has named the configuration
+    named: bool  # whether the configuration was named by option or environment
 
     def client(self) -> client.AgentClient:
-        """Return a client of the agent that is meant. Raises AgentError if that is not plain."""
+        """Return a client of the agent that the options name. Raises AgentError without one."""
         where = client.address(self.config, self.url, self.token_file, must_exist=self.named)
         return client.AgentClient(where)
 
@@ -78,10 +79,10 @@ def main() -> NoReturn:
     program.main(prog_name="deregister-agent")
 
 
-def command(name: str) -> Callable[[Body], click.Command]:
+def command(name: str) -> Callable[[CommandBody], click.Command]:
     """Return a decorator that makes a command of a function that returns an exit code."""
 
-    def decorate(body: Body) -> click.Command:
+    def decorate(body: CommandBody) -> click.Command:
         @functools.wraps(body)
         def run(*args: Any, as_json: bool, **options: Any) -> NoReturn:
             try:
@@ -117,7 +118,7 @@ def _failed(error: AgentError, *, as_json: bool) -> ExitCode:
 
 
 def _not_empty(context: click.Context, parameter: click.Parameter, name: str | None) -> str | None:
-    """Refuse an empty NAME: a script whose variable is not set means no instance, not the only."""
+    """Refuse an empty NAME: it comes of a variable that a script has not set."""
     del context, parameter
     if name == "":
         raise click.BadParameter("is empty; leave it out only where there is one instance")
@@ -206,14 +207,14 @@ def history(settings: Settings, *, name: str | None, limit: int, as_json: bool) 
 @command("serve")
 def serve(settings: Settings, *, as_json: bool) -> ExitCode:
     """Run the agent. With --json its log is JSON, whatever the configuration says."""
-    from deregister_agent.api.serve import serve as run  # noqa: PLC0415
-    from deregister_agent.cli import logs  # noqa: PLC0415 - the server's libraries
-    from deregister_agent.config import load as config  # noqa: PLC0415 - as above
-    from deregister_agent.wiring import build_agent  # noqa: PLC0415
+    from deregister_agent.api.serve import serve as serve_api  # noqa: PLC0415 - loads a server
+    from deregister_agent.cli import logs  # noqa: PLC0415 - for this command alone
+    from deregister_agent.config.load import load_config  # noqa: PLC0415 - loads pydantic
+    from deregister_agent.wiring import build_agent  # noqa: PLC0415 - loads a whole agent
 
-    whole = config.load(settings.config)
-    logs.setup("json" if as_json else whole.agent.log_format, whole.agent.log_level)
-    run(build_agent(whole), whole.server)
+    config = load_config(settings.config)
+    logs.setup("json" if as_json else config.agent.log_format, config.agent.log_level)
+    serve_api(build_agent(config), config.server)
     return ExitCode.DONE
 
 
@@ -221,16 +222,21 @@ def serve(settings: Settings, *, as_json: bool) -> ExitCode:
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of the file instead.")
 def check_config(settings: Settings, *, schema: bool, as_json: bool) -> ExitCode:
     """List every mistake in the configuration, and what on this host will hurt; no network."""
-    from deregister_agent.config import load as config  # noqa: PLC0415 - loads pydantic
+    from deregister_agent.config.load import (  # noqa: PLC0415 - loads pydantic
+        config_schema,
+        load_config,
+        refusals,
+        warnings,
+    )
 
     if schema:
-        commands.print_json(config.schema())
+        commands.print_json(config_schema())
         return ExitCode.DONE
-    whole = config.load(settings.config)
-    if refused := config.refusals(whole):
+    config = load_config(settings.config)
+    if refused := refusals(config):
         raise ConfigError(f"the configuration {settings.config} cannot be used", refused)
-    names = [one.name for one in whole.instances]
-    warned = config.warnings(whole)
+    names = [instance.name for instance in config.instances]
+    warned = warnings(config)
     if as_json:
         path = str(settings.config)
         commands.print_json(

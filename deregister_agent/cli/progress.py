@@ -1,24 +1,24 @@
-"""What a drain looks like to the person who waits for it."""
+"""The progress of a drain, as the person who waits for the end sees it."""
 
 import os
 import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol, TextIO
+from typing import Protocol, TextIO
 
-Report = Mapping[str, Any]
-"""The status of one instance, as the API gives it."""
+from deregister_agent.model import Phase
+from deregister_agent.status import ProbeStatus, ProcessStatus, RegistryStatus, Status
 
 _COLOURS = {
-    "serving": 32,
-    "drained": 32,
-    "gone": 32,
-    "expired": 31,
-    "withdrawing": 33,
-    "settling": 33,
-    "draining": 33,
-    "restoring": 33,
+    Phase.SERVING: 32,
+    Phase.WITHDRAWING: 33,
+    Phase.SETTLING: 33,
+    Phase.DRAINING: 33,
+    Phase.DRAINED: 32,
+    Phase.EXPIRED: 31,
+    Phase.GONE: 32,
+    Phase.RESTORING: 33,
 }
 _BOLD_RED = "1;31"
 _SECONDS = re.compile(r"\d+\.\d+")
@@ -26,22 +26,22 @@ _SECONDS = re.compile(r"\d+\.\d+")
 Paint = Callable[[str, object], str]
 
 
-class View(Protocol):
+class ProgressView(Protocol):
     """Where the progress of a drain is shown."""
 
-    def show(self, report: Report) -> None:
-        """Show how it stands now."""
+    def show(self, status: Status) -> None:
+        """Show the status of now."""
         ...
 
     def say(self, sentence: str) -> None:
-        """Tell something that is not in the report."""
+        """Tell something that is not in the status."""
         ...
 
 
 class Silent:
     """Shows nothing: for ``--json``."""
 
-    def show(self, report: Report) -> None:
+    def show(self, status: Status) -> None:
         """Show nothing."""
 
     def say(self, sentence: str) -> None:
@@ -55,9 +55,9 @@ class Plain:
         self._out = out
         self._last = ""
 
-    def show(self, report: Report) -> None:
+    def show(self, status: Status) -> None:
         """Print a line if anything but the passing of time has changed."""
-        text = f"{report['instance']['name']}: {summary(report)}"
+        text = f"{status.instance.name}: {summary(status)}"
         if _SECONDS.sub("", text) != self._last:
             self._print(text)
             self._last = _SECONDS.sub("", text)
@@ -81,13 +81,13 @@ class Live:
         self._drawn = 0
         self._lines: list[str] = []
 
-    def show(self, report: Report) -> None:
-        """Draw the report over the one before."""
-        self._lines = describe(report, self._paint)
+    def show(self, status: Status) -> None:
+        """Draw the status over the one before."""
+        self._lines = describe(status, self._paint)
         self._draw(self._lines)
 
     def say(self, sentence: str) -> None:
-        """Draw the sentence below the last report."""
+        """Draw the sentence below the last status."""
         self._draw([*self._lines, f"  {clean(sentence)}"])
 
     def _draw(self, lines: list[str]) -> None:
@@ -104,7 +104,7 @@ class Live:
         self._drawn = len(lines)
 
 
-def view_on(out: TextIO) -> View:
+def view_on(out: TextIO) -> ProgressView:
     """Return the view that fits where *out* leads: in place on a terminal, else line by line."""
     if out.isatty() and os.environ.get("TERM", "dumb") != "dumb":
         return Live(out, colour=wants_colour(out))
@@ -132,31 +132,27 @@ def clean(text: str) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
-def summary(report: Report) -> str:
+def summary(status: Status) -> str:
     """Return one line: the phase, what each registry says, what is in flight and waited for."""
-    parts = [str(report["phase"])]
-    parts += [f"{one['name']} {_listing(one)}" for one in report.get("registries", [])]
-    if in_hand := counted(report.get("in_flight") or {}):
+    parts = [str(status.phase)]
+    parts += [f"{registry.name} {_listing(registry)}" for registry in status.registries]
+    if in_hand := counted(status.in_flight):
         parts.append(f"in flight: {in_hand}")
     text = ", ".join(parts)
-    if report.get("blocking"):
-        text += f"; waits for: {'; '.join(report['blocking'])}"
-    return text
+    return f"{text}; waits for: {status.what_blocks}" if status.blocking else text
 
 
-def describe(report: Report, paint: Paint = unpainted) -> list[str]:
-    """Return the whole report, in lines."""
+def describe(status: Status, paint: Paint = unpainted) -> list[str]:
+    """Return the whole status, in lines."""
+    trouble = [status.error] if status.error else []
     return [
-        _head(report, paint),
-        *(f"  registry  {_registry(one, paint)}" for one in report.get("registries", [])),
-        *(f"  probe     {_probe(one, paint)}" for one in report.get("probes", [])),
-        *_labelled("process ", _process(report.get("process") or {})),
-        *_labelled("waits for", report.get("blocking", [])),
-        *_labelled("note    ", report.get("notes", [])),
-        *(
-            paint(line, _BOLD_RED)
-            for line in _labelled("TROUBLE ", filter(None, [report.get("error")]))
-        ),
+        _head(status, paint),
+        *(f"  registry  {_registry(registry, paint)}" for registry in status.registries),
+        *(f"  probe     {_probe(probe, paint)}" for probe in status.probes),
+        *_labelled("process ", _process(status.process)),
+        *_labelled("waits for", status.blocking),
+        *_labelled("note    ", status.notes),
+        *(paint(line, _BOLD_RED) for line in _labelled("TROUBLE ", trouble)),
     ]
 
 
@@ -169,24 +165,24 @@ def counted(counts: Mapping[str, int]) -> str:
     )
 
 
-def _head(report: Report, paint: Paint) -> str:
-    one, phase, drain = report["instance"], str(report["phase"]), report.get("drain") or {}
-    where = f"{one['name']} ({one['service']}, {one['address']}:{one['port']})"
-    text = f"{clean(where)}: {paint(phase, _COLOURS.get(phase, 0))}"
-    if drain.get("outcome"):
-        text += f", outcome {drain['outcome']}"
-    if report.get("since"):
-        text += f", since {report['since']}"
-    if report.get("remaining") is not None:
-        text += f", {max(0.0, report['remaining']):.0f} s to the deadline"
+def _head(status: Status, paint: Paint) -> str:
+    one = status.instance
+    where = f"{one.name} ({one.service}, {one.address}:{one.port})"
+    text = f"{clean(where)}: {paint(status.phase, _COLOURS[status.phase])}"
+    if status.outcome:
+        text += f", outcome {status.outcome}"
+    if status.since:
+        text += f", since {status.since}"
+    if status.remaining is not None:
+        text += f", {max(0.0, status.remaining):.0f} s to the deadline"
     return text
 
 
-def _listing(registry: Report) -> str:
-    match registry.get("listed"):
+def _listing(registry: RegistryStatus) -> str:
+    match registry.listed:
         case True:
             return "lists it"
-        case False if registry.get("stragglers"):
+        case False if registry.stragglers:
             return "does not list it, but has stragglers"
         case False:
             return "does not list it"
@@ -194,36 +190,33 @@ def _listing(registry: Report) -> str:
             return "has not told"
 
 
-def _registry(registry: Report, paint: Paint) -> str:
+def _registry(registry: RegistryStatus, paint: Paint) -> str:
     more = [_listing(registry)]
-    if registry.get("acknowledged"):
+    if registry.acknowledged:
         more.append("acknowledged")
-    if registry.get("others") is not None:
-        more.append(f"others: {registry['others']}")
-    more += registry.get("stragglers") or []
-    more += [f"not waited for: {one}" for one in registry.get("waived") or []]
-    return _named(registry, more, paint)
+    if registry.others is not None:
+        more.append(f"others: {registry.others}")
+    return _named(registry, [*more, *registry.stragglers], paint)
 
 
-def _probe(probe: Report, paint: Paint) -> str:
-    counts = probe.get("in_flight")
-    if counts is None:
+def _probe(probe: ProbeStatus, paint: Paint) -> str:
+    if probe.in_flight is None:
         return _named(probe, ["has not told"], paint)
-    return _named(probe, [counted(counts) or "nothing in flight"], paint)
+    return _named(probe, [counted(probe.in_flight) or "nothing in flight"], paint)
 
 
-def _named(one: Report, more: Iterable[str], paint: Paint) -> str:
-    text = clean(f"{one['name']:<12} {', '.join(more)}")
-    return f"{text}: {paint(clean(one['error']), _BOLD_RED)}" if one.get("error") else text
+def _named(one: RegistryStatus | ProbeStatus, more: Iterable[str], paint: Paint) -> str:
+    text = clean(f"{one.name:<12} {', '.join(more)}")
+    return f"{text}: {paint(clean(one.error), _BOLD_RED)}" if one.error else text
 
 
-def _process(process: Report) -> list[str]:
+def _process(process: ProcessStatus) -> list[str]:
     said = []
-    if process.get("pids"):
-        said.append("pid " + ", ".join(str(pid) for pid in process["pids"]))
-    if process.get("exited"):
+    if process.pids:
+        said.append("pid " + ", ".join(str(pid) for pid in process.pids))
+    if process.exited:
         said.append("the process that was drained has exited")
-    return [*said, *filter(None, [process.get("note")])]
+    return [*said, *([process.note] if process.note else [])]
 
 
 def _labelled(label: str, sentences: Iterable[str]) -> list[str]:

@@ -9,9 +9,10 @@ from typing import Any
 from deregister_agent.cli import logs
 from deregister_agent.cli.client import asker
 from deregister_agent.cli.commands import finish, view_for
-from deregister_agent.cli.follow import ExitCode, Failed, Word, follow
-from deregister_agent.cli.progress import View
-from deregister_agent.config import load as config
+from deregister_agent.cli.follow import ExitCode, Failed, StatusAndCode, follow
+from deregister_agent.cli.progress import ProgressView
+from deregister_agent.config.load import load_config
+from deregister_agent.drain import is_restored, is_safe_to_kill
 from deregister_agent.engine.agent import Agent
 from deregister_agent.engine.instance_loop import InstanceLoop
 from deregister_agent.errors import JournalError
@@ -32,7 +33,6 @@ ANNOUNCING = 30.0
 """Seconds that announcements get at the end, before the command leaves them to the next agent."""
 
 _LOOK = 0.1  # seconds between two looks at what is still to be announced
-_DRAINED = frozenset({Outcome.DRAINED, Outcome.APP_EXITED})
 
 
 def drain(path: Path, name: str | None, asked: Mapping[str, Any], *, as_json: bool) -> ExitCode:
@@ -53,7 +53,12 @@ def drain(path: Path, name: str | None, asked: Mapping[str, Any], *, as_json: bo
     with _alone(path, name) as (agent, loop), _detached(loop.instance.name):
         _recall(loop)
         loop.stop_traffic(request)
-        word = _stay(agent, loop, drain_code, as_json=as_json)
+
+        def code(drain: Drain) -> ExitCode | None:
+            doubted = drain.phase is Phase.DRAINED and not loop.stands_by(Announcement.DRAINED)
+            return None if doubted else drain_code(drain)
+
+        word = _stay(agent, loop, code, as_json=as_json)
     return finish(word, as_json=as_json)
 
 
@@ -69,7 +74,7 @@ def drain_code(drain: Drain) -> ExitCode | None:
     """Return what traffic-drained would answer, as an exit code; None: not yet."""
     if drain.outcome is Outcome.EXPIRED:
         return ExitCode.EXPIRED
-    if drain.outcome in _DRAINED and drain.phase in {Phase.DRAINED, Phase.GONE}:
+    if is_safe_to_kill(drain.phase, drain.outcome):
         return ExitCode.DONE
     if drain.phase in UNFINISHED:
         return None
@@ -78,13 +83,11 @@ def drain_code(drain: Drain) -> ExitCode | None:
 
 def restore_code(drain: Drain) -> ExitCode | None:
     """Return what traffic-started would answer, as an exit code; None: not yet."""
-    match drain.phase:
-        case Phase.SERVING:
-            return ExitCode.DONE
-        case Phase.RESTORING:
-            return ExitCode.EXPIRED if drain.overdue else None
-        case _:
-            return ExitCode.NOT_ASKED
+    if is_restored(drain.phase):
+        return ExitCode.DONE
+    if drain.phase is Phase.RESTORING:
+        return ExitCode.EXPIRED if drain.overdue else None
+    return ExitCode.NOT_ASKED
 
 
 def _asker() -> str:
@@ -94,14 +97,14 @@ def _asker() -> str:
 @contextmanager
 def _alone(path: Path, name: str | None) -> Iterator[tuple[Agent, InstanceLoop]]:
     """Run the agent of the configuration in this process, for one instance of it."""
-    whole = config.load(path)
-    chosen = [one for one in whole.instances if name in {None, one.name}]
+    config = load_config(path)
+    chosen = [one for one in config.instances if name in {None, one.name}]
     if len(chosen) != 1:
-        known = ", ".join(one.name for one in whole.instances)
+        known = ", ".join(one.name for one in config.instances)
         raise Failed(ExitCode.USAGE, f"which instance? say one of {known}")
     logs.setup("text", "error")  # what a warning would say, the view shows
     try:
-        agent = build_agent(whole.model_copy(update={"instances": tuple(chosen)}))
+        agent = build_agent(config.model_copy(update={"instances": tuple(chosen)}))
     except JournalError as e:
         raise JournalError(f"{e}. If an agent is running, leave out --standalone") from e
     agent.start()
@@ -127,9 +130,9 @@ def _detached(name: str) -> Iterator[None]:
 
 def _recall(loop: InstanceLoop) -> None:
     """Wait until a "drained" of an earlier run is seen to hold, or not to. Raises Failed."""
-    loop.wait(lambda _: loop.stands_by(Announcement.DRAINED), RECALL)
-    if not loop.stands_by(Announcement.DRAINED):
-        why = "; ".join(str(one) for one in [*loop.report()["blocking"], *_errors(loop)])
+    loop.wait(lambda _: loop.is_recalled, RECALL)
+    if not loop.is_recalled:
+        why = "; ".join(str(one) for one in [*loop.status().blocking, *_errors(loop)])
         raise Failed(
             ExitCode.TRY_LATER,
             f"it cannot be told whether the last drain of {loop.instance.name} still holds: {why}",
@@ -137,15 +140,15 @@ def _recall(loop: InstanceLoop) -> None:
 
 
 def _errors(loop: InstanceLoop) -> Iterator[object]:
-    yield from (view.look_error for view in loop.registries if view.look_error is not None)
+    yield from (view.look_error for view in loop.known.registries if view.look_error is not None)
 
 
 def _stay(
     agent: Agent, loop: InstanceLoop, code: Callable[[Drain], ExitCode | None], *, as_json: bool
-) -> Word:
-    def ask(wait: float) -> Word:
+) -> StatusAndCode:
+    def ask(wait: float) -> StatusAndCode:
         drain = loop.wait(lambda drain: code(drain) is not None, wait)
-        return Word(code(drain), loop.report())
+        return StatusAndCode(code(drain), loop.status())
 
     view = view_for(as_json=as_json)
     word = follow(ask, view, patience=0.0)
@@ -153,10 +156,11 @@ def _stay(
     return word
 
 
-def _announce(agent: Agent, name: str, view: View) -> None:
+def _announce(agent: Agent, name: str, view: ProgressView) -> None:
     """Give the announcements time to be taken; what is not waits in the journal."""
     end = time.monotonic() + ANNOUNCING
-    while waiting := ", ".join(f"{one.event.kind} to {one.notifier}" for one in agent.untold(name)):
+    while left := agent.unannounced(name):
+        waiting = ", ".join(f"{one.event.kind} to {one.notifier}" for one in left)
         if time.monotonic() >= end:
             view.say(f"not announced yet: {waiting}; the next agent on this journal goes on trying")
             return

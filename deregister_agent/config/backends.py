@@ -1,11 +1,9 @@
-"""Find a backend's module by its kind: one of ours, or one that another package brings."""
+"""The backends by their kind: modules of ours, and those that other packages bring."""
 
 import importlib
-import json
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
@@ -16,10 +14,11 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
 from deregister_agent.config.options import BackendOptions
+from deregister_agent.config.suggestion import did_you_mean
 from deregister_agent.errors import AgentError
 
 BackendPort = Literal["registries", "probes", "notifiers"]
-"""Which contract of ``ports`` a backend fulfils: the name of its folder and entry-point group."""
+"""The contract of ``ports`` that a backend fulfils: its folder and its entry-point group."""
 
 _PARTS = ("Options", "build")
 
@@ -32,7 +31,7 @@ class Backend(NamedTuple):
 
 
 def kinds(port: BackendPort) -> list[str]:
-    """Return every kind installed, ours and those of other packages, sorted. Imports none."""
+    """Return all installed kinds, ours and those of other packages, sorted. Imports none."""
     return sorted({*built_in(port), *_brought(port)})
 
 
@@ -48,8 +47,8 @@ def find(port: BackendPort, kind: str) -> ModuleType:
     """
     Import the backend of this *kind*, and nothing else.
 
-    Ours comes first: another package cannot take its place. Raises AgentError when
-    there is none of this kind, or it, or a module that it needs, cannot be imported.
+    Ours comes first: another package cannot take its place. Raises AgentError for an
+    unknown kind, and where the backend, or a module that it needs, cannot be imported.
     """
     if kind in built_in(port):
         module = _imported(kind, EntryPoint(kind, f"deregister_agent.{port}.{kind}", ""))
@@ -57,9 +56,8 @@ def find(port: BackendPort, kind: str) -> ModuleType:
         module = _imported(kind, brought[kind])
     else:
         known = kinds(port)
-        likely = get_close_matches(kind, known, n=1)
-        hint = f"; did you mean {likely[0]!r}?" if likely else ""
-        raise AgentError(f"{kind!r} is none of {', '.join(known) or 'nothing'}{hint}")
+        names = ", ".join(known) or "nothing"
+        raise AgentError(f"{kind!r} is none of {names}{did_you_mean(kind, known)}")
     absent = [part for part in _PARTS if not hasattr(module, part)]
     if absent:
         raise AgentError(f"{kind!r} is no backend: {module.__name__} has no {' or '.join(absent)}")
@@ -78,7 +76,7 @@ def _imported(kind: str, point: EntryPoint) -> ModuleType:
 
 
 def _brought(port: BackendPort) -> dict[str, EntryPoint]:
-    """Return what other packages bring; of two with one name, the first installed."""
+    """Return the backends of other packages; of two with one name, the first installed."""
     found: dict[str, EntryPoint] = {}
     for point in entry_points(group=f"deregister_agent.{port}"):
         found.setdefault(point.name, point)
@@ -116,10 +114,10 @@ class ByKind:
         except AgentError as e:
             cause = PydanticCustomError("kind", "{why}", {"why": str(e)})
             raise _mistaken(cause, ("kind",), kind) from e
-        return Backend(module, module.Options.model_validate_json(json.dumps(table)))
+        return Backend(module, module.Options.read_table(table))
 
     def __get_pydantic_core_schema__(self, _: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Let pydantic validate the field by this object; it puts the key path before mistakes."""
+        """Let pydantic validate the field by ``chosen``, and put the key path before mistakes."""
         del handler
         return core_schema.no_info_plain_validator_function(self.chosen)
 
@@ -130,7 +128,17 @@ class ByKind:
         return {"oneOf": [self._described(kind, handler) for kind in built_in(self.port)]}
 
     def _described(self, kind: str, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        described = handler(find(self.port, kind).Options.__pydantic_core_schema__)
+        try:
+            module = find(self.port, kind)
+        except AgentError as e:  # it needs an extra that is not installed
+            keys = {"kind": {"const": kind}}
+            return {
+                "type": "object",
+                "description": str(e),
+                "properties": keys,
+                "required": ["kind"],
+            }
+        described = handler(module.Options.__pydantic_core_schema__)
         table = handler.resolve_ref_schema(described)
         table["properties"]["kind"] |= {"const": kind}
         return described

@@ -1,22 +1,23 @@
 """
-What no single key of a configuration shows: mistakes between its keys.
+Mistakes between the keys of a configuration, which no single key shows.
 
-These look at the file as it was read, before it is validated, so that they are
-listed together with all other mistakes; whatever is not what it should be is
-passed over here, because the validation has a sentence for it.
+The checks read the file before it is validated, so that their mistakes are listed
+together with all others; they pass over values of a wrong type, because the
+validation has a sentence for those.
 """
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from deregister_agent.config.backends import ByKind
+from deregister_agent.host.json_values import is_number
 from deregister_agent.model import Announcement, OnDeadline, Policy, RestoreWhen
 
 _Raw = Mapping[str, Any]
 
 
-def crossed(data: _Raw) -> Iterator[str]:
-    """Yield each mistake, key first."""
+def cross_checked(data: _Raw) -> Iterator[str]:
+    """Yield each mistake between keys, key first."""
     names: dict[object, int] = {}
     for at, instance in _tables(data, "instance"):
         key, name = f"instance[{at}]", instance.get("name")
@@ -54,7 +55,7 @@ def _policy(instance: _Raw) -> Iterator[str]:
 
 
 def _lags(instance: _Raw) -> Iterator[float]:
-    """Yield how late the news of each probe may be, which an idle app must be seen idle for."""
+    """Yield by how many seconds each probe's news may be late: an idle app must wait for them."""
     for _, probe in _tables(instance, "probe"):
         options = ByKind("probes").options(probe)
         field = options.model_fields.get("lag") if options else None
@@ -93,6 +94,4 @@ def _tables(data: _Raw, key: str) -> list[tuple[int, _Raw]]:
 
 
 def _number(value: object, otherwise: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
-        return otherwise
-    return value
+    return value if is_number(value) and value >= 0 else otherwise

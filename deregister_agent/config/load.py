@@ -9,17 +9,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from deregister_agent.api.serve import ServerOptions
 from deregister_agent.config.backends import Backend, ByKind
-from deregister_agent.config.cross_checks import crossed
+from deregister_agent.config.cross_checks import cross_checked
 from deregister_agent.config.mistakes_in_words import sentences
 from deregister_agent.config.options import Port, Seconds, Table
+from deregister_agent.config.server_options import ServerOptions
 from deregister_agent.errors import AgentError, ConfigError
 from deregister_agent.host.process_finder import ByPort, ProcessOptions
 from deregister_agent.model import Instance, OnDeadline, Policy, RestoreWhen
 from deregister_agent.probes.ready_check import ReadyOptions
-
-DEFAULT_PATH = Path("/etc/deregister-agent/config.toml")
 
 _NAME = "[A-Za-z0-9._-]{1,128}"
 
@@ -30,9 +28,11 @@ def _name(value: str) -> str:
     return value
 
 
-Name = Annotated[str, AfterValidator(_name), Field(json_schema_extra={"pattern": f"^{_NAME}$"})]
+InstanceName = Annotated[
+    str, AfterValidator(_name), Field(json_schema_extra={"pattern": f"^{_NAME}$"})
+]
 Deadline = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]
-Text = Annotated[str, Field(min_length=1)]
+NonEmptyText = Annotated[str, Field(min_length=1)]
 
 _POLICY = Policy()
 
@@ -51,11 +51,11 @@ class AgentOptions(Table):
 class InstanceConfig(Table):
     """``[[instance]]``: one running copy of a service, and all that sends it work."""
 
-    name: Name
+    name: InstanceName
     """What the API, the command line, logs and metrics call it."""
-    service: Text
+    service: NonEmptyText
     """The service that it is a copy of."""
-    address: Text = "127.0.0.1"
+    address: NonEmptyText = "127.0.0.1"
     """Where it listens, as the registries know it."""
     port: Port
     """The TCP port on which it listens."""
@@ -110,12 +110,12 @@ class Config(Table):
     """The instances that this agent looks after."""
 
 
-def load(path: Path) -> Config:
+def load_config(path: Path) -> Config:
     """
     Read and validate the file at *path*.
 
     Raises ConfigError with every mistake: the file cannot be read, is not TOML
-    (with line and column), or what it says is wrong (with the key of each).
+    (with line and column), or has wrong values (with the key of each).
     """
     where = f"the configuration {path} cannot be used"
     try:
@@ -130,8 +130,8 @@ def load(path: Path) -> Config:
 
 
 def validated(data: dict[str, Any], where: str) -> Config:
-    """Return *data*, which is what the file says, as a Config. Raises ConfigError."""
-    between = list(crossed(data))
+    """Return *data*, the content of the file, as a Config. Raises ConfigError."""
+    between = list(cross_checked(data))
     try:
         config = Config.model_validate_json(json.dumps(data, default=str))
     except ValidationError as e:
@@ -141,13 +141,13 @@ def validated(data: dict[str, Any], where: str) -> Config:
     return config
 
 
-def schema() -> dict[str, Any]:
+def config_schema() -> dict[str, Any]:
     """Return the JSON Schema of the whole file, with every built-in backend."""
     return Config.model_json_schema()
 
 
 def refusals(config: Config) -> list[str]:
-    """Let every backend be built, which touches no network, and return what they refuse."""
+    """Build every backend, which touches no network, and return what they refuse."""
     found: list[str] = []
     for instance in config.instances:
         for module, options in (*instance.registries, *instance.probes, *instance.notifiers):
@@ -159,7 +159,7 @@ def refusals(config: Config) -> list[str]:
 
 
 def needs_ready(backend: object, instance: InstanceConfig) -> None:
-    """Raise ConfigError if a registry would be told that the app is ready, but nobody knows."""
+    """Raise ConfigError if *backend* keeps an instance alive that no check says to be ready."""
     if getattr(backend, "keeps", False) and not instance.ready:
         mistake = (
             "what the agent itself keeps alive would outlive the app, unless a check tells "
@@ -169,16 +169,15 @@ def needs_ready(backend: object, instance: InstanceConfig) -> None:
 
 
 def warnings(config: Config) -> list[str]:
-    """Return what the backends that can look around on this host see there that will hurt."""
+    """Return which keys have another name now, and what backends see on this host that hurts."""
     found: list[str] = []
     for instance in config.instances:
         for module, options in (*instance.registries, *instance.probes, *instance.notifiers):
             advise = getattr(module, "warnings", None)
-            if advise is None:
-                continue
             try:
-                said = advise(options, instance.instance())
+                said = advise(options, instance.instance()) if advise else ()
             except AgentError as e:
                 said = [str(e)]
-            found += [f"{instance.name}: {options.label}: {warning}" for warning in said]
+            warned = (*options.outdated_keys(), *said)
+            found += [f"{instance.name}: {options.label}: {warning}" for warning in warned]
     return found

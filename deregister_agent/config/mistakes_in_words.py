@@ -1,8 +1,7 @@
-"""Tell a person what is wrong with a configuration: each mistake with its key, as a sentence."""
+"""The mistakes of a configuration in words: each with its key, as a sentence."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from difflib import get_close_matches
 from functools import partial
 from typing import Any, Literal, get_args, get_origin
 
@@ -11,6 +10,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from deregister_agent.config.backends import ByKind
+from deregister_agent.config.suggestion import did_you_mean
 
 _Key = tuple[str | int, ...]
 
@@ -60,14 +60,8 @@ def path(key: Iterable[str | int]) -> str:
     return written.removeprefix(".")
 
 
-def likely(word: str, known: Iterable[str]) -> str:
-    """Return what to add to a sentence about an unknown *word*; nothing if none comes near it."""
-    near = get_close_matches(word, list(known), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
-
-
 def _sentence(  # noqa: C901, PLR0911 - a table of what pydantic finds
-    detail: ErrorDetails, known: Callable[[], set[str]], key: _Key
+    detail: ErrorDetails, known: Callable[[], Mapping[str, str]], key: _Key
 ) -> str:
     cause, got, ctx = detail["type"], detail["input"], detail.get("ctx", {})
     match cause:
@@ -76,7 +70,7 @@ def _sentence(  # noqa: C901, PLR0911 - a table of what pydantic finds
         case "missing" | "union_tag_not_found":
             return "missing"
         case "extra_forbidden":
-            return f"no such key{likely(str(key[-1]), known())}"
+            return _unknown_key(str(key[-1]), known())
         case "greater_than_equal" | "greater_than" | "less_than_equal" | "less_than":
             (name, limit), *_ = ctx.items()
             return f"must be {_SIGNS[name]} {_number(limit)}, not {_number(got)}"
@@ -98,6 +92,11 @@ def _sentence(  # noqa: C901, PLR0911 - a table of what pydantic finds
             return detail["msg"]
 
 
+def _unknown_key(name: str, known: Mapping[str, str]) -> str:
+    instead = known.get(name)
+    return f"no longer taken; {instead}" if instead else f"no such key{did_you_mean(name, known)}"
+
+
 _COUNTS = {1: "one is", 2: "two are"}
 _SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
@@ -107,7 +106,7 @@ def _one_of(ctx: Mapping[str, Any], got: object) -> str:
     got = ctx.get("tag", got)
     if not isinstance(got, str):
         return f"must be one of {expected}, not {_shown(got)}"
-    hint = likely(got, re.findall("'([^']*)'", expected))
+    hint = did_you_mean(got, re.findall("'([^']*)'", expected))
     return f"must be one of {expected}, not {got!r}{hint}"
 
 
@@ -122,7 +121,7 @@ def _shown(value: object) -> str:
 
 
 def _in_data(loc: _Key, data: object) -> _Key:
-    """Return *loc* without what pydantic adds to it: which member of a union was tried."""
+    """Return *loc* without pydantic's own part: which member of a union was tried."""
     key: list[str | int] = []
     for at, part in enumerate(loc):
         last = at == len(loc) - 1
@@ -139,7 +138,7 @@ def _in_data(loc: _Key, data: object) -> _Key:
 
 
 def _is_tag(part: str | int, table: object) -> bool:
-    """Whether *part* is the word that tells the tables of a union apart, not a key."""
+    """Tell whether *part* names one of a union's tables, and is no key."""
     return isinstance(table, dict) and table.get(_TAG) == part
 
 
@@ -151,8 +150,8 @@ def _step(data: object, part: str | int) -> Any:
     return None
 
 
-def _known_keys(model: type[BaseModel], key: _Key, data: object) -> set[str]:
-    """Return the keys that the table around *key* may have."""
+def _known_keys(model: type[BaseModel], key: _Key, data: object) -> dict[str, str]:
+    """Return the keys that the table around *key* may have, and what is instead of former ones."""
     kinds: list[Any] = [model]
     here: Any = data
     for part in key[:-1]:
@@ -160,11 +159,11 @@ def _known_keys(model: type[BaseModel], key: _Key, data: object) -> set[str]:
             fields = [field for table in _tables(kinds, here) for field in _fields(table, part)]
             kinds = [kind for field in fields for kind in (field.annotation, *field.metadata)]
         here = _step(here, part)
-    return {
-        field.alias or name
-        for table in _tables(kinds, here)
-        for name, field in table.model_fields.items()
-    }
+    found: dict[str, str] = {}
+    for table in _tables(kinds, here):
+        found |= getattr(table, "taken_out", {})
+        found |= {field.alias or name: "" for name, field in table.model_fields.items()}
+    return found
 
 
 def _fields(table: type[BaseModel], key: str) -> list[FieldInfo]:
@@ -172,7 +171,7 @@ def _fields(table: type[BaseModel], key: str) -> list[FieldInfo]:
 
 
 def _tables(kinds: Iterable[Any], data: object) -> Iterator[type[BaseModel]]:
-    """Find the models that *data* may be meant for, within annotations of any depth."""
+    """Yield the models that *data* may be meant for, within annotations of any depth."""
     for kind in kinds:
         if isinstance(kind, ByKind):
             yield from filter(None, [kind.options(data)])
@@ -184,7 +183,7 @@ def _tables(kinds: Iterable[Any], data: object) -> Iterator[type[BaseModel]]:
 
 
 def _fits(table: type[BaseModel], data: object) -> bool:
-    """Whether *data* says nothing that makes it another table of the same union."""
+    """Tell whether nothing in *data* makes it another table of the same union."""
     return isinstance(data, dict) and all(
         data[name] in get_args(field.annotation)
         for name, field in table.model_fields.items()

@@ -1,10 +1,12 @@
 """How a table of the configuration is described: strict, frozen, nothing unknown in it."""
 
+import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from deregister_agent.errors import AgentError
 from deregister_agent.model import Announcement
@@ -27,15 +29,61 @@ class Table(BaseModel):
 class BackendOptions(Table):
     """The keys that every backend takes."""
 
+    taken_out: ClassVar[Mapping[str, str]] = {}
+    """Keys of former versions, and what to do instead of each."""
     kind: str
     """Which backend this is: the name of its file."""
     name: str = ""
     """What status, logs and metrics call it; the kind, unless one instance has two of a kind."""
 
+    renamed_keys: ClassVar[Mapping[str, str]] = {}
+    """Keys of the version before, which are still read, and what each is called now."""
+    _outdated: dict[str, str] = PrivateAttr(default_factory=dict)
+
     @property
     def label(self) -> str:
         """The name to be known by."""
         return self.name or self.kind
+
+    @classmethod
+    def read_table(cls, table: Mapping[str, Any]) -> Self:
+        """Validate *table*, in which keys may have the names of the version before."""
+        outdated = {
+            old: new
+            for old, new in cls.renamed_keys.items()
+            if old in table and old not in cls.model_fields and new not in table
+        }
+        today = {outdated.get(key, key): value for key, value in table.items()}
+        return cls.model_validate_json(json.dumps(today), context=outdated)
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Remember which keys had an old name."""
+        self._outdated |= context or {}
+
+    def outdated_keys(self) -> list[str]:
+        """Return for each key that had an old name the line to write instead."""
+        said = self.model_dump(mode="json", include=set(self._outdated.values()))
+        return [
+            f"{old} is called {new} now; write {new} = {json.dumps(said[new])}"
+            for old, new in self._outdated.items()
+        ]
+
+
+class ClientTlsOptions(BackendOptions):
+    """The keys of every backend that may call a server by TLS."""
+
+    renamed_keys: ClassVar[Mapping[str, str]] = {"key": "certificate_key"}
+    ca: Path | None = None
+    """A file with the CAs to trust for TLS; the system's unless given."""
+    certificate: Path | None = None
+    """The client certificate, for a server that asks for one."""
+    certificate_key: Path | None = None
+    """The key of that certificate, if it is not in the same file."""
+
+    @property
+    def tls_files(self) -> tuple[Path | None, Path | None, Path | None]:
+        """The three, as a Fetcher takes them."""
+        return self.ca, self.certificate, self.certificate_key
 
 
 class NotifierOptions(BackendOptions):

@@ -2,8 +2,8 @@
 The app of the demonstration: answers requests at its own pace, and counts them.
 
 ``python -m deregister_agent.demo.app PORT``. ``/work?seconds=3`` takes three seconds.
-It takes no care of its own when it is killed: what it has in hand then is lost,
-which is what makes a false "drained" visible.
+The app does nothing for the work in its hand when it is killed: that work is lost,
+which makes a false "drained" visible.
 """
 
 import sys
@@ -16,7 +16,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from deregister_agent.app import Work
 
-LONGEST = 60.0  # seconds that a request may ask for
+LONGEST_WORK = 60.0  # seconds that a request may ask for
 
 
 class _Quiet(WSGIRequestHandler):
@@ -30,10 +30,10 @@ class _Threaded(ThreadingMixIn, WSGIServer):
 
 
 def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-    """Answer a request after the time that it asks for."""
+    """Answer a request after as many seconds as the request asks for."""
     if environ["PATH_INFO"] == "/work":
         asked = parse_qs(environ["QUERY_STRING"]).get("seconds", ["0"])[0]
-        time.sleep(min(float(asked), LONGEST))
+        time.sleep(min(float(asked), LONGEST_WORK))
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "3")])
     return [b"ok\n"]
 

@@ -10,32 +10,32 @@ from dataclasses import dataclass, field
 Discover = Callable[[], Sequence[str]]
 """Return the targets listed now, as ``address:port``."""
 
-SLOW_EVERY = 8  # one request in so many is slow
-LIMIT = 30.0  # seconds for one request
+SLOW_EVERY = 8  # of so many requests, one is slow
+REQUEST_TIMEOUT = 30.0  # seconds, beyond those that the request itself takes
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
-    """A request that was not answered as it should have been."""
+class LostRequest:
+    """A request without the right answer."""
 
     at: float  # seconds after the load began
     target: str
-    seconds: float  # how long it was to take
+    seconds: float  # how long the answer was to take
     cause: str
 
 
 @dataclass(slots=True)
-class Tally:
-    """What became of the requests so far."""
+class LoadTally:
+    """Counts of what became of the requests so far."""
 
     sent: int = 0
     answered: int = 0
-    lost: list[Lost] = field(default_factory=list)
+    lost: list[LostRequest] = field(default_factory=list)
     by_target: dict[str, int] = field(default_factory=dict)
 
     @property
     def in_flight(self) -> int:
-        """Requests that have been sent and not answered yet."""
+        """The count of requests that have been sent and not answered yet."""
         return self.sent - self.answered - len(self.lost)
 
 
@@ -43,12 +43,12 @@ class Load:
     """
     Sends *rate* requests a second, fast and slow, each to a target listed just then.
 
-    Open loop: a late answer does not slow the sender. No retries: what the app
-    loses, the tally shows.
+    Open loop: a late answer does not slow the sender. No retries: every request
+    that the app loses shows in the tally.
     """
 
     def __init__(self, discover: Discover, rate: float = 40.0, slow: float = 3.0) -> None:
-        self.tally = Tally()
+        self.tally = LoadTally()
         self._discover, self._rate, self._slow = discover, rate, slow
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -61,8 +61,8 @@ class Load:
         self._began = time.monotonic()
         self._sender.start()
 
-    def stop(self, limit: float = LIMIT) -> Tally:
-        """Send no more, wait for the answers still due, for *limit* seconds at most."""
+    def stop(self, limit: float = REQUEST_TIMEOUT) -> LoadTally:
+        """Send no more; wait at most *limit* seconds for the answers still due."""
         self._stopping.set()
         self._sender.join()
         end = time.monotonic() + limit
@@ -91,7 +91,7 @@ class Load:
         threading.Thread(target=self._request, args=(target, seconds), daemon=True).start()
 
     def _request(self, target: str, seconds: float) -> None:
-        connection = http.client.HTTPConnection(target, timeout=seconds + LIMIT)
+        connection = http.client.HTTPConnection(target, timeout=seconds + REQUEST_TIMEOUT)
         try:
             connection.request("GET", f"/work?seconds={seconds}")
             answer = connection.getresponse()
@@ -111,4 +111,4 @@ class Load:
     def _lose(self, target: str, seconds: float, cause: str) -> None:
         with self._lock:
             at = time.monotonic() - self._began
-            self.tally.lost.append(Lost(round(at, 3), target, seconds, cause))
+            self.tally.lost.append(LostRequest(round(at, 3), target, seconds, cause))

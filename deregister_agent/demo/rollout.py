@@ -1,26 +1,26 @@
-"""What a deploy pipeline does: replace the instances one after the other, by the HTTP API."""
+"""A deploy pipeline in small: it replaces instances one after the other, by the HTTP API."""
 
 import http
 import time
 from collections.abc import Callable
 from typing import Any
 
-from deregister_agent.cli.client import AgentClient, Answer, path_of
+from deregister_agent.cli.client import AgentAnswer, AgentClient, path_of
 from deregister_agent.errors import AgentError
 
 Replace = Callable[[str], None]
-"""End the process of the instance of that name, at once, and start its next version."""
+"""End the process of the named instance at once, and start its next version."""
 
-HELD = 30.0  # seconds that the agent may hold an answer
-LIMIT = 120.0  # seconds for one instance
+WAIT = 30.0  # seconds that the agent may hold an answer
+INSTANCE_LIMIT = 120.0  # seconds for one answer to become final
 
 
 def replace_one(agent: AgentClient, name: str, replace: Replace) -> dict[str, Any]:
     """
-    Stop traffic, wait until drained, replace, start traffic, wait until it is back.
+    Stop traffic, wait until drained, replace, start traffic, wait until traffic has started.
 
-    Return the drain with its timeline. Raises AgentError when the agent says
-    anything but "drained" or does not get it back: then nothing more is replaced.
+    Return the drain with its timeline. Raises AgentError when the agent says anything
+    but "drained", or cannot put the instance back: then nothing more is replaced.
     """
     _accepted(agent.post(path_of(name, "stop-traffic"), {"reason": "rolling restart"}))
     _final(agent, name, "traffic-drained")
@@ -31,16 +31,16 @@ def replace_one(agent: AgentClient, name: str, replace: Replace) -> dict[str, An
     return agent.get(path_of(name, "drains", drain)).body
 
 
-def _accepted(answer: Answer) -> None:
+def _accepted(answer: AgentAnswer) -> None:
     if answer.status != http.HTTPStatus.ACCEPTED:
         raise AgentError(answer.detail)
 
 
 def _final(agent: AgentClient, name: str, question: str) -> None:
-    """Wait until the answer is 200; a slice that ends without an answer is asked again."""
-    end = time.monotonic() + LIMIT
+    """Ask *question* again and again until the answer is 200. Raises AgentError otherwise."""
+    end = time.monotonic() + INSTANCE_LIMIT
     while time.monotonic() < end:
-        answer = agent.get(path_of(name, question), wait=HELD)
+        answer = agent.get(path_of(name, question), wait=WAIT)
         if answer.status == http.HTTPStatus.OK:
             return
         if answer.status != http.HTTPStatus.SERVICE_UNAVAILABLE:

@@ -1,4 +1,4 @@
-"""``deregister-agent demo``: run the demonstration and show it as it goes."""
+"""``deregister-agent demo``: run the demonstration and show its progress."""
 
 import json
 import sys
@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from deregister_agent.cli.client import AgentClient
-from deregister_agent.demo.load import Load, Tally
+from deregister_agent.demo.load import Load, LoadTally
 from deregister_agent.demo.rollout import replace_one
 from deregister_agent.demo.stage import (
     Apps,
@@ -25,11 +25,11 @@ from deregister_agent.errors import AgentError
 
 NAMES = ("shop-1", "shop-2", "shop-3")
 QUIET = 1.0
-LEAD = 2.0  # seconds of load before and after the rolling restart
+LEAD = 2.0  # seconds of load before the rolling restart, and after
 
 
 def main(*, as_json: bool) -> int:
-    """Run it. Return 0 if not one request was lost."""
+    """Run the demonstration. Return 0 if not one request was lost."""
     with tempfile.TemporaryDirectory(prefix="deregister-demo-") as name:
         result = run(Path(name), live=not as_json)
     click.echo(json.dumps(result) if as_json else summary(result))
@@ -37,7 +37,7 @@ def main(*, as_json: bool) -> int:
 
 
 def run(folder: Path, *, live: bool) -> dict[str, Any]:
-    """Replace three apps one after the other under load; return what became of it."""
+    """Replace three apps one after the other under load; return the counts and the drains."""
     apps = Apps(NAMES)
     listed = folder / "shop.json"
     try:
@@ -53,7 +53,7 @@ def run(folder: Path, *, live: bool) -> dict[str, Any]:
 def _rolling_restart(agent: AgentClient, apps: Apps, listed: Path, *, live: bool) -> dict[str, Any]:
     load = Load(partial(targets_in_file, listed))
     began = time.monotonic()
-    with View(agent, load.tally, live=live):
+    with DemoView(agent, load.tally, live=live):
         load.start()
         time.sleep(LEAD)
         drains = [replace_one(agent, name, apps.replace) for name in apps.ports]
@@ -71,10 +71,10 @@ def _rolling_restart(agent: AgentClient, apps: Apps, listed: Path, *, live: bool
     }
 
 
-class View:
-    """Shows the instances and the load while they run: redrawn on a terminal, else per change."""
+class DemoView:
+    """A view of the instances and the load: redrawn on a terminal, else a line per change."""
 
-    def __init__(self, agent: AgentClient, tally: Tally, *, live: bool) -> None:
+    def __init__(self, agent: AgentClient, tally: LoadTally, *, live: bool) -> None:
         self._agent, self._tally, self._live = agent, tally, live
         self._redraw = sys.stdout.isatty()
         self._stopping = threading.Event()
@@ -133,7 +133,7 @@ def _row(one: dict[str, Any]) -> str:
 
 
 def summary(result: dict[str, Any]) -> str:
-    """Return the result as a person wants to read it."""
+    """Return the result as lines for a person."""
     lines = [f"\nsent {result['sent']}  answered {result['answered']}  lost {result['lost']}"]
     for drain in result["drains"]:
         lines.append(f"\n{drain['instance']}  {drain['outcome']}")

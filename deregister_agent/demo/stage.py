@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from deregister_agent.cli.client import Address, AgentClient, Unreachable
+from deregister_agent.cli.client import AgentAddress, AgentClient, Unreachable
 from deregister_agent.errors import AgentError
 
-START_LIMIT = 20.0  # seconds until a process that was started must answer
+START_LIMIT = 20.0  # seconds within which a started process must answer
 
 _INSTANCE = """
 [[instance]]
@@ -48,34 +48,34 @@ class Apps:
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, name: str) -> None:
-        """Start one, and return once it answers."""
+        """Start the app called *name*, and return once it answers."""
         argv = [sys.executable, "-m", "deregister_agent.demo.app", str(self.ports[name])]
         self._running[name] = subprocess.Popen(argv)  # noqa: S603 - our own program
         _until_listening(self.ports[name], self._running[name])
 
     def alive(self, name: str) -> bool:
-        """Tell whether its process runs."""
+        """Tell whether the process of *name* runs."""
         return self._running[name].poll() is None
 
     def replace(self, name: str) -> None:
-        """Kill one as hard as can be, and start its next version."""
+        """Kill the app called *name* with SIGKILL, and start its next version."""
         self.kill(name)
         self.start(name)
 
     def kill(self, name: str) -> None:
-        """Kill one: what it has in hand is lost."""
+        """Kill the app called *name*: its work in hand is lost."""
         process = self._running.pop(name)
         process.kill()
         process.wait()
 
     def close(self) -> None:
-        """End them all."""
+        """End all apps."""
         for name in list(self._running):
             self.kill(name)
 
 
 def free_ports(count: int) -> list[int]:
-    """Return so many free ports on loopback, all different."""
+    """Return *count* free ports on loopback, all different."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
@@ -103,7 +103,7 @@ def list_in_file(path: Path, apps: Apps) -> dict[str, str]:
 
 
 def targets_in_file(path: Path) -> Sequence[str]:
-    """Return the targets that the file lists now."""
+    """Return the targets that the file at *path* lists now."""
     groups = json.loads(path.read_text(encoding="utf-8"))
     return [target for group in groups for target in group["targets"]]
 
@@ -116,7 +116,7 @@ def running_agent(folder: Path, config: str) -> Iterator[AgentClient]:
     with (folder / "agent.log").open("wb") as log:
         process = subprocess.Popen(argv, stderr=log, stdout=log)  # noqa: S603 - our own program
     try:
-        client = AgentClient(Address(f"unix:{folder}/agent.sock"))
+        client = AgentClient(AgentAddress(f"unix:{folder}/agent.sock"))
         _until_ready(client, process, folder)
         yield client
     finally:

@@ -2,48 +2,44 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
+from deregister_agent.engine.knowledge import Knowledge
 from deregister_agent.engine.registry_view import RegistryView
-from deregister_agent.engine.sighting import is_ready
 from deregister_agent.errors import AgentError
 from deregister_agent.model import Phase
 from deregister_agent.ports import Registry
 
-if TYPE_CHECKING:
-    from deregister_agent.engine.instance_loop import InstanceLoop
 
-
-def act(loop: "InstanceLoop") -> None:
+def act(known: Knowledge) -> None:
     """Ask for the phase's action wherever it has yet to be done."""
-    ask, now = action(loop), loop.clock.now()
+    ask, now = action(known), known.clock.now()
     if ask is not None:
-        for view in loop.registries:
-            view.act(partial(ask, loop, view), now)
-    if is_ready(loop):
-        for view in loop.registries:
-            view.keep(partial(_keep, loop, view), now)
+        for view in known.registries:
+            view.act(partial(ask, known, view), now)
+    if known.is_ready:
+        for view in known.registries:
+            view.keep(partial(_keep, known, view), now)
 
 
-def action(loop: "InstanceLoop") -> "Callable[[InstanceLoop, RegistryView], None] | None":
+def action(known: Knowledge) -> Callable[[Knowledge, RegistryView], None] | None:
     """Return what is asked of the registries now; None while nothing is."""
-    match loop.drain.phase:
+    match known.drain.phase:
         case Phase.WITHDRAWING:
             return _take_out
-        case Phase.EXPIRED if _may_hold_out(loop):
+        case Phase.EXPIRED if _may_hold_out(known):
             return _take_out
-        case Phase.RESTORING if is_ready(loop):
+        case Phase.RESTORING if known.is_ready:
             return _put_back
         case _:
             return None
 
 
-def keeping(loop: "InstanceLoop") -> frozenset[str]:
+def keeping(known: Knowledge) -> frozenset[str]:
     """Return the registries that have to be told again and again that the app is ready."""
-    return frozenset(view.name for view in loop.registries if view.registry.keeps)
+    return frozenset(view.name for view in known.registries if view.registry.keeps)
 
 
-def _may_hold_out(loop: "InstanceLoop") -> bool:
+def _may_hold_out(known: Knowledge) -> bool:
     """
     Tell whether an expired drain may still withdraw: only from the process it was about.
 
@@ -51,54 +47,54 @@ def _may_hold_out(loop: "InstanceLoop") -> bool:
     whoever registers is the next version: so the process must have been seen
     there, if it ever was, after the registries said that they list it.
     """
-    words = [word for view in loop.registries if (word := view.says(0.0)) and word.listed]
-    if loop.process.asked < max([loop.since, *(word.asked for word in words)]):
-        loop.process.begin()
+    words = [word for view in known.registries if (word := view.says(0.0)) and word.listed]
+    if known.process.asked < max([known.since, *(word.asked for word in words)]):
+        known.process.begin()
         return False
-    presence = loop.process.presence
-    if presence is None or loop.process.exited:
+    presence = known.process.presence
+    if presence is None or known.process.exited:
         return False
-    return presence.running is not None or loop.process.app is None  # None: never seen
+    return presence.running is not None or known.process.app is None  # None: never seen
 
 
-# --- on threads of their own: the phase may be another one by the time they run ---
+# --- on threads of their own: the phase may have changed by the time they run ---
 
 
-def _take_out(loop: "InstanceLoop", view: RegistryView) -> None:
+def _take_out(known: Knowledge, view: RegistryView) -> None:
     """Keep what restoring needs, then withdraw."""
-    registry, name = view.registry, loop.instance.name
-    if loop.drain.guarded:
-        loop.guard.check(registry)
-    if not _taking_out(loop):
+    registry, name = view.registry, known.instance.name
+    if known.drain.guarded:
+        known.guard.check(registry)
+    if not _taking_out(known):
         return
-    if loop.journal.snapshot(name, view.name) is None or _surely_lists(registry):
+    if known.journal.snapshot(name, view.name) is None or _surely_lists(registry):
         snapshot = registry.snapshot()
         if snapshot is not None:
-            loop.journal.keep_snapshot(name, view.name, snapshot)
-    if _taking_out(loop):
+            known.journal.keep_snapshot(name, view.name, snapshot)
+    if _taking_out(known):
         registry.withdraw()
 
 
-def _taking_out(loop: "InstanceLoop") -> bool:
-    """Tell whether that has not been overtaken while the registry was slow to answer."""
-    return loop.drain.phase in {Phase.WITHDRAWING, Phase.EXPIRED}
+def _taking_out(known: Knowledge) -> bool:
+    """Tell whether the drain still wants the instance out: a slow answer may come too late."""
+    return known.drain.phase in {Phase.WITHDRAWING, Phase.EXPIRED}
 
 
 def _surely_lists(registry: Registry) -> bool:
-    """Tell whether it lists the instance; a registry that cannot say must not hold up withdraw."""
+    """Tell whether *registry* lists the instance; not knowing must not hold up withdraw."""
     try:
         return registry.lists()
     except AgentError:
         return False
 
 
-def _put_back(loop: "InstanceLoop", view: RegistryView) -> None:
+def _put_back(known: Knowledge, view: RegistryView) -> None:
     """Restore from what was kept."""
-    view.registry.restore(loop.journal.snapshot(loop.instance.name, view.name))
+    view.registry.restore(known.journal.snapshot(known.instance.name, view.name))
 
 
-def _keep(loop: "InstanceLoop", view: RegistryView) -> float:
+def _keep(known: Knowledge, view: RegistryView) -> float:
     """Prolong what was restored."""
-    if loop.drain.phase not in {Phase.SERVING, Phase.RESTORING}:
+    if known.drain.phase not in {Phase.SERVING, Phase.RESTORING}:
         return 0.0  # overtaken by stop-traffic, which withdraws once this has returned
-    return view.registry.keep(loop.journal.snapshot(loop.instance.name, view.name))
+    return view.registry.keep(known.journal.snapshot(known.instance.name, view.name))

@@ -6,12 +6,13 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 
 from deregister_agent.engine.calls import Threads
-from deregister_agent.engine.instance_loop import InstanceLoop, Parts, Surroundings
+from deregister_agent.engine.instance_loop import InstanceLoop
+from deregister_agent.engine.knowledge import AgentContext, InstanceSetup
 from deregister_agent.engine.metrics import Metrics
 from deregister_agent.engine.outbox import Outbox
 from deregister_agent.host.clock import Clock
-from deregister_agent.journal.announcements import Letter
-from deregister_agent.journal.journal import Entry, Journal
+from deregister_agent.journal.announcements import PendingAnnouncement
+from deregister_agent.journal.journal import Decision, Journal
 from deregister_agent.ports import Notifier
 
 log = logging.getLogger(__name__)
@@ -26,38 +27,38 @@ class Agent:
         self,
         journal: Journal,
         clock: Clock,
-        parts: Sequence[tuple[Parts, Mapping[str, Notifier]]],
+        setups: Sequence[tuple[InstanceSetup, Mapping[str, Notifier]]],
     ) -> None:
         self.journal = journal
         self._stopping = threading.Event()
         self._event = threading.Condition()
         self._last_event = journal.last_event()
-        self._mail = threading.Event()
+        self._to_announce = threading.Event()
         threads, chance = Threads(), random.Random()  # noqa: S311 - jitter
-        around = Surroundings(journal, clock, threads.submit, chance, self._told)
-        self._outbox = Outbox(journal, clock, threads.submit, chance, self._mail.set)
+        context = AgentContext(journal, clock, threads.submit, chance, self._written)
+        self._outbox = Outbox(context, self._to_announce.set)
         self._wakes: dict[str, threading.Event] = {}
         self.instances: dict[str, InstanceLoop] = {}
-        for one, notifiers in parts:
-            name = one.instance.name
+        for setup, notifiers in setups:
+            name = setup.instance.name
             self._wakes[name] = threading.Event()
-            self.instances[name] = InstanceLoop(one, around, self._wakes[name].set)
+            self.instances[name] = InstanceLoop(setup, context, self._wakes[name].set)
             self._outbox.add(name, notifiers, self.instances[name].stands_by)
-        self._metrics = Metrics(self.instances, self._outbox.waiting)
+        self._metrics = Metrics(self.instances, self._outbox.pending)
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
-        """Begin: each instance goes on where the journal says that it stands."""
+        """Begin: each instance goes on from where the journal says that it stands."""
         for name, loop in self.instances.items():
             self._run(name, loop.tick, self._wakes[name])
-        self._run("outbox", self._outbox.tick, self._mail)
+        self._run("outbox", self._outbox.tick, self._to_announce)
 
     def stop(self) -> None:
         """Stop all loops and let everybody who waits go. What is out stays out."""
         self._stopping.set()
         for loop in self.instances.values():
             loop.close()
-        for wake in (*self._wakes.values(), self._mail):
+        for wake in (*self._wakes.values(), self._to_announce):
             wake.set()
         with self._event:
             self._event.notify_all()
@@ -67,12 +68,12 @@ class Agent:
 
     def healthy(self) -> str | None:
         """Return None, or a sentence that says why this agent cannot do its work."""
-        errors = [str(loop.error) for loop in self.instances.values() if loop.error is not None]
-        return errors[0] if errors else None
+        errors = (loop.known.error for loop in self.instances.values())
+        return next((str(error) for error in errors if error is not None), None)
 
-    def untold(self, name: str) -> list[Letter]:
+    def unannounced(self, name: str) -> list[PendingAnnouncement]:
         """Return the announcements of an instance that its notifiers have yet to take."""
-        return [one for one in self._outbox.waiting() if one.event.instance.name == name]
+        return [one for one in self._outbox.pending() if one.event.instance.name == name]
 
     def metrics(self) -> bytes:
         """Return the metrics in the text format of Prometheus."""
@@ -85,9 +86,9 @@ class Agent:
                 lambda: self._stopping.is_set() or self._last_event > after, timeout
             )
 
-    def _told(self, entry: Entry, event: int) -> None:
-        self._metrics.count(entry)
-        self._mail.set()
+    def _written(self, decision: Decision, event: int) -> None:
+        self._metrics.count(decision)
+        self._to_announce.set()
         with self._event:
             self._last_event = max(self._last_event, event)
             self._event.notify_all()

@@ -1,52 +1,50 @@
 """Why a drain is not where it should be yet, in sentences for a tired person."""
 
-from typing import TYPE_CHECKING
-
+from deregister_agent.engine.knowledge import Knowledge
+from deregister_agent.engine.probe_view import ProbeView
 from deregister_agent.engine.quiet_window import lateness, quiet_for
-from deregister_agent.engine.sighting import quiet_windows
-from deregister_agent.model import Announcement, Phase
+from deregister_agent.engine.registry_view import RegistryView
+from deregister_agent.engine.standing import doubts
+from deregister_agent.model import Phase
 
-if TYPE_CHECKING:  # the loop writes these sentences into its journal
-    from deregister_agent.engine.instance_loop import InstanceLoop
-    from deregister_agent.engine.probe_view import ProbeView
-    from deregister_agent.engine.registry_view import RegistryView
-
-KEEPS = 2  # times that it must have come back to be called a habit
+RESTARTED = "the agent was restarted: each registry must be seen once more not to list it"
+HABIT = 2  # registrations after stop-traffic from which on the app is said to keep doing so
 
 
-def blocking(loop: "InstanceLoop") -> list[str]:
+def blocking(known: Knowledge) -> list[str]:
     """Return what stands between the instance and where its drain should go."""
-    match loop.drain.phase:
+    match known.drain.phase:
         case Phase.WITHDRAWING:
-            lines = _listing(loop)
+            lines = _listing(known)
         case Phase.SETTLING:
-            left = loop.since + loop.policy.settle - loop.clock.now()
+            left = known.since + known.policy.settle - known.clock.now()
             lines = [f"routes handed out before may be in use for another {max(0.0, left):.1f} s"]
         case Phase.DRAINING:
-            lines = _listing(loop)
-            lines += _work(loop, enough=bool(lines))
-        case Phase.DRAINED if not loop.stands_by(Announcement.DRAINED):
-            lines = ["the agent was restarted: each registry must be seen once more not to list it"]
+            lines = _listing(known)
+            lines += _work(known, enough=bool(lines))
+        case Phase.DRAINED:
+            lines = [RESTARTED] if known.in_doubt else []
+            lines += doubts(known)
         case Phase.EXPIRED:
-            lines = _listing(loop) + [line for probe in loop.probes if (line := _in_hand(probe))]
+            lines = _listing(known) + _in_hand_of(known)
         case Phase.RESTORING:
-            lines = _missing(loop)
+            lines = _missing(known)
         case _:
             lines = []
     return lines
 
 
-def _listing(loop: "InstanceLoop") -> list[str]:
-    lines = [line for view in loop.registries if (line := _why_listed(view))]
-    if loop.drain.relisted >= KEEPS:
+def _listing(known: Knowledge) -> list[str]:
+    lines = [line for view in known.registries if (line := _why_listed(view))]
+    if known.drain.relisted >= HABIT:
         lines.append(
-            f"the app keeps registering itself: listed again {loop.drain.relisted} times since "
+            f"the app keeps registering itself: listed again {known.drain.relisted} times since "
             "stop-traffic; turn its own registration off, or stop it by a hook before the drain"
         )
     return lines
 
 
-def _why_listed(view: "RegistryView") -> str:
+def _why_listed(view: RegistryView) -> str:
     if view.refused is not None:
         return str(view.refused)
     if view.error is not None:
@@ -59,21 +57,25 @@ def _why_listed(view: "RegistryView") -> str:
     return "; ".join(f"{view.name}: {straggler}" for straggler in word.awaited)
 
 
-def _work(loop: "InstanceLoop", *, enough: bool) -> list[str]:
-    """Say what is in hand or how quiet it is; nothing where that is over and *enough* is said."""
-    gone = loop.process.exited and loop.process.successor is None
-    lines = [] if gone else [line for probe in loop.probes if (line := _in_hand(probe))]
-    if lines:
+def _work(known: Knowledge, *, enough: bool) -> list[str]:
+    """Say what is in hand or how quiet the app is; nothing if quiet, where *enough* is said."""
+    if not known.process.vacant and (lines := _in_hand_of(known)):
         return lines
-    windows = quiet_windows(loop)
+    windows = known.quiet_windows()
     late, quiet = lateness(windows), quiet_for(windows) or 0.0
-    if enough and quiet >= loop.policy.quiet:
+    if enough and quiet >= known.policy.quiet:
         return []
     behind = f", by news that may be {late:g} s old" if late else ""
-    return [f"quiet for {quiet:.1f} of {loop.policy.quiet:g} s{behind}"]
+    gaps = sum(window.gaps for window in windows)
+    again = f"; began again {gaps} times, as readings were too far apart" if gaps else ""
+    return [f"quiet for {quiet:.1f} of {known.policy.quiet:g} s{behind}{again}"]
 
 
-def _in_hand(probe: "ProbeView") -> str:
+def _in_hand_of(known: Knowledge) -> list[str]:
+    return [line for probe in known.probes if (line := _in_hand(probe))]
+
+
+def _in_hand(probe: ProbeView) -> str:
     if probe.error is not None:
         return str(probe.error)
     if probe.reading is None:
@@ -82,21 +84,21 @@ def _in_hand(probe: "ProbeView") -> str:
     return f"{', '.join(busy)} in flight ({probe.name})" if busy else ""
 
 
-def not_ready(loop: "InstanceLoop") -> list[str]:
+def not_ready(known: Knowledge) -> list[str]:
     """Return why the app does not count as ready; empty if it does."""
     return [
         str(check.error or f"{check.check.name} has passed {check.passed} of {check.check.passes}")
-        for check in loop.ready
+        for check in known.ready
         if not check.ready
     ]
 
 
-def _missing(loop: "InstanceLoop") -> list[str]:
-    lines = [line for view in loop.registries if (line := _why_missing(view))]
-    return not_ready(loop) or lines
+def _missing(known: Knowledge) -> list[str]:
+    lines = [line for view in known.registries if (line := _why_missing(view))]
+    return not_ready(known) or lines
 
 
-def _why_missing(view: "RegistryView") -> str:
+def _why_missing(view: RegistryView) -> str:
     if view.error is not None:
         return str(view.error)
     word = view.says(0.0)

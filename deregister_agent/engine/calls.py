@@ -1,4 +1,4 @@
-"""Calls that may hang, kept off the loop: each on a thread of its own, each at most once."""
+"""Calls that may hang, kept off the loop: each on its own thread, each under way once at most."""
 
 import logging
 import random
@@ -17,10 +17,10 @@ IDLE_THREAD = 30.0  # seconds after which a thread with nothing to do ends
 
 
 class Submit(Protocol):
-    """Something that will run a job soon, elsewhere; the simulation has one of its own."""
+    """Runs a job soon, on another thread; the simulation has its own."""
 
     def __call__(self, job: Callable[[], None]) -> None:
-        """Run *job* later. Never blocks, never refuses."""
+        """Run *job* later. Never blocks and never refuses."""
         ...
 
 
@@ -63,8 +63,8 @@ class Threads:
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """How a call ended: its value or its error, and between which times it looked."""
+class CallResult:
+    """How a call ended: its value or its error, and when it was begun and answered."""
 
     asked: float
     answered: float
@@ -72,23 +72,27 @@ class Done:
     error: AgentError | None = None
 
 
-class Trouble:
-    """Logs when a call begins to fail and when that is over; status says what goes on between."""
+Then = Callable[[CallResult], None]
+"""Takes in the result of a call."""
+
+
+class FailureLog:
+    """Logs when a call begins to fail and when it works again; status says what goes on between."""
 
     def __init__(self) -> None:
-        self._error: AgentError | None = None
+        self._last: AgentError | None = None
 
-    def saw(self, error: AgentError | None) -> None:
-        """Take in how the call has ended this time."""
-        if error is not None and self._error is None:
+    def note(self, error: AgentError | None) -> None:
+        """Note how the call has ended this time."""
+        if error is not None and self._last is None:
             log.warning("will try again: %s", error)
-        elif error is None and self._error is not None:
-            log.info("no more: %s", self._error)
-        self._error = error
+        elif error is None and self._last is not None:
+            log.info("no more: %s", self._last)
+        self._last = error
 
 
 class Backoff:
-    """When to try again: at once, then after waits that grow to *cap*, with jitter."""
+    """When to try again: at once, then after waits that grow from *first* to *cap*, with jitter."""
 
     def __init__(self, first: float, cap: float, chance: random.Random) -> None:
         self._first, self._cap, self._chance = first, cap, chance
@@ -96,16 +100,16 @@ class Backoff:
         self.due = 0.0
 
     def now(self) -> None:
-        """Try at once, and begin again with the shortest wait."""
+        """Make the next try due at once, and the wait after it the shortest."""
         self._wait, self.due = self._first, 0.0
 
     def later(self, now: float) -> None:
-        """Wait before the next try; the next wait will be twice as long."""
+        """Make the next try due after the present wait, and double the wait."""
         self.due = now + self._wait * self._chance.uniform(0.5, 1.0)
         self._wait = min(self._cap, self._wait * 2)
 
     def after(self, wait: float, now: float) -> None:
-        """Wait for *wait* seconds, and begin again with the shortest wait after that."""
+        """Make the next try due in *wait* seconds, and the wait after it the shortest."""
         self._wait, self.due = self._first, now + wait
 
 
@@ -113,33 +117,33 @@ class Calls:
     """
     The calls that one loop has under way.
 
-    At most one of each name is under way: a hung call is waited for, not piled
-    upon. What a call brings back is handed over in collect(), on the loop's own
-    thread, so nothing the loop knows ever changes under its feet.
+    At most one call of each name is under way: a hung call is waited for, and
+    never made a second time. Results are handed over in collect(), on the loop's
+    own thread, so what the loop knows never changes in the middle of a tick.
     """
 
     def __init__(self, submit: Submit, clock: Clock, wake: Callable[[], None]) -> None:
         self._submit, self._clock, self._wake = submit, clock, wake
         self._under_way: set[str] = set()
-        self._ended: SimpleQueue[tuple[str, Callable[[Done], None], Done]] = SimpleQueue()
+        self._ended: SimpleQueue[tuple[str, Then, CallResult]] = SimpleQueue()
 
     def busy(self, name: str) -> bool:
         """Tell whether the call of that name is under way."""
         return name in self._under_way
 
     def due(self, name: str, again: Backoff) -> Iterator[float]:
-        """Yield when the call of that name is due; one under way will wake the loop."""
+        """Yield when the call of that name is due; a call under way will wake the loop."""
         if name not in self._under_way:
             yield again.due
 
-    def start(self, name: str, call: Callable[[], Any], then: Callable[[Done], None]) -> None:
-        """Begin a call unless it is under way; *then* gets what it brings, in collect()."""
+    def start(self, name: str, call: Callable[[], Any], then: Then) -> None:
+        """Begin a call unless it is under way; collect() gives its result to *then*."""
         if name in self._under_way:
             return
         self._under_way.add(name)
         self._submit(lambda: self._run(name, call, then))
 
-    def _run(self, name: str, call: Callable[[], Any], then: Callable[[Done], None]) -> None:
+    def _run(self, name: str, call: Callable[[], Any], then: Then) -> None:
         asked = self._clock.now()
         try:
             value, error = call(), None
@@ -148,15 +152,15 @@ class Calls:
         except Exception as e:  # a third party's bug must end as an unknown, not as silence
             log.exception("%s failed in a way it should not", name)
             value, error = None, AgentError(f"{name}: unexpected {type(e).__name__}: {e}")
-        self._ended.put((name, then, Done(asked, self._clock.now(), value, error)))
+        self._ended.put((name, then, CallResult(asked, self._clock.now(), value, error)))
         self._wake()
 
     def collect(self) -> None:
-        """Hand over what has come back since the last time."""
+        """Hand over the results that have come since the last time."""
         while True:
             try:
-                name, then, done = self._ended.get_nowait()
+                name, then, result = self._ended.get_nowait()
             except Empty:
                 return
             self._under_way.discard(name)
-            then(done)
+            then(result)

@@ -1,4 +1,4 @@
-"""The last-instance guard: not so many at once that too few others remain."""
+"""The last-instance guard: no drain that would leave too few other instances."""
 
 import logging
 import threading
@@ -37,8 +37,8 @@ class Guard:
         """
         Ask each registry at once. Raises Refused.
 
-        One that does not answer within GUARD_WAIT does not hold up stop-traffic: it
-        is asked again before the instance is withdrawn from it.
+        A registry that does not answer within GUARD_WAIT does not hold up stop-traffic:
+        it is asked again before the instance is withdrawn from it.
         """
         answered = threading.Semaphore(0)
         refused: list[Refused] = []

@@ -7,9 +7,12 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 
 from deregister_agent.engine.instance_loop import InstanceLoop
 from deregister_agent.engine.status import in_flight
-from deregister_agent.journal.announcements import Letter
-from deregister_agent.journal.journal import Entry
+from deregister_agent.journal.announcements import PendingAnnouncement
+from deregister_agent.journal.journal import Decision
 from deregister_agent.model import Phase
+
+Pending = Callable[[], Sequence[PendingAnnouncement]]
+"""Returns the announcements that have yet to be taken."""
 
 _SECONDS = (0.5, 1, 2, 5, 10, 30, 60, 120, 180, 300, 600, 1800, 3600)
 
@@ -17,9 +20,7 @@ _SECONDS = (0.5, 1, 2, 5, 10, 30, 60, 120, 180, 300, 600, 1800, 3600)
 class Metrics:
     """Counts what has happened; what is the case now is read from the loops when asked."""
 
-    def __init__(
-        self, loops: Mapping[str, InstanceLoop], waiting: Callable[[], Sequence[Letter]]
-    ) -> None:
+    def __init__(self, loops: Mapping[str, InstanceLoop], pending: Pending) -> None:
         self._registry = CollectorRegistry()
         self._ended = Counter(
             "deregister_agent_drains",
@@ -40,14 +41,14 @@ class Metrics:
             buckets=_SECONDS,
             registry=self._registry,
         )
-        self._registry.register(_Now(loops, waiting))
+        self._registry.register(_Now(loops, pending))
 
-    def count(self, entry: Entry) -> None:
+    def count(self, decision: Decision) -> None:
         """Take a decision into account."""
-        drain = entry.drain
-        if "listed_by" in entry.detail:
+        drain = decision.drain
+        if "listed_by" in decision.detail:
             self._listed_again.labels(drain.instance).inc()
-        if drain.outcome is not None and entry.ends_drain:
+        if drain.outcome is not None and decision.ends_drain:
             self._ended.labels(drain.instance, drain.outcome).inc()
             took = max(0.0, drain.since - (drain.deadline - drain.limit))
             self._took.labels(drain.instance, drain.outcome).observe(took)
@@ -60,10 +61,8 @@ class Metrics:
 class _Now:
     """The metrics that say what is the case at the moment of the scrape."""
 
-    def __init__(
-        self, loops: Mapping[str, InstanceLoop], waiting: Callable[[], Sequence[Letter]]
-    ) -> None:
-        self._loops, self._waiting = loops, waiting
+    def __init__(self, loops: Mapping[str, InstanceLoop], pending: Pending) -> None:
+        self._loops, self._pending = loops, pending
 
     def describe(self) -> Iterable[Metric]:
         return ()
@@ -88,16 +87,16 @@ class _Now:
         for name, loop in self._loops.items():
             for each in Phase:
                 phase.add_metric([name, each], float(loop.drain.phase is each))
-            for kind, count in in_flight(loop).items():
+            for kind, count in in_flight(loop.known).items():
                 work.add_metric([name, kind], count)
-            for view in loop.registries:
+            for view in loop.known.registries:
                 if view.word is not None:
                     listed.add_metric([name, view.name], float(view.word.listed))
                 failing.add_metric([name, view.name], float(bool(view.error or view.look_error)))
-            for probe in loop.probes:
+            for probe in loop.known.probes:
                 failing.add_metric([name, probe.name], float(probe.error is not None))
         waiting = GaugeMetricFamily(
             "deregister_agent_announcements_waiting", "Announcements yet to be taken."
         )
-        waiting.add_metric([], len(self._waiting()))
+        waiting.add_metric([], len(self._pending()))
         return [phase, work, listed, failing, waiting]

@@ -1,15 +1,13 @@
 """Announcements on their way: at least once each, in order, and never one that no longer holds."""
 
 import logging
-import random
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from deregister_agent.engine.calls import Backoff, Calls, Done, Submit
+from deregister_agent.engine.calls import Backoff, CallResult, Calls
+from deregister_agent.engine.knowledge import AgentContext
 from deregister_agent.errors import JournalError
-from deregister_agent.host.clock import Clock
-from deregister_agent.journal.announcements import Letter
-from deregister_agent.journal.journal import Journal
+from deregister_agent.journal.announcements import PendingAnnouncement
 from deregister_agent.ports import Notifier
 
 log = logging.getLogger(__name__)
@@ -22,21 +20,15 @@ class Outbox:
     """
     Delivers what the journal holds to the notifiers of each instance.
 
-    One announcement at a time to each notifier, oldest first. A notifier that
-    does not take it gets it again, with the same id, until it does or until the
-    announcement no longer holds.
+    One announcement at a time to each notifier, oldest first. A notifier that does
+    not take an announcement gets it again, with the same id, until the notifier
+    takes it or the announcement no longer holds.
     """
 
-    def __init__(
-        self,
-        journal: Journal,
-        clock: Clock,
-        submit: Submit,
-        chance: random.Random,
-        wake: Callable[[], None],
-    ) -> None:
-        self._journal, self._clock, self._chance = journal, clock, chance
-        self._calls = Calls(submit, clock, wake)
+    def __init__(self, context: AgentContext, wake: Callable[[], None]) -> None:
+        self._journal, self._clock = context.journal, context.clock
+        self._chance = context.chance
+        self._calls = Calls(context.submit, context.clock, wake)
         self._notifiers: dict[tuple[str, str], Notifier] = {}
         self._backoff: dict[tuple[str, str], Backoff] = {}
         self._stands_by: dict[str, Callable[[str], bool]] = {}
@@ -44,20 +36,20 @@ class Outbox:
     def add(
         self, instance: str, notifiers: Mapping[str, Notifier], stands_by: Callable[[str], bool]
     ) -> None:
-        """Deliver the announcements of *instance* to these, while it *stands_by* their kind."""
+        """Deliver the announcements of *instance* that it *stands_by* to *notifiers*."""
         self._stands_by[instance] = stands_by
         for label, notifier in notifiers.items():
             self._notifiers[instance, label] = notifier
             self._backoff[instance, label] = Backoff(FIRST_WAIT, LONGEST_WAIT, self._chance)
 
-    def waiting(self) -> list[Letter]:
+    def pending(self) -> list[PendingAnnouncement]:
         """
-        Return what has yet to be taken by a notifier that is here.
+        Return what has yet to be taken by a notifier that is configured.
 
-        What is for one that is configured no more stays in the journal, and is not waited for.
+        What is for another stays in the journal, and is not waited for.
         """
-        letters = self._journal.letters()
-        return [one for one in letters if _to(one) in self._notifiers]
+        pending = self._journal.pending_announcements()
+        return [one for one in pending if _receiver(one) in self._notifiers]
 
     def tick(self) -> float:
         """Deliver what is due. Return in how many seconds to be called again."""
@@ -70,8 +62,8 @@ class Outbox:
 
     def _deliver(self) -> float:
         now, rest, seen = self._clock.now(), AT_REST, set()
-        for letter in self.waiting():
-            to = _to(letter)
+        for announcement in self.pending():
+            to = _receiver(announcement)
             if to in seen:
                 continue  # waits behind an older one
             seen.add(to)
@@ -82,33 +74,35 @@ class Outbox:
             if wait > 0:
                 rest = min(rest, wait)
                 continue
-            if not self._stands_by[to[0]](letter.event.kind):
+            if not self._stands_by[to[0]](announcement.event.kind):
                 rest = min(rest, FIRST_WAIT)
                 continue
-            call = partial(self._announce, self._notifiers[to], letter)
-            self._calls.start(name, call, partial(self._answered, to, letter))
+            call = partial(self._announce, self._notifiers[to], announcement)
+            self._calls.start(name, call, partial(self._answered, to, announcement))
         return rest
 
-    def _announce(self, notifier: Notifier, letter: Letter) -> bool:
-        """Tell the notifier, if that is still true, and return whether it was. On a thread."""
-        holds = self._journal.still_holds(letter)
+    def _announce(self, notifier: Notifier, announcement: PendingAnnouncement) -> bool:
+        """Tell the notifier if the announcement still holds; return whether it did. On a thread."""
+        holds = self._journal.still_holds(announcement)
         if holds:
-            notifier.announce(letter.event)
+            notifier.announce(announcement.event)
         return holds
 
-    def _answered(self, to: tuple[str, str], letter: Letter, done: Done) -> None:
-        event = letter.event
-        self._backoff[to].later(done.answered)  # also where the journal cannot take what follows
-        if done.error is not None:
-            self._journal.not_delivered(letter, str(done.error))
-            log.warning("%s: will announce %s again: %s", event.instance, event.kind, done.error)
+    def _answered(
+        self, to: tuple[str, str], announcement: PendingAnnouncement, result: CallResult
+    ) -> None:
+        event = announcement.event
+        self._backoff[to].later(result.answered)  # also where the journal cannot take what follows
+        if result.error is not None:
+            self._journal.not_delivered(announcement, str(result.error))
+            log.warning("%s: will announce %s again: %s", event.instance, event.kind, result.error)
             return
-        if done.value:  # otherwise it was overtaken, and nobody was told
-            self._journal.delivered(letter)
-            log.info("%s: announced %s to %s", event.instance, event.kind, letter.notifier)
+        if result.value:  # otherwise it was overtaken, and nobody was told
+            self._journal.delivered(announcement)
+            log.info("%s: announced %s to %s", event.instance, event.kind, announcement.notifier)
         self._backoff[to].now()
 
 
-def _to(letter: Letter) -> tuple[str, str]:
-    """Return the instance and the notifier of a letter."""
-    return letter.event.instance.name, letter.notifier
+def _receiver(announcement: PendingAnnouncement) -> tuple[str, str]:
+    """Return the names of the instance and of the notifier that is told."""
+    return announcement.event.instance.name, announcement.notifier

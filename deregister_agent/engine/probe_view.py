@@ -1,65 +1,51 @@
-"""What a loop knows of each probe and readiness check, and when it will ask again."""
+"""What a loop knows of each probe and readiness check, and when each is asked again."""
 
-import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 
-from deregister_agent.engine.calls import Backoff, Calls, Done, Trouble
+from deregister_agent.engine.calls import Backoff, CallResult, FailureLog
 from deregister_agent.engine.quiet_window import QuietWindow
+from deregister_agent.engine.view_context import AT_REST, ViewContext
+from deregister_agent.engine.work_again import WorkAgain
 from deregister_agent.errors import AgentError
 from deregister_agent.model import Phase, Reading
-from deregister_agent.ports import IdleProbe
-from deregister_agent.probes.ready_check import ReadyCheck
+from deregister_agent.ports import IdleProbe, ReadyCheck
 
-AT_REST = 30.0  # seconds between two looks at an instance that is serving
-WATCH_FOR = 5.0  # seconds a registry is watched before it is asked again anyway
 READ = 0.03  # seconds between two readings of a probe while draining
-READ_BEHIND = 0.2  # the same while it would be no use yet: old routes may still send work
-READ_SLOWLY, SLOWEST = 4, 1.0  # times as long as an answer took, and seconds at most: see _pause
+READ_BEHIND = 0.2  # the same while idleness proves nothing: old routes may still send work
+READ_SLOWLY, SLOWEST = 4, 1.0  # times the seconds that an answer took, and their most: _pause
 READS_OF_LATE = 20  # readings, while draining, in the time by which a probe's news may be late
 READ_AT_EASE = 1.0  # seconds between two readings in the other phases of a drain
 HELD = 4.0  # seconds a probe may hold its answer while work is in flight
 
 
-@dataclass(frozen=True, slots=True)
-class Rounds:
-    """What all views of one loop share: its calls, its jitter, and the phase it is in now."""
-
-    calls: Calls
-    chance: random.Random
-    phase: Callable[[], Phase]
-    clear: Callable[[], float | None]  # from when on old routes bring nothing; None: not known
-
-    @property
-    def serving(self) -> bool:
-        """Whether no drain is under way."""
-        return self.phase() is Phase.SERVING
-
-
 class ProbeView:
     """One probe: its last reading and the time it has seen the app quiet."""
 
-    def __init__(self, probe: IdleProbe, heard: Callable[[str], None], rounds: Rounds) -> None:
+    def __init__(self, probe: IdleProbe, heard: Callable[[str], None], shared: ViewContext) -> None:
         self.probe, self._heard = probe, heard
-        self._calls, self._rounds = rounds.calls, rounds
+        self._calls, self._shared = shared.calls, shared
         self.name = probe.name
         self.window = QuietWindow()
+        self.work_again = WorkAgain()
         self.reading: Reading | None = None
         self.asked: float | None = None
+        self.answered = 0.0  # when the last reading ended
         self.error: AgentError | None = None
-        self._again = Backoff(READ, 1.0, rounds.chance)
-        self._trouble = Trouble()
+        self._again = Backoff(READ, 1.0, shared.chance)
+        self._failures = FailureLog()
+        self._pace = 0.0  # seconds planned between the last reading and the next
         self._turn = 0  # counts the phases: a reading begun in an earlier one proves nothing
 
     def begin(self) -> None:
-        """Begin a phase: it must be seen quiet anew."""
+        """Begin a phase: the app must be seen quiet again, in this phase."""
         self.window.broken()
+        self.work_again.begin(self.reading)
         self._turn += 1
         self._again.now()
 
     def read_at(self, moment: float) -> None:
-        """Make sure that a reading begins at *moment* or soon after: something hangs on it."""
+        """Make a reading due at *moment* at the latest, unless the last was begun after it."""
         if self.asked is not None and self.asked < moment:
             self._again.due = min(self._again.due, moment)
 
@@ -67,38 +53,42 @@ class ProbeView:
         """Begin a reading if one is due."""
         if now >= self._again.due:
             busy = self.reading is not None and not self.reading.idle
-            held = HELD if busy and self._rounds.phase() is Phase.DRAINING else 0.0
+            held = HELD if busy and self._shared.phase() is Phase.DRAINING else 0.0
             then = partial(self._looked, self._turn, held)
             self._calls.start(f"{self.name} read", partial(self.probe.read, held), then)
 
-    def _looked(self, turn: int, held: float, done: Done) -> None:
-        self.asked, self.error, self.reading = done.asked, done.error, done.value
-        if self._rounds.phase() is Phase.DRAINING:  # in others the app may well be away
-            self._trouble.saw(done.error)
+    def _looked(self, turn: int, held: float, result: CallResult) -> None:
+        self.asked, self.error, self.reading = result.asked, result.error, result.value
+        self.answered = result.answered
+        if self._shared.phase() is Phase.DRAINING:  # in others the app may well be away
+            self._failures.note(result.error)
         if turn != self._turn:
             return  # the next reading is due already
-        if done.error is not None or self.reading is None:
+        if result.error is not None or self.reading is None:
             self.window.broken()
-            self._again.later(done.answered)
+            self._again.later(result.answered)
             return
-        self.window.saw(self.reading, done.asked, done.answered)
-        took = 0.0 if held else done.answered - done.asked
-        self._again.after(self._pause(self.reading, took), done.asked)
+        gap = self._shared.gap(self._pace)
+        self.window.saw(self.reading, result.asked, result.answered, gap)
+        self.work_again.saw(self.reading, result.asked, result.answered)
+        took = 0.0 if held else result.answered - result.asked
+        self._pace = self._pause(self.reading, took)
+        self._again.after(self._pace, result.asked)
         if self.reading.mark:
             self._heard(self.reading.mark)
 
     def _pause(self, reading: Reading, took: float) -> float:
         """
-        Return after how many seconds it is read again; the moments that count are read_at().
+        Return after how many seconds the probe is read again; moments that count are read_at().
 
-        Where answers take long, many instances are read at once, or the app has enough to
-        do: then an app that counts its work, and so hides none of it, is asked less often.
+        Slow answers mean that many instances are read at once, or that the app is busy:
+        then an app that counts its work, and so hides none of it, is asked less often.
         """
-        match self._rounds.phase():
+        match self._shared.phase():
             case Phase.SERVING:
                 return AT_REST
             case Phase.DRAINING:
-                often = READ if self._rounds.clear() is not None else READ_BEHIND
+                often = READ if self._shared.clear() is not None else READ_BEHIND
                 spared = 0.0 if reading.started is None else min(SLOWEST, READ_SLOWLY * took)
                 return max(often, spared, reading.late / READS_OF_LATE)
             case _:
@@ -112,11 +102,11 @@ class ProbeView:
 class ReadyView:
     """One readiness check, and how often in a row it has passed."""
 
-    def __init__(self, check: ReadyCheck, rounds: Rounds) -> None:
-        self.check, self._calls = check, rounds.calls
+    def __init__(self, check: ReadyCheck, shared: ViewContext) -> None:
+        self.check, self._calls = check, shared.calls
         self.passed = 0
         self.error: AgentError | None = None
-        self._again = Backoff(check.every, check.every, rounds.chance)
+        self._again = Backoff(check.every, check.every, shared.chance)
         self._turn = 0
 
     def begin(self) -> None:
@@ -131,11 +121,11 @@ class ReadyView:
             name = f"{self.check.name} ready"
             self._calls.start(name, self.check.ask, partial(self._looked, self._turn))
 
-    def _looked(self, turn: int, done: Done) -> None:
+    def _looked(self, turn: int, result: CallResult) -> None:
         if turn == self._turn:
-            self.error = done.error
-            self.passed = self.passed + 1 if done.error is None else 0
-            self._again.after(self.check.every, done.answered)
+            self.error = result.error
+            self.passed = self.passed + 1 if result.error is None else 0
+            self._again.after(self.check.every, result.answered)
 
     def dues(self) -> Iterator[float]:
         """Yield when the next check is due, if none is under way."""

@@ -4,27 +4,27 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
-from deregister_agent.engine.calls import Backoff, Done
-from deregister_agent.engine.probe_view import AT_REST, WATCH_FOR, Rounds
+from deregister_agent.engine.calls import Backoff, CallResult
 from deregister_agent.engine.quiet_window import QuietWindow
-from deregister_agent.host.process_finder import ProcessFinder
+from deregister_agent.engine.view_context import AT_REST, WATCH_FOR, ViewContext
 from deregister_agent.model import Presence, Process, Reading
+from deregister_agent.ports import ProcessFinder
 
-EVERY = 1.0  # seconds between two looks during a drain; an exit is told of at once
+EVERY = 1.0  # seconds between two looks during a drain; an exit is learned of at once
 
 
 class ProcessView:
     """The process that is the app: whether it has exited, and who is in its place."""
 
-    def __init__(self, app: Process | None, finder: ProcessFinder, rounds: Rounds) -> None:
+    def __init__(self, app: Process | None, finder: ProcessFinder, shared: ViewContext) -> None:
         self.app = app  # who the app was when last seen
         self.presence: Presence | None = None
-        self.asked = 0.0
+        self.asked = self.answered = 0.0
         self.window = QuietWindow()  # the time that nobody at all has been there
-        self._finder, self._calls, self._rounds = finder, rounds.calls, rounds
+        self._finder, self._calls, self._shared = finder, shared.calls, shared
         self._about: Process | None = None  # the process that the presence speaks of
-        self._again = Backoff(0.05, 1.0, rounds.chance)
-        self._wait_again = Backoff(0.05, 0.05, rounds.chance)
+        self._again = Backoff(0.05, 1.0, shared.chance)
+        self._wait_again = Backoff(0.05, 0.05, shared.chance)
         self._turn = 0  # counts the phases: a look begun in an earlier one proves nothing
 
     @property
@@ -34,26 +34,31 @@ class ProcessView:
 
     @property
     def successor(self) -> Process | None:
-        """The process that has taken its place, if one has."""
+        """The process that has taken the place of the app, if the app has exited."""
         return self.presence.running if self.exited and self.presence is not None else None
 
+    @property
+    def vacant(self) -> bool:
+        """Whether the app has exited and nobody has taken its place."""
+        return self.exited and self.successor is None
+
     def begin(self) -> None:
-        """Begin a phase: that nobody is there must be seen anew."""
+        """Begin a phase: that nobody is there must be seen again, in this phase."""
         self.window.broken()
         self._turn += 1
         self._again.now()
 
     def read_at(self, moment: float) -> None:
-        """Make sure that a look begins at *moment* or soon after: something hangs on it."""
+        """Make a look due at *moment* at the latest, unless the last was begun after it."""
         if self.asked < moment:
             self._again.due = min(self._again.due, moment)
 
     def look_now(self) -> None:
-        """Look again at once."""
+        """Make the next look due at once."""
         self._again.now()
 
     def look(self, now: float) -> None:
-        """Look if it is time, and during a drain wait for its exit."""
+        """Begin a look if one is due, and during a drain a wait for the exit."""
         if now >= self._again.due:
             about = self.app
             look = partial(self._finder.look, about)
@@ -64,29 +69,30 @@ class ProcessView:
 
     @property
     def _waits(self) -> bool:
-        return self.app is not None and not self.exited and not self._rounds.serving
+        return self.app is not None and not self.exited and not self._shared.serving
 
-    def _looked(self, about: Process | None, turn: int, done: Done) -> None:
+    def _looked(self, about: Process | None, turn: int, result: CallResult) -> None:
         if about != self.app:
             self._again.now()
             return
-        self._about, self.asked = about, done.asked
-        if done.error is None:
-            self.presence = done.value
-            self._again.after(AT_REST if self._rounds.serving else EVERY, done.answered)
+        self._about, self.asked, self.answered = about, result.asked, result.answered
+        if result.error is None:
+            self.presence = result.value
+            self._again.after(AT_REST if self._shared.serving else EVERY, result.answered)
         else:
-            self.presence = Presence(exited=False, running=None, note=str(done.error))
-            self._again.later(done.answered)
+            self.presence = Presence(exited=False, running=None, note=str(result.error))
+            self._again.later(result.answered)
         if turn != self._turn:
             self._again.now()
-        elif self.exited and self.successor is None:
-            self.window.saw(Reading({}), done.asked, done.answered)
+        elif self.vacant:
+            gap = self._shared.gap(EVERY)
+            self.window.saw(Reading({}), result.asked, result.answered, gap)
         else:
             self.window.broken()
 
-    def _may_have_exited(self, done: Done) -> None:
+    def _may_have_exited(self, result: CallResult) -> None:
         self._again.now()
-        self._wait_again.later(done.answered)
+        self._wait_again.later(result.answered)
 
     def follow(self) -> None:
         """Take the process that is there now for the app."""

@@ -9,48 +9,61 @@ class QuietWindow:
     """
     The time that one probe has seen the app quiet.
 
-    It counts from the end of the first idle reading to the begin of the last one,
-    which is the least that the readings prove. Where the app counts all work ever
-    started, work that came and went between two readings ends the window too. A
-    reading that may be late tells only of what was so long before it was asked for.
+    The window counts from the end of the first idle reading to the beginning of the
+    last, which is the least that the readings prove. Where the app counts all work
+    ever started, work that came and went between two readings ends the window too.
+    A reading whose news may be late counts as if made so much earlier. Where the app
+    counts nothing, a gap between two readings may hide work, and ends the window.
     """
 
     def __init__(self) -> None:
+        self.gaps = 0  # how often a window ended because readings were too far apart
         self.since: float | None = None  # None too while the news may be older than the idleness
         self.until = 0.0
         self.late = 0.0  # how old its news may be
         self._idle: float | None = None  # the end of the first idle reading
         self._last: Reading | None = None
+        self._answered = 0.0  # when the last reading ended
 
     def broken(self) -> None:
-        """Begin anew: it is not known what the app has in hand."""
+        """Begin again from nothing: it is not known what the app has in hand."""
         self.since = self._idle = self._last = None
 
-    def saw(self, reading: Reading, asked: float, answered: float) -> None:
-        """Take in a reading that was made between *asked* and *answered*."""
+    def saw(self, reading: Reading, asked: float, answered: float, gap: float) -> None:
+        """
+        Take in a reading that was made between *asked* and *answered*.
+
+        *gap* is how many seconds after the last one it may have begun and still be of
+        the same window, where the app does not count all work ever started.
+        """
         last, self._last = self._last, reading
+        if last is not None and reading.started is None and asked - self._answered > gap:
+            self.gaps += self._idle is not None
+            self._idle = None
+        self._answered = answered
         if not reading.idle:
             self.since = self._idle = None
             return
-        if self._idle is None or last is None or _arrived(last, reading):
+        if self._idle is None or last is None or has_arrived(last, reading):
             self.since, self._idle = None, answered
         self.until, self.late = asked - reading.late, reading.late
         if not reading.late or self.until >= self._idle:
             self.since = self._idle
 
 
-def _arrived(last: Reading, reading: Reading) -> bool:
+def has_arrived(last: Reading, reading: Reading) -> bool:
+    """Tell whether work has begun between two readings, as far as the app counts all work."""
     return last.started != reading.started or last.mark != reading.mark
 
 
 def quiet_since(windows: Sequence[QuietWindow]) -> float | None:
-    """Return since when all *windows* are quiet at the same time; None if one is not."""
+    """Return since when all *windows* have been quiet together; None if any is not."""
     starts = [window.since for window in windows if window.since is not None]
     return max(starts) if starts and len(starts) == len(windows) else None
 
 
 def quiet_for(windows: Sequence[QuietWindow]) -> float | None:
-    """Return for how long all *windows* have been quiet together; None if one is not."""
+    """Return for how long all *windows* have been quiet together; None if any is not."""
     since = quiet_since(windows)
     if since is None:
         return None

@@ -1,11 +1,11 @@
-"""What a loop knows of one registry: what it acknowledged, what it said, and when to ask again."""
+"""What a loop knows of one registry: what it acknowledged and said, and when to ask again."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from deregister_agent.engine.calls import Backoff, Done, Trouble
-from deregister_agent.engine.probe_view import AT_REST, WATCH_FOR, Rounds
+from deregister_agent.engine.calls import Backoff, CallResult, FailureLog
+from deregister_agent.engine.view_context import AT_REST, WATCH_FOR, ViewContext
 from deregister_agent.errors import AgentError, Refused
 from deregister_agent.model import Phase, Straggler
 from deregister_agent.ports import Registry
@@ -17,7 +17,7 @@ ACTING = frozenset({Phase.WITHDRAWING, Phase.EXPIRED, Phase.RESTORING})
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
+class RegistryWord:
     """What a registry said of the instance, and when it was asked."""
 
     listed: bool
@@ -27,35 +27,32 @@ class Word:
     @property
     def awaited(self) -> list[str]:
         """The stragglers that hold up a drain."""
-        return [one.what for one in self.stragglers if not one.waived]
-
-    @property
-    def waived(self) -> list[str]:
-        """The stragglers that do not, though they may still send work."""
-        return [one.what for one in self.stragglers if one.waived]
+        return [one.what for one in self.stragglers]
 
 
 class RegistryView:
     """One registry: what it acknowledged, its last word, and what went wrong last."""
 
-    def __init__(self, registry: Registry, rounds: Rounds) -> None:
-        self.registry, self._calls, self._rounds = registry, rounds.calls, rounds
+    def __init__(self, registry: Registry, shared: ViewContext) -> None:
+        self.registry, self._calls, self._shared = registry, shared.calls, shared
         self.name = registry.name
         self.acknowledged: float | None = None  # when it took the phase's action
         self.refused: Refused | None = None
         self.error: AgentError | None = None  # of the last action
-        self.word: Word | None = None
+        self.word: RegistryWord | None = None
         self.look_error: AgentError | None = None
         self.clear: float | None = None  # when it had first said that it sends nothing any more
         self.others: int | None = None
         self.looked = 0.0  # when the last look that has ended was begun
-        self.look_again = Backoff(0.02, 0.25, rounds.chance)
+        self.answered = 0.0  # and when it ended
+        self.look_again = Backoff(0.02, 0.25, shared.chance)
         self._wanted = 0.0  # somebody waits for a look that is begun after this
         self.keep_error: AgentError | None = None
-        self._act_again = Backoff(0.1, 5.0, rounds.chance)
-        self._keep_again = Backoff(0.1, 5.0, rounds.chance)
-        self._watch_again = Backoff(0.5, 5.0, rounds.chance)
-        self._act_trouble, self._look_trouble, self._keep_trouble = Trouble(), Trouble(), Trouble()
+        self._act_again = Backoff(0.1, 5.0, shared.chance)
+        self._keep_again = Backoff(0.1, 5.0, shared.chance)
+        self._watch_again = Backoff(0.5, 5.0, shared.chance)
+        self._act_failures, self._look_failures = FailureLog(), FailureLog()
+        self._keep_failures = FailureLog()
         self._watches = True  # until it says that it cannot
         self._cursor: str | None = None
         self._turn = 0  # counts the phases that act: late answers belong to an earlier one
@@ -77,58 +74,58 @@ class RegistryView:
         """
         Whether the action must be asked for.
 
-        An acknowledgement that its word contradicts afterwards is worth nothing: it
-        did not do as it said, or somebody has registered the instance since.
+        An acknowledgement that the registry's word contradicts is worth nothing: the
+        registry did not do as it said, or somebody has registered the instance since.
         """
         if self.refused is not None:
             return False
         return self.acknowledged is None or self._contradicts(self.says(0.0))
 
-    def _contradicts(self, word: Word | None) -> bool:
-        return word is not None and word.listed is not (self._rounds.phase() is Phase.RESTORING)
+    def _contradicts(self, word: RegistryWord | None) -> bool:
+        return word is not None and word.listed is not (self._shared.phase() is Phase.RESTORING)
 
-    def _acted(self, turn: int, done: Done) -> None:
+    def _acted(self, turn: int, result: CallResult) -> None:
         if turn != self._turn:
             return
-        self._act_trouble.saw(None if isinstance(done.error, Refused) else done.error)
-        if done.error is None:
-            self.acknowledged, self.error, self.clear = done.answered, None, None
+        self._act_failures.note(None if isinstance(result.error, Refused) else result.error)
+        if result.error is None:
+            self.acknowledged, self.error, self.clear = result.answered, None, None
             self.look_again.now()
-            self._act_again.later(done.answered)
-        elif isinstance(done.error, Refused):
-            self.refused = done.error
+            self._act_again.later(result.answered)
+        elif isinstance(result.error, Refused):
+            self.refused = result.error
         else:
-            self.error = done.error
-            self._act_again.later(done.answered)
+            self.error = result.error
+            self._act_again.later(result.answered)
 
     def keep(self, prolong: Callable[[], float], now: float) -> None:
         """
-        Prolong what it restored, if that is due.
+        Prolong what the registry restored, if that is due.
 
-        Never beside an action: a withdraw that overtook it would be undone.
+        Never beside an action: a withdraw that overtook the call would be undone.
         """
         if self._to_keep and now >= self._keep_again.due:
             self._calls.start(f"{self.name} act", prolong, partial(self._kept, self._turn))
 
     @property
     def _to_keep(self) -> bool:
-        restored = self._rounds.phase() is Phase.RESTORING and self.acknowledged is not None
-        return self.registry.keeps and (self._rounds.serving or restored)
+        restored = self._shared.phase() is Phase.RESTORING and self.acknowledged is not None
+        return self.registry.keeps and (self._shared.serving or restored)
 
-    def _kept(self, turn: int, done: Done) -> None:
+    def _kept(self, turn: int, result: CallResult) -> None:
         if turn != self._turn:
             return
-        self.keep_error = done.error
-        self._keep_trouble.saw(done.error)
-        if done.error is not None:
-            self._keep_again.later(done.answered)
+        self.keep_error = result.error
+        self._keep_failures.note(result.error)
+        if result.error is not None:
+            self._keep_again.later(result.answered)
         else:
-            self._keep_again.after(done.value, done.answered)
+            self._keep_again.after(result.value, result.answered)
 
     def look(self, now: float) -> None:
         """Begin the reads that are due."""
         if now >= self.look_again.due:
-            read = partial(_ask, self.registry, count_others=self._rounds.serving)
+            read = partial(_ask, self.registry, count_others=self._shared.serving)
             self._calls.start(f"{self.name} look", read, self._looked)
         if self._watching and now >= self._watch_again.due:
             watch = partial(self.registry.watch, self._cursor, WATCH_FOR)
@@ -136,74 +133,74 @@ class RegistryView:
 
     @property
     def _watching(self) -> bool:
-        return self._watches and not self._rounds.serving
+        return self._watches and not self._shared.serving
 
-    def look_anew(self, now: float) -> None:
-        """Look as soon as possible, and not before *now*: one under way may have seen less."""
-        self._wanted = now
+    def look_after(self, moment: float) -> None:
+        """Look as soon as possible, and after *moment*: a look under way may have seen less."""
+        self._wanted = moment
         self.look_again.now()
 
     def look_at(self, moment: float) -> None:
-        """Make sure that a look begins at *moment* or soon after: "drained" hangs on it."""
+        """Make a look due at *moment* at the latest, unless the last was begun after it."""
         if self.looked < moment:
             self.look_again.due = min(self.look_again.due, moment)
 
-    def _looked(self, done: Done) -> None:
-        self.looked = done.asked
-        self._heard(done)
-        if done.asked < self._wanted:
+    def _looked(self, result: CallResult) -> None:
+        self.looked, self.answered = result.asked, result.answered
+        self._heard(result)
+        if result.asked < self._wanted:
             self.look_again.now()
 
-    def _heard(self, done: Done) -> None:
-        self.look_error = done.error
-        self._look_trouble.saw(done.error)
-        if done.error is not None:
+    def _heard(self, result: CallResult) -> None:
+        self.look_error = result.error
+        self._look_failures.note(result.error)
+        if result.error is not None:
             self.word = self.clear = None
-            self.look_again.later(done.answered)
+            self.look_again.later(result.answered)
             return
-        listed, stragglers, others = done.value
-        self.word = Word(listed, stragglers, done.asked)
+        listed, stragglers, others = result.value
+        self.word = RegistryWord(listed, stragglers, result.asked)
         self.others = self.others if others is None else others
-        phase, word = self._rounds.phase(), self.says(0.0)
+        phase, word = self._shared.phase(), self.says(0.0)
         if word is None or word.listed or word.awaited:
             self.clear = None
         elif self.clear is None:
-            self.clear = done.answered
+            self.clear = result.answered
         if word is not None and not self._contradicts(word):
             self._act_again.now()  # as it should be: if it changes, there is no need to wait
         if word is None:
             self.look_again.now()  # overtaken by what it acknowledged in the meantime
         elif phase is Phase.SERVING:
-            self.look_again.after(AT_REST, done.answered)
+            self.look_again.after(AT_REST, result.answered)
         elif word.awaited or (phase in ACTING and self._contradicts(word)):
-            self.look_again.later(done.answered)  # not yet what was asked for: look again soon
+            self.look_again.later(result.answered)  # not yet what was asked for: look again soon
         else:
-            self.look_again.after(WATCH_FOR if self._watches else POLL, done.answered)
+            self.look_again.after(WATCH_FOR if self._watches else POLL, result.answered)
 
-    def _watched(self, done: Done) -> None:
-        self._cursor = done.value
-        if done.error is not None:
-            self._watch_again.later(done.answered)
-        elif done.value is None:
+    def _watched(self, result: CallResult) -> None:
+        self._cursor = result.value
+        if result.error is not None:
+            self._watch_again.later(result.answered)
+        elif result.value is None:
             self._watches = False
         else:
             self._watch_again.now()
             self.look_again.now()
 
-    def says(self, since: float) -> Word | None:
-        """Return its word if it was asked after *since*, and after it acknowledged the action."""
+    def says(self, since: float) -> RegistryWord | None:
+        """Return the last word if asked for after *since* and after the acknowledgement."""
         if self.word is None or self.word.asked < max(since, self.acknowledged or 0.0):
             return None
         return self.word
 
     def dues(self) -> Iterator[float]:
-        """Yield when each call that is not under way is due; those under way wake the loop."""
+        """Yield when each call that is not under way is due; calls under way wake the loop."""
         yield from self._calls.due(f"{self.name} look", self.look_again)
         if self._watching:
             yield from self._calls.due(f"{self.name} watch", self._watch_again)
 
     def keep_dues(self) -> Iterator[float]:
-        """Yield when what it restored must be prolonged, if that is to be done."""
+        """Yield when what was restored must be prolonged, if it must."""
         if self._to_keep:
             yield from self._calls.due(f"{self.name} act", self._keep_again)
 

@@ -1,130 +1,123 @@
 """What the agent knows of one instance, as people and pipelines are shown it."""
 
 import hashlib
-from typing import TYPE_CHECKING, Any
 
 from deregister_agent.engine.blockers import blocking, not_ready
+from deregister_agent.engine.knowledge import Knowledge
 from deregister_agent.engine.probe_view import ProbeView
-from deregister_agent.engine.registry_view import RegistryView, Word
-from deregister_agent.journal.records import iso
+from deregister_agent.engine.registry_view import RegistryView, RegistryWord
+from deregister_agent.host.clock import iso
 from deregister_agent.model import UNFINISHED, Drain, Phase
-
-if TYPE_CHECKING:
-    from deregister_agent.engine.instance_loop import InstanceLoop
+from deregister_agent.status import DrainStatus, ProbeStatus, ProcessStatus, RegistryStatus, Status
 
 _OUT = UNFINISHED - {Phase.WITHDRAWING} | {Phase.DRAINED, Phase.EXPIRED}
 """The phases in which each registry has been asked to withdraw, and has given its snapshot."""
 
 
-def report(loop: "InstanceLoop") -> dict[str, Any]:
-    """Return the status object of the HTTP API: everything this agent knows of the instance."""
-    offset = loop.clock.wall() - loop.clock.now()
-    drain, one = loop.drain, loop.instance
-    unfinished = drain.phase in UNFINISHED
-    return {
-        "instance": {
-            "name": one.name,
-            "service": one.service,
-            "address": one.address,
-            "port": one.port,
-        },
-        "phase": drain.phase,
-        "since": iso((drain.since if drain.id else loop.since) + offset),
-        "deadline": iso(drain.deadline + offset) if unfinished else None,
-        "remaining": max(0.0, drain.deadline - loop.clock.now()) if unfinished else None,
-        "drain": _drain(drain) if drain.id else None,
-        "in_flight": in_flight(loop),
-        "blocking": blocking(loop),
-        "notes": _notes(loop),
-        "registries": [_registry(view, offset) for view in loop.registries],
-        "probes": [_probe(view, offset) for view in loop.probes],
-        "process": _process(loop),
-        "ready": all(check.ready for check in loop.ready) if loop.ready else None,
-        "error": str(loop.error) if loop.error else None,
-        "cursor": cursor(loop),
-    }
+def status_of(known: Knowledge) -> Status:
+    """Return the status of an instance, as the HTTP API shows it: all that this agent knows."""
+    offset = known.clock.wall() - known.clock.now()
+    drain, unfinished = known.drain, known.drain.phase in UNFINISHED
+    return Status(
+        instance=known.instance,
+        phase=drain.phase,
+        since=iso((drain.since if drain.id else known.since) + offset),
+        deadline=iso(drain.deadline + offset) if unfinished else None,
+        remaining=max(0.0, drain.deadline - known.clock.now()) if unfinished else None,
+        drain=_drain(drain) if drain.id else None,
+        in_flight=in_flight(known),
+        blocking=tuple(blocking(known)),
+        notes=tuple(_notes(known)),
+        registries=tuple(_registry(view, offset) for view in known.registries),
+        probes=tuple(_probe(view, offset) for view in known.probes),
+        process=_process(known),
+        ready=all(check.ready for check in known.ready) if known.ready else None,
+        error=str(known.error) if known.error else None,
+        cursor=cursor(known),
+    )
 
 
-def cursor(loop: "InstanceLoop") -> str:
+def cursor(known: Knowledge) -> str:
     """
-    Return what is another one as soon as the phase is, or as a registry says something else.
+    Return a fingerprint that changes whenever the phase or a registry's word does.
 
-    How many old routes are left counts, and not how old they are: that changes all the time.
+    How many old routes are left counts, but not how old they are: their age changes all the time.
     """
-    words = [_said(view.word) for view in loop.registries]
-    seen = repr((loop.drain.id, loop.drain.phase, loop.drain.since, words))
+    words = [_said(view.word) for view in known.registries]
+    seen = repr((known.drain.id, known.drain.phase, known.drain.since, words))
     return hashlib.blake2b(seen.encode(), digest_size=8).hexdigest()
 
 
-def _said(word: Word | None) -> tuple[bool, int, int] | None:
-    return None if word is None else (word.listed, len(word.awaited), len(word.waived))
+def _said(word: RegistryWord | None) -> tuple[bool, int] | None:
+    return None if word is None else (word.listed, len(word.awaited))
 
 
-def in_flight(loop: "InstanceLoop") -> dict[str, int]:
+def in_flight(known: Knowledge) -> dict[str, int]:
     """Return what is in hand by kind, added up over the probes that know."""
     total: dict[str, int] = {}
-    for view in loop.probes:
+    for view in known.probes:
         for kind, count in (view.reading.in_flight if view.reading else {}).items():
             total[kind] = total.get(kind, 0) + count
     return total
 
 
-def _drain(drain: Drain) -> dict[str, Any]:
-    return {
-        "id": drain.id,
-        "outcome": drain.outcome,
-        "reason": drain.reason,
-        "asked_by": drain.asked_by,
-        "forced": drain.forced,
-        "on_deadline": drain.on_deadline,
-    }
+def _drain(drain: Drain) -> DrainStatus:
+    return DrainStatus(
+        id=drain.id,
+        outcome=drain.outcome,
+        reason=drain.reason,
+        asked_by=drain.asked_by,
+        forced=drain.forced,
+        on_deadline=drain.on_deadline,
+        pids=tuple(pid for pid, _ in drain.process.pids) if drain.process else (),
+    )
 
 
-def _notes(loop: "InstanceLoop") -> list[str]:
+def _notes(known: Knowledge) -> list[str]:
     notes: list[str] = []
-    for view in loop.registries:
-        snapshot = loop.journal.snapshot(loop.instance.name, view.name)
+    for view in known.registries:
+        snapshot = known.journal.snapshot(known.instance.name, view.name)
         notes += view.registry.notes(snapshot)
-        if snapshot is None and loop.drain.phase in _OUT:
+        if snapshot is None and known.drain.phase in _OUT:
             notes.append(
-                f"{view.name} did not know {loop.instance.name} when the drain began: if it should "
-                "have, its options look for the wrong name or address, and it may still be listed"
+                f"{view.name} did not know {known.instance.name} when the drain began: if it "
+                "should have, its options look for the wrong name or address, and it may still "
+                "be listed"
             )
-        if view.registry.keeps and loop.drain.phase is Phase.SERVING and not_ready(loop):
-            why = "; ".join(not_ready(loop))
+        if view.registry.keeps and known.drain.phase is Phase.SERVING and not_ready(known):
+            why = "; ".join(not_ready(known))
             notes.append(f"{view.name}: kept there only while the app is ready, and now: {why}")
     return notes
 
 
-def _registry(view: RegistryView, offset: float) -> dict[str, Any]:
+def _registry(view: RegistryView, offset: float) -> RegistryStatus:
     word, error = view.word, view.error or view.look_error or view.keep_error
-    return {
-        "name": view.name,
-        "listed": word.listed if word else None,
-        "acknowledged": view.acknowledged is not None,
-        "stragglers": word.awaited if word else [],
-        "waived": word.waived if word else [],
-        "others": view.others,
-        "asked": iso(word.asked + offset) if word else None,
-        "error": str(error) if error else None,
-    }
+    return RegistryStatus(
+        name=view.name,
+        listed=word.listed if word else None,
+        acknowledged=view.acknowledged is not None,
+        stragglers=tuple(word.awaited) if word else (),
+        others=view.others,
+        asked=iso(word.asked + offset) if word else None,
+        error=str(error) if error else None,
+    )
 
 
-def _probe(view: ProbeView, offset: float) -> dict[str, Any]:
+def _probe(view: ProbeView, offset: float) -> ProbeStatus:
     reading = view.reading
-    return {
-        "name": view.name,
-        "in_flight": dict(reading.in_flight) if reading else None,
-        "started": reading.started if reading else None,
-        "asked": None if view.asked is None else iso(view.asked + offset),
-        "error": str(view.error) if view.error else None,
-    }
+    return ProbeStatus(
+        name=view.name,
+        in_flight=dict(reading.in_flight) if reading else None,
+        started=reading.started if reading else None,
+        asked=None if view.asked is None else iso(view.asked + offset),
+        error=str(view.error) if view.error else None,
+    )
 
 
-def _process(loop: "InstanceLoop") -> dict[str, Any]:
-    presence = loop.process.presence
-    return {
-        "pids": [pid for pid, _ in loop.process.app.pids] if loop.process.app else [],
-        "exited": loop.process.exited,
-        "note": presence.note if presence else "",
-    }
+def _process(known: Knowledge) -> ProcessStatus:
+    process = known.process
+    return ProcessStatus(
+        pids=tuple(pid for pid, _ in process.app.pids) if process.app else (),
+        exited=process.exited,
+        note=process.presence.note if process.presence else "",
+    )

@@ -1,6 +1,7 @@
 """Time that ignores the wall clock's steps and outlives the process: CLOCK_BOOTTIME."""
 
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -17,7 +18,7 @@ class Clock(Protocol):
         ...
 
     def boot_id(self) -> str:
-        """Return what names this boot: another id means every process of before has exited."""
+        """Return the name of this boot; when it is another, every process of before has exited."""
         ...
 
 
@@ -38,3 +39,8 @@ class SystemClock:
     def boot_id(self) -> str:
         """Return this boot's id, read once."""
         return self._boot_id
+
+
+def iso(wall: float) -> str:
+    """Return *wall* as ISO 8601 in UTC, to the millisecond."""
+    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"

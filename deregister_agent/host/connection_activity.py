@@ -16,16 +16,16 @@ from deregister_agent.host.sock_diag import TcpInfo
 from deregister_agent.host.sockets import Socket, State
 
 CLOSED_BY_APP = frozenset({State.FIN_WAIT1, State.FIN_WAIT2, State.CLOSING, State.LAST_ACK})
-"""The app has sent its all; the rest is the kernel's to do, unless it still holds the socket."""
+"""The app has sent its last byte; the kernel does the rest, unless the app holds the socket."""
 _FIN = 1  # a FIN takes one place in the send queue
 _APP_HAS_THE_NEXT_MOVE = frozenset({State.SYN_RECV, State.NEW_SYN_RECV, State.CLOSE_WAIT})
 
 
 class Activity(StrEnum):
-    """What one connection is taken for."""
+    """What a connection is taken for."""
 
-    BUSY = "busy"  # the app, or the kernel for it, is known to have something to do
-    UNKNOWN = "unknown"  # it may have: bytes have moved not long ago, or the past is not known
+    BUSY = "busy"  # the app, or the kernel for the app, certainly has something to do
+    UNKNOWN = "unknown"  # perhaps: bytes have moved not long ago, or the past is not known
     IDLE = "idle"  # no byte has moved for long enough, and the app owes nothing that can be seen
 
 
@@ -38,7 +38,7 @@ class _Past(NamedTuple):
 
     counts: tuple[int, ...]
     owes: bool  # something was received after the last byte of the app's own
-    still_since: float  # the end of the last look at which a byte had moved, or could not be told
+    still_since: float  # the end of the last look that saw a byte moved, or could not tell
 
 
 class Follower:
@@ -86,7 +86,7 @@ class Follower:
 
 
 def _followed(before: _Past | None, info: TcpInfo, now: float, *, loaded: bool) -> _Past:
-    """Return what is known of a connection after a look, from what was known before it."""
+    """Return what is known of a connection after a look, from what was known before."""
     counts = (info.bytes_received, info.bytes_sent, info.bytes_retrans, info.bytes_acked)
     if before is None:
         return _Past(counts, _received_last(info), now)

@@ -42,7 +42,7 @@ def replace_durably(path: Path, content: bytes) -> None:
 
 
 def remove_durably(path: Path) -> None:
-    """Remove the file at *path*, also across a power cut. One that is not there is no error."""
+    """Remove the file at *path*, also across a power cut. An absent file is no error."""
     with _named(path):
         path.unlink(missing_ok=True)
         _sync_folder(path.parent)
@@ -57,7 +57,7 @@ def locked(path: Path, timeout: float) -> Iterator[None]:
     leads to. That file is made when needed and never removed: a lock on a file that
     has been removed would lock nobody out. It ends with its owner, however that dies.
     It cannot be taken twice by the same thread, and holds on local file systems only.
-    Raises TimeoutError, an OSError, when it was not to be had for *timeout* seconds.
+    Raises TimeoutError, an OSError, when others hold the lock for *timeout* seconds.
     """
     target = Path(os.path.realpath(path))
     lock = target.with_name(f".{target.name}.lock")
@@ -72,7 +72,7 @@ def locked(path: Path, timeout: float) -> Iterator[None]:
 
 
 def _regular(target: Path) -> os.stat_result | None:
-    """Return what is at *target*, None if nothing is. Raises OSError if it is no regular file."""
+    """Return the stat of a regular file, None if it is absent. Raises OSError for other kinds."""
     try:
         old = target.stat()
     except FileNotFoundError:
@@ -111,7 +111,7 @@ def _inherit(descriptor: int, target: Path, old: os.stat_result) -> None:
 
 
 def _attributes(of: Path | int) -> dict[str, bytes]:
-    """Return the extended attributes that are not about the content; none where none exist."""
+    """Return the extended attributes that are not about the content."""
     try:
         names = os.listxattr(of)
     except OSError as e:
@@ -138,7 +138,7 @@ def _opened_lock(lock: Path) -> int:
 
 
 def _acquire(descriptor: int, lock: Path, timeout: float) -> None:
-    """Take the lock. flock has no time limit of its own, so it is asked again and again."""
+    """Take the lock; flock has no time limit of its own, so it is called again and again."""
     end = time.monotonic() + timeout
     while True:
         try:

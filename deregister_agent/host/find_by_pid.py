@@ -1,6 +1,5 @@
-"""Tell the app's process by one pid, which a pid file or systemd knows."""
+"""Find the app's process by a pid that a pid file or systemd knows."""
 
-import subprocess
 import threading
 import time
 from collections.abc import Sequence
@@ -11,28 +10,29 @@ from typing import Protocol
 from deregister_agent.host import pids
 from deregister_agent.host.clock import Clock
 from deregister_agent.host.pids import Pid
+from deregister_agent.host.programs import ProgramError, Run, completed, plain_environment
 from deregister_agent.model import Presence, Process
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
+class PidWord:
     """What a source of pids says."""
 
     process: Pid | None
-    certain: bool  # it is known that nobody else is there
+    certain: bool  # no other process can be the app
     note: str = ""
 
 
 class PidSource(Protocol):
-    """Something that knows the app's pid."""
+    """A source that knows the app's pid."""
 
-    def ask(self) -> Word:
+    def ask(self) -> PidWord:
         """Say which process the app is now. Raises nothing."""
         ...
 
 
 class PidFinder:
-    """The app is one pid, which something else knows. Its children are not watched."""
+    """The app is the one pid that a source knows. Its children are not watched."""
 
     def __init__(self, source: PidSource, clock: Clock) -> None:
         self._source, self._clock = source, clock
@@ -44,14 +44,14 @@ class PidFinder:
     def look(self, was: Process | None) -> Presence:
         """Tell whether *was* has exited and who is in its place now."""
         boot, here = self._clock.boot_id(), pids.namespace()
-        same_boot = was is not None and was.boot_id == boot
-        if same_boot and pids.elsewhere(was):
-            return Presence(exited=False, running=None, note=pids.ELSEWHERE)
-        if was is not None and same_boot and (alive := pids.living(was.pids)):
-            return Presence(exited=False, running=replace(was, pids=tuple(sorted(alive))))
+        if was is not None and was.boot_id == boot:
+            if pids.elsewhere(was.pids, was.namespace):
+                return Presence(exited=False, running=None, note=pids.ELSEWHERE)
+            if alive := pids.living(was.pids):
+                return Presence(exited=False, running=replace(was, pids=tuple(sorted(alive))))
         word = self._source.ask()
         running = None if word.process is None else Process(boot, (word.process,), namespace=here)
-        known = was is not None and (bool(was.pids) or not same_boot)
+        known = was is not None and (bool(was.pids) or was.boot_id != boot)
         return Presence(known and word.certain, running if word.certain else None, word.note)
 
     def wait_exit(self, was: Process, timeout: float) -> None:
@@ -73,22 +73,22 @@ class PidFile:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def ask(self) -> Word:
+    def ask(self) -> PidWord:
         """Say whose pid stands in the file."""
         try:
             text = self._path.read_text("ascii").strip()
             written = self._path.stat().st_mtime
         except FileNotFoundError:
-            return Word(None, certain=True, note=f"pid file {self._path} does not exist")
+            return PidWord(None, certain=True, note=f"pid file {self._path} does not exist")
         except (OSError, UnicodeDecodeError) as e:
-            return Word(None, certain=False, note=f"cannot read pid file {self._path}: {e}")
+            return PidWord(None, certain=False, note=f"cannot read pid file {self._path}: {e}")
         if not text.isdecimal() or not 1 <= int(text[:19]) < _NO_PID:
-            return Word(
+            return PidWord(
                 None, certain=False, note=f"pid file {self._path} holds no pid: {text[:40]!r}"
             )
         process = pids.find(int(text))
         if process is None:
-            return Word(
+            return PidWord(
                 None,
                 certain=True,
                 note=f"pid file {self._path} is stale: no process {text} is running",
@@ -98,8 +98,8 @@ class PidFile:
                 f"pid file {self._path} is stale: process {text} started after it was written, "
                 "so the pid is another program's now"
             )
-            return Word(None, certain=True, note=note)
-        return Word(process, certain=True)
+            return PidWord(None, certain=True, note=note)
+        return PidWord(process, certain=True)
 
 
 _NO_PID = 2**22 + 1  # PID_MAX_LIMIT (linux/threads.h)
@@ -111,12 +111,12 @@ class SystemdUnit:
 
     def __init__(self, unit: str, systemctl: Sequence[str], timeout: float) -> None:
         self._unit, self._systemctl, self._timeout = unit, systemctl, timeout
-        self._said = Word(None, certain=False)
+        self._said = PidWord(None, certain=False)
         self._until = 0.0
         self._one_at_a_time = threading.Lock()
 
-    def ask(self) -> Word:
-        """Say which process is the unit's main one; as said at most half a second ago."""
+    def ask(self) -> PidWord:
+        """Return the unit's main process, as systemd said at most half a second ago."""
         with self._one_at_a_time:
             process = self._said.process
             if time.monotonic() >= self._until or (process and not pids.is_alive(process)):
@@ -124,37 +124,28 @@ class SystemdUnit:
                 self._until = time.monotonic() + _CACHED
             return self._said
 
-    def _ask(self) -> Word:
-        unit, limit = self._unit, self._timeout
-        command = [*self._systemctl, "show", "-p", "MainPID,ActiveState", unit]
+    def _ask(self) -> PidWord:
+        unit, program = self._unit, self._systemctl[0]
+        command = (*self._systemctl, "show", "-p", "MainPID,ActiveState", unit)
         try:
-            done = subprocess.run(  # noqa: S603 - an argument list out of the configuration
-                command,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                check=False,
-                encoding="utf-8",
-                errors="replace",
-                timeout=limit,
-            )
-        except subprocess.TimeoutExpired:
-            return Word(None, certain=False, note=f"{command[0]} did not answer within {limit:g} s")
-        except OSError as e:
-            return Word(None, certain=False, note=f"cannot run {command[0]}: {e}")
-        said = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+            told = completed(Run(command, plain_environment(*_USERS_MANAGER)), self._timeout)
+        except ProgramError as e:
+            return PidWord(None, certain=False, note=f"{program} says nothing of unit {unit}: {e}")
+        lines = told.output.decode("utf-8", "replace").splitlines()
+        said = dict(line.split("=", 1) for line in lines if "=" in line)
         pid, state = said.get("MainPID", ""), said.get("ActiveState", "")
-        if done.returncode or not pid.isdecimal():
-            why = " ".join(done.stderr.split())[:200] or f"it gave exit status {done.returncode}"
-            return Word(
-                None, certain=False, note=f"{command[0]} says nothing of unit {unit}: {why}"
+        if told.status or not pid.isdecimal():
+            return PidWord(
+                None, certain=False, note=f"{program} says nothing of unit {unit}: {told.why}"
             )
         return _of_unit(unit, int(pid), state)
 
 
-_CACHED = 0.5
+_CACHED = 0.5  # seconds
+_USERS_MANAGER = ("XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS")  # where systemctl --user finds it
 
 
-def _of_unit(unit: str, pid: int, state: str) -> Word:
+def _of_unit(unit: str, pid: int, state: str) -> PidWord:
     """
     Judge what systemd said.
 
@@ -164,8 +155,8 @@ def _of_unit(unit: str, pid: int, state: str) -> Word:
     """
     process = pids.find(pid) if pid else None
     if process is not None:
-        return Word(process, certain=True)
-    return Word(
+        return PidWord(process, certain=True)
+    return PidWord(
         None,
         certain=not pid and state in {"inactive", "failed"},
         note=f"unit {unit} is {state or 'in an unknown state'} and has no main process",

@@ -1,4 +1,4 @@
-"""Tell the app's process from its successor by who holds the port's listening sockets."""
+"""Find the app's process by who holds the port's listening sockets."""
 
 import os
 import time
@@ -54,7 +54,7 @@ class PortFinder:
                 return Presence(False, *self._whole(current))
             if was.boot_id != self._clock.boot_id():
                 return Presence(True, *self._whole(current))
-            if pids.elsewhere(was):
+            if pids.elsewhere(was.pids, was.namespace):
                 return Presence(exited=False, running=None, note=pids.ELSEWHERE)
             return self._look(was, current)
         except SocketsError as e:
@@ -110,7 +110,7 @@ class PortFinder:
         return frozenset(s.inode for s in ours or found)
 
     def _whole(self, current: frozenset[int]) -> tuple[Process | None, str]:
-        """Return whoever listens, as one process, and what cannot be told of it."""
+        """Return whoever listens, as one process, and a note on what cannot be seen."""
         if not current:
             return None, f"nothing listens on port {self._port}"
         held = self._held(current)
@@ -140,7 +140,7 @@ class PortFinder:
         )
 
     def _heirs(self, was: Process, held: dict[int, frozenset[Pid]]) -> frozenset[Pid]:
-        """Return who holds a recorded socket: *was* itself, or a worker that it started since."""
+        """Return who holds a recorded socket: *was* itself, or a worker started since."""
         found: set[Pid] = set()
         for inode in was.sockets:
             processes = held.get(inode, frozenset())
@@ -191,7 +191,7 @@ def _is_successor(process: Pid, was: Process) -> bool:
 
 
 def _plain(address: str) -> str:
-    """Return *address* as the socket table writes it; a host name stays one and matches none."""
+    """Return *address* as the socket table writes addresses; a host name matches none of them."""
     try:
         return str(ip_address(address))
     except ValueError:

@@ -1,21 +1,60 @@
-"""What the kernel says of processes: alive or not, and since when."""
+"""What the kernel says of processes. Standard library only: ``app`` reads with it as well."""
 
 import os
 import select
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
-
-from deregister_agent.model import Process
+from typing import NamedTuple
 
 Pid = tuple[int, int]
 """A process: its pid, and when it started, in clock ticks since boot; so a recycled pid differs."""
 
 _PROC = Path("/proc")
 _NOT_SHOWN = -1  # the start time of a process of which /proc says nothing
-_BETWEEN = 0.1  # seconds between two looks where the kernel cannot tell of an exit
+_POLL = 0.1  # seconds between two looks where the kernel cannot tell of an exit
+
+
+class ProcessStat(NamedTuple):
+    """What /proc/<pid>/stat says of a process (man 5 proc_pid_stat)."""
+
+    state: bytes  # field 3
+    parent: int  # field 4
+    threads: int  # field 20
+    start: int  # field 22, in clock ticks since boot
+
+    @property
+    def has_exited(self) -> bool:
+        """Whether only a zombie is left; one with other threads lives, without its first thread."""
+        return self.state in {b"Z", b"X"} and self.threads <= 1
+
+
+def read_stat(pid: int) -> ProcessStat | None:
+    """
+    Return what is shown of *pid*; None if there is no such process.
+
+    Raises OSError where it may not be read. A /proc mounted with hidepid shows no
+    process of another user.
+    """
+    try:
+        text = (_PROC / str(pid) / "stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = text[text.rindex(b")") + 2 :].split()  # the name before them may hold anything
+    return ProcessStat(fields[0], int(fields[1]), int(fields[17]), int(fields[19]))
+
+
+def find(pid: int) -> Pid | None:
+    """Return the living process *pid*; None when there is none, or only its zombie."""
+    try:
+        shown = read_stat(pid)
+    except OSError:
+        shown = None
+    if shown is None:
+        return (pid, _NOT_SHOWN) if _exists(pid) else None
+    return None if shown.has_exited else (pid, shown.start)
 
 
 @cache
@@ -24,33 +63,15 @@ def namespace() -> str:
     return str((_PROC / "self/ns/pid").readlink())
 
 
-def elsewhere(was: Process | None) -> bool:
-    """Tell whether *was* was seen from another pid namespace: its pids mean nothing here."""
-    return was is not None and bool(was.pids) and was.namespace not in {"", namespace()}
+def elsewhere(processes: Collection[Pid], seen_from: str) -> bool:
+    """Tell whether *processes* were seen from another pid namespace: they mean nothing here."""
+    return bool(processes) and seen_from not in {"", namespace()}
 
 
 ELSEWHERE = (
     "the process was seen by an agent in another pid namespace (a container that was made anew?): "
     "whether it has exited cannot be told; run the agent in a namespace that outlives it"
 )
-
-
-def find(pid: int) -> Pid | None:
-    """
-    Return the living process *pid*; None when there is none, or only its zombie.
-
-    From /proc/<pid>/stat (man 5 proc_pid_stat): the state is field 3, the number of
-    threads 20, the start time 22. A zombie that has other threads is a process
-    whose first thread has ended: it lives.
-    """
-    try:
-        stat = (_PROC / str(pid) / "stat").read_bytes()
-    except OSError:
-        # a /proc mounted with hidepid does not show the processes of other users
-        return (pid, _NOT_SHOWN) if _exists(pid) else None
-    fields = stat[stat.rindex(b")") + 2 :].split()
-    state, threads, start = fields[0], int(fields[17]), int(fields[19])
-    return None if state in {b"Z", b"X"} and threads <= 1 else (pid, start)
 
 
 def _exists(pid: int) -> bool:
@@ -64,7 +85,7 @@ def _exists(pid: int) -> bool:
 
 
 def is_alive(process: Pid) -> bool:
-    """Tell whether *process* lives: that very one, not another with its pid."""
+    """Tell whether *process* lives, and not another process with its pid."""
     found = find(process[0])
     return found is not None and (found == process or _NOT_SHOWN in {found[1], process[1]})
 
@@ -77,7 +98,9 @@ def living(processes: Iterable[Pid]) -> frozenset[Pid]:
 def name(pid: int) -> str:
     """Return the first 15 characters of the program's name (man 5 proc_pid_comm), or ""."""
     try:
-        return (_PROC / str(pid) / "comm").read_text(errors="replace").strip()
+        # Not by Path and text: many ask this of every process there is.
+        with open(f"{_PROC}/{pid}/comm", "rb", buffering=0) as comm:  # noqa: PTH123
+            return comm.read(64).decode(errors="replace").strip()
     except OSError:
         return ""
 
@@ -118,7 +141,7 @@ def wait(processes: Iterable[Pid], timeout: float) -> None:
             poll.register(descriptor, select.POLLIN)
             watched.add(descriptor)
         while (watched or unwatched) and (left := deadline - time.monotonic()) > 0:
-            pause = min(left, _BETWEEN) if unwatched else left
+            pause = min(left, _POLL) if unwatched else left
             for descriptor, _ in poll.poll(pause * 1000):
                 poll.unregister(descriptor)
                 watched.discard(descriptor)

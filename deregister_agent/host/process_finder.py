@@ -1,9 +1,9 @@
-"""Which process is being drained, and is it still there."""
+"""How the process under drain is told from its successor: the options, and the finder."""
 
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
@@ -12,28 +12,7 @@ from deregister_agent.host.clock import Clock
 from deregister_agent.host.find_by_pid import PidFile, PidFinder, SystemdUnit
 from deregister_agent.host.find_by_port import PortFinder
 from deregister_agent.model import Instance, Presence, Process
-
-
-class ProcessFinder(Protocol):
-    """A way to tell the process under drain from its successor. Local and quick: no network."""
-
-    def look(self, was: Process | None) -> Presence:
-        """
-        Tell whether *was* has exited and who is in its place now.
-
-        ``exited`` is True only when it is certain. A closed port is not an exit:
-        an app that got SIGTERM closes its listener and goes on with its work.
-        Never raises for what cannot be seen: ``note`` then says what and why.
-        """
-        ...
-
-    def wait_exit(self, was: Process, timeout: float) -> None:
-        """Block until *was* may have exited, for at most *timeout* seconds."""
-        ...
-
-    def heard(self, mark: str) -> None:
-        """Take in what the app last said of itself to a probe: ``Reading.mark``."""
-        ...
+from deregister_agent.ports import ProcessFinder
 
 
 def _unit_name(value: str) -> str:
@@ -123,7 +102,7 @@ class ProbeMark:
                 self._changed.notify_all()
 
     def look(self, was: Process | None) -> Presence:
-        """Tell whether the app has another mark than *was*: then that one has exited."""
+        """Tell whether the app has another mark than *was*, which then has exited."""
         boot, mark = self._clock.boot_id(), self._mark
         running = Process(boot, mark=mark) if mark else None
         if was is not None and was.boot_id != boot:

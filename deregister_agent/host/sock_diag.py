@@ -69,7 +69,7 @@ class Row(NamedTuple):
     peer_port: int
     local: bytes
     peer: bytes
-    cookie: int  # names the socket for its life, and no other one until the next boot
+    cookie: int  # names this socket alone until the next boot
     receive_queue: int
     send_queue: int
     inode: int
@@ -146,7 +146,7 @@ def _row(body: memoryview) -> Row:
 
 
 def _info(body: memoryview) -> TcpInfo | None:
-    """Return what the attributes behind the message say; None if they do not, or not all of it."""
+    """Return the counts in the attributes behind the message; None unless all of them are there."""
     info, multipath = None, False
     at, last = _MESSAGE.size, len(body) - _ATTRIBUTE.size
     while at <= last:

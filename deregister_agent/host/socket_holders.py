@@ -1,9 +1,11 @@
-"""Who holds which socket: read from all of /proc, for all in this process who ask for it."""
+"""Who holds which socket: read from all of /proc, at once for all callers in this process."""
 
+import math
 import os
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
 
 from deregister_agent.host import pids
 from deregister_agent.host.pids import Pid
@@ -11,69 +13,57 @@ from deregister_agent.host.pids import Pid
 _ASKED_AGAIN = 60.0  # seconds within which those who look now and then ask again
 
 
-class _Scan:
-    """One reading of all of /proc, for everybody who asked before it began."""
+class _Scan(NamedTuple):
+    """One reading of all of /proc."""
 
-    def __init__(self) -> None:
-        self.wanted: set[int] = set()
-        self.found: dict[int, frozenset[Pid]] = {}
-        self.error: OSError | None = None
-        self.began = self.took = 0.0
-        self.over = threading.Event()
+    began: float = -math.inf
+    took: float = 0.0
+    found: Mapping[int, frozenset[Pid]] = {}
+    error: OSError | None = None
 
-    def read(self) -> None:
-        """Read, and let all who wait go, whatever comes of it."""
-        self.began = time.monotonic()
-        try:
-            self.found = _read_holders(self.wanted)
-        except OSError as e:
-            self.error = e
-        finally:
-            self.took = time.monotonic() - self.began
-            self.over.set()
-
-    def serves(self, inodes: Collection[int], since: float) -> bool:
-        """Tell whether it has shown who holds *inodes*, and began after *since*."""
-        return self.error is None and self.began >= since and self.wanted.issuperset(inodes)
+    def serves(self, inodes: Collection[int], now: float, age: float) -> bool:
+        """Tell whether the scan may answer who asks *now*; an error, only who has waited for it."""
+        if self.error is not None:
+            return self.began > now
+        return self.began > now - age and all(inode in self.found for inode in inodes)
 
 
 class _Scans:
-    """Lets those who ask at the same moment share a scan: it costs the same for all of them."""
+    """Lets callers of the same moment share a scan, which costs the same for any number."""
 
     def __init__(self) -> None:
-        self._next: _Scan | None = None  # the one that has not begun
-        self._last = _Scan()  # the one that has ended
+        self._last = _Scan()
         self._asked: dict[int, float] = {}  # when somebody last asked for a socket
         self._asking = threading.Lock()
-        self._reading = threading.Lock()  # one at a time
+        self._reading = threading.Lock()  # one scan at a time
 
     def ask(self, inodes: Collection[int], age: float = 0.0) -> _Scan:
         """Return a scan that began after this was called, or at most *age* seconds before."""
         now = time.monotonic()
         with self._asking:
             self._asked |= dict.fromkeys(inodes, now)
-            if age and self._last.serves(inodes, now - age):
-                return self._last
-            scan, first = (self._next, False) if self._next else (_Scan(), True)
-            self._next = scan
-            scan.wanted.update(inodes)
-        if first:
-            with self._reading:
-                self._begin(scan)
-                scan.read()
-                with self._asking:
-                    self._last = scan
-        scan.over.wait()
+        scan = self._last
+        if not scan.serves(inodes, now, age):
+            with self._reading:  # who waits here is served by the scan of the first who did
+                scan = self._last
+                if not scan.serves(inodes, now, age):
+                    scan = self._last = self._read(inodes)
         if scan.error is not None:
             raise scan.error
         return scan
 
-    def _begin(self, scan: _Scan) -> None:
-        """Want what all ask for, and what they will: whoever asks from now on waits for another."""
+    def _read(self, inodes: Collection[int]) -> _Scan:
+        """Read /proc for *inodes*, and for all others that were asked for of late."""
+        began = time.monotonic()
         with self._asking:
-            self._next, past = None, time.monotonic() - _ASKED_AGAIN
+            past = began - _ASKED_AGAIN
             self._asked = {inode: at for inode, at in self._asked.items() if at >= past}
-            scan.wanted.update(self._asked)
+            wanted = {*inodes, *self._asked}
+        try:
+            found = _read_holders(wanted)
+        except OSError as e:
+            return _Scan(began, error=e)
+        return _Scan(began, time.monotonic() - began, found)
 
 
 _scans = _Scans()
@@ -88,31 +78,27 @@ def holders(inodes: Collection[int]) -> dict[int, frozenset[Pid]]:
     hundred processes. Threads that ask at the same moment share the work, and none
     is told of a time before it asked. Raises OSError where /proc cannot be read.
     """
-    return _told(inodes, _scans.ask(inodes)) if inodes else {}
+    return recent_holders(inodes, 0.0)[0]
 
 
 def recent_holders(
     inodes: Collection[int], age: float
 ) -> tuple[dict[int, frozenset[Pid]], float, float]:
     """
-    Return the same as it was at most *age* seconds ago, when that was and how long it took.
+    Return the holders of at most *age* seconds ago, when they were read, and for how long.
 
-    So many who look now and then need no more scans than one. Raises as holders() does.
+    Many who look now and then so share one scan. Raises as holders() does.
     """
     if not inodes:
         return {}, time.monotonic(), 0.0
     scan = _scans.ask(inodes, age)
-    return _told(inodes, scan), scan.began, scan.took
-
-
-def _told(inodes: Collection[int], scan: _Scan) -> dict[int, frozenset[Pid]]:
-    return {inode: scan.found[inode] for inode in inodes}
+    return {inode: scan.found[inode] for inode in inodes}, scan.began, scan.took
 
 
 def _read_holders(inodes: Collection[int]) -> dict[int, frozenset[Pid]]:
     wanted = {f"socket:[{inode}]": inode for inode in inodes}
     found: dict[int, set[Pid]] = {inode: set() for inode in inodes}
-    for pid in _all():
+    for pid in [int(name) for name in os.listdir("/proc") if name.isdecimal()]:  # noqa: PTH208 - twice as fast
         held = {wanted[target] for target in _open_files(pid) if target in wanted}
         process = pids.find(pid) if held else None
         if process is not None:
@@ -121,18 +107,14 @@ def _read_holders(inodes: Collection[int]) -> dict[int, frozenset[Pid]]:
     return {inode: frozenset(processes) for inode, processes in found.items()}
 
 
-def _all() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdecimal()]  # noqa: PTH208 - twice as fast
-
-
 def own_sockets() -> frozenset[int]:
-    """Return the inodes of the sockets that this very process has open."""
+    """Return the inodes of the sockets that the agent itself has open."""
     sockets = (target for target in _open_files(os.getpid()) if target.startswith("socket:["))
     return frozenset(int(target[8:-1]) for target in sockets)
 
 
 def _open_files(pid: int) -> list[str]:
-    """Return what the descriptors of *pid* point to; nothing if that cannot be seen."""
+    """Return what the descriptors of *pid* point to; nothing where they cannot be seen."""
     folder = f"/proc/{pid}/fd"
     found: list[str] = []
     try:

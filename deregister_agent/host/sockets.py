@@ -21,7 +21,7 @@ from deregister_agent.errors import AgentError
 from deregister_agent.host import sock_diag
 from deregister_agent.host.sock_diag import TcpInfo
 
-LIMIT = 5.0
+TABLE_TIMEOUT = 5.0
 """Seconds after which a reading is given up; 20,000 connections take about 0.1."""
 
 
@@ -48,7 +48,7 @@ class State(IntEnum):
 
 LISTENING = frozenset({State.LISTEN})
 CONNECTED = frozenset(State) - {State.LISTEN, State.TIME_WAIT, State.CLOSE, State.SYN_SENT}
-"""Everything that is, or was, a connection somebody made; TIME_WAIT is only a memory of one."""
+"""What is, or was, a connection from a client; TIME_WAIT is only the memory of a connection."""
 
 
 class Socket(NamedTuple):
@@ -63,7 +63,7 @@ class Socket(NamedTuple):
     send_queue: int  # bytes unacknowledged, a FIN included; of a listener: the backlog's limit
     inode: int  # 0: no process holds it, because it was not accepted yet or is closed already
     info: TcpInfo | None = None  # only when asked for; None too if the kernel is too old
-    cookie: int = 0  # names the socket, as no other one since boot; only by sock_diag
+    cookie: int = 0  # names this socket alone since boot; only by sock_diag
 
 
 def listeners(port: int) -> list[Socket]:
@@ -88,10 +88,10 @@ def table(
     Return the sockets in one of *states*; a port of 0 means any.
 
     With *pid*, those of the network that this process sees. Raises SocketsError when
-    neither source can be read, or not within LIMIT seconds.
+    neither source can be read, or not within TABLE_TIMEOUT seconds.
     """
     wanted, ports = frozenset(states), (local_port, peer_port)
-    deadline = time.monotonic() + LIMIT
+    deadline = time.monotonic() + TABLE_TIMEOUT
     try:
         try:
             if pid:
@@ -104,7 +104,7 @@ def table(
             return _by_procfs(wanted, ports, deadline, _Files(folder, refused))
     except TimeoutError as e:
         raise SocketsError(
-            f"the kernel's socket table could not be read within {LIMIT:g} s: "
+            f"the kernel's socket table could not be read within {TABLE_TIMEOUT:g} s: "
             "is the host overloaded?"
         ) from e
 
@@ -222,7 +222,7 @@ def _unreadable(files: _Files, e: Exception) -> SocketsError:
 def _from_line(
     family: int, line: str, states: frozenset[State], ports: _Ports
 ) -> tuple[Socket, ...]:
-    """Return the socket of one *line*, or nothing if it is not wanted."""
+    """Return the socket of one *line*, or nothing if the socket is not wanted."""
     _, local, peer, state, queues, _, _, _, _, inode, *_ = line.split()
     ends = [end.rpartition(":") for end in (local, peer)]
     numbers = [int(port, 16) for _, _, port in ends]

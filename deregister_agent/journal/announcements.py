@@ -10,7 +10,7 @@ from deregister_agent.model import Announcement, Event
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class PendingAnnouncement:
     """An announcement on its way to one notifier."""
 
     notifier: str
@@ -19,7 +19,7 @@ class Letter:
     error: str | None
 
 
-def post(db: sqlite3.Connection, event: Event, position: int, notifiers: Iterable[str]) -> None:
+def put(db: sqlite3.Connection, event: Event, position: int, notifiers: Iterable[str]) -> None:
     """Put *event* into the outbox, once for each of the *notifiers*; *position* is its order."""
     text = json.dumps(asdict(event))
     db.executemany(
@@ -40,37 +40,37 @@ def supersede(
     )
 
 
-def waiting(db: sqlite3.Connection) -> list[Letter]:
-    """Return what has not been taken yet, oldest first."""
+def pending(db: sqlite3.Connection) -> list[PendingAnnouncement]:
+    """Return what has been neither taken nor overtaken yet, oldest first."""
     rows = db.execute(
         "SELECT notifier, event, attempts, error FROM outbox"
         " WHERE delivered IS NULL AND superseded IS NULL ORDER BY position, rowid"
     ).fetchall()
-    return [Letter(row[0], records.event(row[1]), row[2], row[3]) for row in rows]
+    return [PendingAnnouncement(row[0], records.event(row[1]), row[2], row[3]) for row in rows]
 
 
-def still_holds(db: sqlite3.Connection, letter: Letter) -> bool:
-    """Tell whether *letter* still waits to be delivered and nothing has overtaken it."""
+def still_holds(db: sqlite3.Connection, announcement: PendingAnnouncement) -> bool:
+    """Tell whether *announcement* still waits to be delivered and nothing has overtaken it."""
     row = db.execute(
         "SELECT 1 FROM outbox WHERE id = ? AND notifier = ?"
         " AND delivered IS NULL AND superseded IS NULL",
-        (letter.event.id, letter.notifier),
+        (announcement.event.id, announcement.notifier),
     ).fetchone()
     return row is not None
 
 
-def delivered(db: sqlite3.Connection, letter: Letter, wall: float) -> None:
-    """Note that the notifier took *letter*."""
+def delivered(db: sqlite3.Connection, announcement: PendingAnnouncement, wall: float) -> None:
+    """Note that the notifier took *announcement*."""
     db.execute(
         "UPDATE outbox SET delivered = ?, attempts = attempts + 1, error = NULL"
         " WHERE id = ? AND notifier = ?",
-        (wall, letter.event.id, letter.notifier),
+        (wall, announcement.event.id, announcement.notifier),
     )
 
 
-def not_delivered(db: sqlite3.Connection, letter: Letter, error: str) -> None:
-    """Note why the notifier did not take *letter*."""
+def not_delivered(db: sqlite3.Connection, announcement: PendingAnnouncement, error: str) -> None:
+    """Note why the notifier did not take *announcement*."""
     db.execute(
         "UPDATE outbox SET attempts = attempts + 1, error = ? WHERE id = ? AND notifier = ?",
-        (error, letter.event.id, letter.notifier),
+        (error, announcement.event.id, announcement.notifier),
     )

@@ -1,44 +1,72 @@
-"""What the journal's tables tell of drains and their timelines, as the HTTP API shows them."""
+"""What the journal can tell of the past: drains and their timelines."""
 
+import json
 import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from deregister_agent.journal import records
+from deregister_agent.model import Drain
 
-_LINE = "id, kind, instance, drain, wall, detail"
+_DRAIN = "record, started, ended"
+_EVENT = "id, kind, instance, drain, wall, detail"
 
 
-def drains(db: sqlite3.Connection, instance: str, limit: int) -> list[dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class PastDrain:
+    """A drain as it was last written down, with when it began and ended by the wall clock."""
+
+    drain: Drain
+    started: float
+    ended: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class TimelineEvent:
+    """A decision in the timeline of a drain."""
+
+    id: int
+    kind: str
+    instance: str
+    drain: str
+    wall: float  # seconds since 1970
+    detail: Mapping[str, Any]
+
+
+def drains(db: sqlite3.Connection, instance: str, limit: int) -> list[PastDrain]:
     """Return the drains of *instance*, newest first."""
     rows = db.execute(
-        "SELECT record, started, ended FROM drains WHERE instance = ? ORDER BY number DESC LIMIT ?",
+        f"SELECT {_DRAIN} FROM drains WHERE instance = ? ORDER BY number DESC LIMIT ?",  # noqa: S608 - constant text
         (instance, limit),
     ).fetchall()
-    return [records.shown(*row) for row in rows]
+    return [_drain(row) for row in rows]
 
 
-def drain(db: sqlite3.Connection, instance: str, drain_id: str) -> dict[str, Any] | None:
+def drain(
+    db: sqlite3.Connection, instance: str, drain_id: str
+) -> tuple[PastDrain, list[TimelineEvent]] | None:
     """Return one drain of *instance* with its timeline; None if there is none by that id."""
     row = db.execute(
-        "SELECT record, started, ended FROM drains WHERE instance = ? AND id = ?",
+        f"SELECT {_DRAIN} FROM drains WHERE instance = ? AND id = ?",  # noqa: S608 - constant text
         (instance, drain_id),
     ).fetchone()
     if row is None:
         return None
-    events = db.execute(
-        f"SELECT {_LINE} FROM events WHERE drain = ? AND instance = ? ORDER BY id",  # noqa: S608 - constant text
+    rows = db.execute(
+        f"SELECT {_EVENT} FROM events WHERE drain = ? AND instance = ? ORDER BY id",  # noqa: S608 - constant text
         (drain_id, instance),
     ).fetchall()
-    return {**records.shown(*row), "events": [records.line(event) for event in events]}
+    return _drain(row), [_event(each) for each in rows]
 
 
-def events_after(db: sqlite3.Connection, event: int, limit: int) -> list[dict[str, Any]]:
+def events_after(db: sqlite3.Connection, event: int, limit: int) -> list[TimelineEvent]:
     """Return the events that came after the one with that id, oldest first."""
     rows = db.execute(
-        f"SELECT {_LINE} FROM events WHERE id > ? ORDER BY id LIMIT ?",  # noqa: S608 - constant text
+        f"SELECT {_EVENT} FROM events WHERE id > ? ORDER BY id LIMIT ?",  # noqa: S608 - constant text
         (event, limit),
     ).fetchall()
-    return [records.line(row) for row in rows]
+    return [_event(row) for row in rows]
 
 
 def last_event(db: sqlite3.Connection) -> int:
@@ -60,3 +88,11 @@ def forget_old(db: sqlite3.Connection, instance: str, kept: int) -> None:
         (instance, instance),
     )
     db.execute(f"DELETE FROM drains WHERE id IN ({old})", these)  # noqa: S608 - constant text
+
+
+def _drain(row: tuple[str, float, float | None]) -> PastDrain:
+    return PastDrain(records.drain(row[0]), row[1], row[2])
+
+
+def _event(row: tuple[int, str, str, str, float, str]) -> TimelineEvent:
+    return TimelineEvent(*row[:5], json.loads(row[5]))

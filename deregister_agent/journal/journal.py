@@ -5,22 +5,21 @@ import sqlite3
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 from deregister_agent.host.clock import Clock
-from deregister_agent.journal import announcements as letters
-from deregister_agent.journal import history, records
-from deregister_agent.journal.announcements import Letter
+from deregister_agent.journal import announcements, history, records
+from deregister_agent.journal.announcements import PendingAnnouncement
 from deregister_agent.journal.file import JournalFile
+from deregister_agent.journal.history import PastDrain, TimelineEvent
 from deregister_agent.model import Announcement, Drain, Event, Instance, Snapshot
 
 KEPT_DRAINS = 500  # per instance; older ones are forgotten when a new drain begins
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """One decision, written as a whole or not at all."""
+class Decision:
+    """What is written down as a whole or not at all."""
 
     drain: Drain
     instance: Instance
@@ -56,20 +55,20 @@ class Journal:
         """Close the file and give up its ownership."""
         self._file.close()
 
-    def write(self, entry: Entry) -> int:
+    def write(self, decision: Decision) -> int:
         """Write one decision down, with its place in the timeline and its announcements."""
-        drain, wall = entry.drain, self._clock.wall()
+        drain, wall = decision.drain, self._clock.wall()
         with self._file.transaction() as db:
             self._put_drain(db, drain, wall)
             event = db.execute(
                 "INSERT INTO events (drain, instance, kind, wall, detail) VALUES (?, ?, ?, ?, ?)",
-                (drain.id, drain.instance, entry.kind, wall, json.dumps(entry.detail)),
+                (drain.id, drain.instance, decision.kind, wall, json.dumps(decision.detail)),
             ).lastrowid
             assert event is not None
-            letters.supersede(db, drain.instance, entry.overtaken, wall)
-            if entry.snapshots_of is not None:
-                _forget_snapshots(db, drain.instance, entry.snapshots_of)
-            _announce(db, entry, event, wall)
+            announcements.supersede(db, drain.instance, decision.overtaken, wall)
+            if decision.snapshots_of is not None:
+                _forget_snapshots(db, drain.instance, decision.snapshots_of)
+            _announce(db, decision, event, wall)
         return event
 
     def _put_drain(self, db: sqlite3.Connection, drain: Drain, wall: float) -> None:
@@ -131,39 +130,39 @@ class Journal:
 
     # --- announcements on their way ---
 
-    def letters(self) -> list[Letter]:
+    def pending_announcements(self) -> list[PendingAnnouncement]:
         """Return the announcements that have not been taken yet, oldest first."""
         with self._file.reading() as db:
-            return letters.waiting(db)
+            return announcements.pending(db)
 
-    def still_holds(self, letter: Letter) -> bool:
-        """Tell whether *letter* still waits to be delivered and nothing has overtaken it."""
+    def still_holds(self, announcement: PendingAnnouncement) -> bool:
+        """Tell whether *announcement* still waits to be delivered and nothing has overtaken it."""
         with self._file.reading() as db:
-            return letters.still_holds(db, letter)
+            return announcements.still_holds(db, announcement)
 
-    def delivered(self, letter: Letter) -> None:
-        """Note that the notifier took *letter*: it is never sent again."""
+    def delivered(self, announcement: PendingAnnouncement) -> None:
+        """Note that the notifier took *announcement*: it is never sent again."""
         with self._file.transaction() as db:
-            letters.delivered(db, letter, self._clock.wall())
+            announcements.delivered(db, announcement, self._clock.wall())
 
-    def not_delivered(self, letter: Letter, error: str) -> None:
-        """Note why the notifier did not take *letter*."""
+    def not_delivered(self, announcement: PendingAnnouncement, error: str) -> None:
+        """Note why the notifier did not take *announcement*."""
         with self._file.transaction() as db:
-            letters.not_delivered(db, letter, error)
+            announcements.not_delivered(db, announcement, error)
 
-    # --- the past, as the HTTP API shows it ---
+    # --- the past ---
 
-    def drains(self, instance: str, limit: int) -> list[dict[str, Any]]:
+    def drains(self, instance: str, limit: int) -> list[PastDrain]:
         """Return the drains of *instance*, newest first."""
         with self._file.reading() as db:
             return history.drains(db, instance, limit)
 
-    def drain(self, instance: str, drain: str) -> dict[str, Any] | None:
+    def drain(self, instance: str, drain: str) -> tuple[PastDrain, list[TimelineEvent]] | None:
         """Return one drain of *instance* with its timeline; None if there is none by that id."""
         with self._file.reading() as db:
             return history.drain(db, instance, drain)
 
-    def events_after(self, event: int, limit: int) -> list[dict[str, Any]]:
+    def events_after(self, event: int, limit: int) -> list[TimelineEvent]:
         """Return the events that came after the one with that id, oldest first."""
         with self._file.reading() as db:
             return history.events_after(db, event, limit)
@@ -174,20 +173,20 @@ class Journal:
             return history.last_event(db)
 
 
-def _announce(db: sqlite3.Connection, entry: Entry, event: int, wall: float) -> None:
+def _announce(db: sqlite3.Connection, decision: Decision, event: int, wall: float) -> None:
     """Address the announcements of a decision to those who want to be told."""
-    for announcement in entry.announcements:
-        letter = Event(
-            id=f"{entry.drain.id}.{event}.{announcement}",
-            kind=announcement,
-            instance=entry.instance,
-            drain=entry.drain.id,
+    for kind in decision.announcements:
+        told = [name for name, wanted in decision.notifiers.items() if kind in wanted]
+        announcement = Event(
+            id=f"{decision.drain.id}.{event}.{kind}",
+            kind=kind,
+            instance=decision.instance,
+            drain=decision.drain.id,
             wall=wall,
-            detail=entry.detail,
-            process=entry.drain.process,
+            detail=decision.detail,
+            process=decision.drain.process,
         )
-        told = [name for name, wanted in entry.notifiers.items() if announcement in wanted]
-        letters.post(db, letter, event, told)
+        announcements.put(db, announcement, event, told)
 
 
 def _forget_snapshots(db: sqlite3.Connection, instance: str, but_of: frozenset[str]) -> None:

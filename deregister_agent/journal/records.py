@@ -1,20 +1,12 @@
-"""How the journal's records are spelt, and how they are shown to people."""
+"""How drains and announcements are spelt in the journal."""
 
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Any
 
 from deregister_agent.errors import JournalError
 from deregister_agent.model import Drain, Event, Instance, OnDeadline, Outcome, Phase, Process
-
-
-def iso(wall: float | None) -> str | None:
-    """Return *wall* as ISO 8601 in UTC, to the millisecond."""
-    if wall is None:
-        return None
-    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 def _process(record: Mapping[str, Any] | None) -> Process | None:
@@ -43,6 +35,10 @@ def drain(text: str) -> Drain:
         record["on_deadline"] = OnDeadline(record["on_deadline"])
         record["outcome"] = Outcome(record["outcome"]) if record["outcome"] else None
         record["process"] = _process(record["process"])
+        if "announced" in record:
+            record["announced"] = Outcome(record["announced"]) if record["announced"] else None
+        elif record["phase"] is Phase.DRAINED:  # of a version that did not write it down
+            record["announced"] = record["outcome"]
         return Drain(**record)
 
 
@@ -53,32 +49,3 @@ def event(text: str) -> Event:
         record["instance"] = Instance(**record["instance"])
         record["process"] = _process(record["process"])
         return Event(**record)
-
-
-def shown(text: str, started: float, ended: float | None) -> dict[str, Any]:
-    """Return a drain as the HTTP API shows it."""
-    one = drain(text)
-    return {
-        "id": one.id,
-        "instance": one.instance,
-        "phase": one.phase,
-        "outcome": one.outcome,
-        "started": iso(started),
-        "ended": iso(ended),
-        "reason": one.reason,
-        "asked_by": one.asked_by,
-        "forced": one.forced,
-    }
-
-
-def line(row: tuple[int, str, str, str, float, str]) -> dict[str, Any]:
-    """Return a line of the timeline as the HTTP API shows it."""
-    number, kind, instance, of_drain, wall, detail = row
-    return {
-        "id": number,
-        "kind": kind,
-        "instance": instance,
-        "drain": of_drain,
-        "at": iso(wall),
-        "detail": json.loads(detail),
-    }

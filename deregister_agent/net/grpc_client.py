@@ -1,79 +1,110 @@
 """
-Calls to a gRPC server, each with an end; and what its health service says.
+Calls to a gRPC server that end in time, and what its health service says.
 
-Needs grpcio (``pip install 'deregister-agent[grpc]'``): import it only where that is wanted.
+Needs the extra ``grpc``: import this module only where a configuration asks a gRPC server.
 https://github.com/grpc/grpc-proto/blob/master/grpc/health/v1/health.proto
 """
 
-import grpc
+import time
+from types import TracebackType
+from typing import Self, TypeVar
 
-from deregister_agent.net.protobuf import fields, text_field
-from deregister_agent.probes.counting import Doubt
+import grpc
+from google.protobuf.message import DecodeError, Message
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+
+from deregister_agent.errors import AgentError, excerpt
 
 CHECK = "/grpc.health.v1.Health/Check"
-STATUS = 1  # the field of HealthCheckResponse
-STATUSES = ("UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN")
-LIMIT = 262_144  # bytes of an answer
+ANSWER_LIMIT = 262_144  # bytes
+_Answer = TypeVar("_Answer", bound=Message)
 
 
-class CallError(Doubt):
+class GrpcError(AgentError):
     """There was no answer, or none that can be read. A fragment of a sentence: why."""
 
-    def __init__(self, code: grpc.StatusCode, why: str) -> None:
+    def __init__(self, why: str, code: grpc.StatusCode | None = None) -> None:
         super().__init__(why)
         self.code = code
-        self.late = code is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-def connect(
-    target: str, credentials: grpc.ChannelCredentials | None = None, server_name: str | None = None
-) -> grpc.Channel:
-    """Return a connection of its own to *target*, made at the first call. Close it."""
-    settings: list[tuple[str, object]] = [
-        ("grpc.enable_http_proxy", 0),
-        ("grpc.use_local_subchannel_pool", 1),  # no backoff is left over from the last one
-        ("grpc.max_receive_message_length", LIMIT),
-    ]
-    if server_name is not None:
-        settings.append(("grpc.ssl_target_name_override", server_name))
-    if credentials is None:
-        return grpc.insecure_channel(target, settings)
-    return grpc.secure_channel(target, credentials, settings)
-
-
-def call(channel: grpc.Channel, method: str, message: bytes, limit: float) -> bytes:
-    """Call *method*, for at most *limit* seconds. Raises CallError unless it answers."""
-    asked: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
-    try:
-        return asked(message, timeout=limit)
-    except grpc.RpcError as e:
-        raise CallError(e.code(), _reason(e, limit)) from e
-
-
-def health(channel: grpc.Channel, service: str, limit: float) -> str:
+class GrpcConnection:
     """
-    Return what the health service says of *service*: SERVING or NOT_SERVING, or else no good.
+    A connection of its own to *target*, made at the first call; leave it to close it.
 
-    The empty name is the server as a whole. Raises Doubt unless it knows that service.
+    All calls on it together have *limit* seconds, name look-up and handshake included.
     """
-    known = f"service {service!r}" if service else "the server as a whole"
-    try:
-        answer = call(channel, CHECK, text_field(1, service), limit)
-    except CallError as e:
-        if e.code is grpc.StatusCode.NOT_FOUND:
-            raise Doubt(f"the health service there does not know {known}") from e
-        if e.code is grpc.StatusCode.UNIMPLEMENTED:
-            raise Doubt(f"there is no health service (grpc.health.v1): register it ({e})") from e
-        raise
-    status = dict(fields(answer)).get(STATUS, 0)
-    if not isinstance(status, int) or status >= len(STATUSES):
-        raise Doubt(f"the health service says {status!r} of {known}, which is no status")
-    return STATUSES[status]
 
+    def __init__(
+        self,
+        target: str,
+        limit: float,
+        credentials: grpc.ChannelCredentials | None = None,
+        server_name: str | None = None,
+    ) -> None:
+        self._limit, self._end = limit, time.monotonic() + limit
+        settings: list[tuple[str, object]] = [
+            ("grpc.enable_http_proxy", 0),
+            ("grpc.use_local_subchannel_pool", 1),  # no backoff is left over from the last one
+            ("grpc.max_receive_message_length", ANSWER_LIMIT),
+        ]
+        if server_name is not None:
+            settings.append(("grpc.ssl_target_name_override", server_name))
+        if credentials is None:
+            self._channel = grpc.insecure_channel(target, settings)
+        else:
+            self._channel = grpc.secure_channel(target, credentials, settings)
 
-def _reason(error: grpc.RpcError, limit: float) -> str:
-    """Return why there is no answer, on one line."""
-    details = " ".join(str(error.details()).split())[:300]
-    if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return f"no answer within {limit:g} s"
-    return f"{error.code().name}: {details}"
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._channel.close()
+
+    def call(self, method: str, request: Message, answer: type[_Answer]) -> _Answer:
+        """Return what *method* answers to *request*. Raises GrpcError unless it answers so."""
+        ask: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(method)
+        left = max(0.001, self._end - time.monotonic())
+        try:
+            return answer.FromString(ask(request.SerializeToString(), timeout=left))
+        except grpc.RpcError as e:
+            raise GrpcError(self._reason(e), e.code()) from e
+        except DecodeError as e:
+            raise GrpcError(
+                "the answer breaks off, or is not of the kind that was asked for"
+            ) from e
+
+    def health(self, service: str) -> str:
+        """
+        Return the status of *service* by the health service, such as SERVING or NOT_SERVING.
+
+        The empty name is the server as a whole. Raises GrpcError unless that service is known.
+        """
+        known = f"service {service!r}" if service else "the server as a whole"
+        try:
+            status = self.call(
+                CHECK, HealthCheckRequest(service=service), HealthCheckResponse
+            ).status
+        except GrpcError as e:
+            if e.code is grpc.StatusCode.NOT_FOUND:
+                raise GrpcError(f"the health service there does not know {known}") from e
+            if e.code is grpc.StatusCode.UNIMPLEMENTED:
+                raise GrpcError(
+                    f"there is no health service (grpc.health.v1): register it ({e})"
+                ) from e
+            raise
+        names = HealthCheckResponse.ServingStatus
+        if status not in names.values():
+            raise GrpcError(f"the health service says {status} of {known}, which is no status")
+        return names.Name(status)
+
+    def _reason(self, error: grpc.RpcError) -> str:
+        """Return why there is no answer, on one line."""
+        if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+            return f"no answer within {self._limit:g} s"
+        return f"{error.code().name}: {excerpt(str(error.details()), 300)}"

@@ -2,7 +2,7 @@
 Run a program for each announcement: an argument list, never a shell.
 
 The event comes as JSON on standard input and as environment variables. Exit status 0
-means that it was taken. The agent's own environment, and what secrets it may hold,
+means that the program took the event. The agent's own environment, and what secrets it may hold,
 is not passed on.
 """
 
@@ -24,13 +24,13 @@ class Options(NotifierOptions):
     command: Annotated[tuple[str, ...], Field(min_length=1)]
     """The program and its arguments; no shell looks at them."""
     timeout: Timeout = 10.0
-    """How long it may run, in seconds; then it and all it has started are killed."""
+    """How long the program may run, in seconds; then all that was started is killed."""
     env: dict[str, str | Secret] = Field(default_factory=dict)
     """More environment variables: a text, or a table that says where a secret is."""
 
 
-class Command(Notifier):
-    """A program that is told."""
+class CommandNotifier(Notifier):
+    """Tells a program, which is run once for each announcement."""
 
     def __init__(self, options: Options) -> None:
         self.name = options.label
@@ -38,11 +38,11 @@ class Command(Notifier):
         self._options = options
 
     def announce(self, event: Event) -> None:
-        """Run the program and wait for its end. NotifyError unless it exits with 0 in time."""
+        """Run the program and wait for its end. NotifyError unless the exit status is 0 in time."""
         options = self._options
         try:
             variables = environment(event.instance, options.env) | _variables(event)
-            run = Run(options.command, variables, limit=None, given=encoded(event) + b"\n")
+            run = Run(options.command, variables, output_limit=None, given=encoded(event) + b"\n")
             output_of(run, options.timeout)
         except AgentError as e:
             doing = f"announce {event.kind} with {options.command[0]}"
@@ -50,7 +50,7 @@ class Command(Notifier):
 
 
 def _variables(event: Event) -> dict[str, str]:
-    """Return what the program is to know besides whom the event is about."""
+    """Return the variables that say what happened; others say to which instance."""
     pids = event.process.pids if event.process is not None else ()
     return {
         "DEREGISTER_EVENT": event.kind,
@@ -61,7 +61,7 @@ def _variables(event: Event) -> dict[str, str]:
     }
 
 
-def build(options: Options, instance: Instance) -> Command:
+def build(options: Options, instance: Instance) -> CommandNotifier:
     """Return the notifier; every event says which instance it is about."""
     del instance
-    return Command(options)
+    return CommandNotifier(options)

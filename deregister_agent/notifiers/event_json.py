@@ -1,4 +1,4 @@
-"""How an announcement is told to others: the same JSON for every notifier."""
+"""The JSON of an event, the same for every notifier."""
 
 import json
 from datetime import UTC, datetime
@@ -9,7 +9,7 @@ from deregister_agent.model import Event
 
 def payload(event: Event) -> dict[str, Any]:
     """
-    Return *event* as the plain JSON that receivers get: type, timestamp, data.
+    Return *event* as the plain JSON that receivers get: type, timestamp and data.
 
     The same event always gives the same JSON, so a repeated announcement is equal
     to the first. The shape is that of Standard Webhooks (standardwebhooks.com).
@@ -35,7 +35,7 @@ def payload(event: Event) -> dict[str, Any]:
 
 
 def encoded(event: Event) -> bytes:
-    """Return the payload of *event* as one line of UTF-8."""
+    """Return the JSON of *event* as one line of UTF-8."""
     return json.dumps(payload(event), ensure_ascii=False, separators=(",", ":")).encode()
 
 

@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, field_validator
@@ -22,12 +21,12 @@ from pydantic import Field, field_validator
 from deregister_agent.config.options import NotifierOptions
 from deregister_agent.errors import NotifyError
 from deregister_agent.host.clock import SystemClock
+from deregister_agent.host.pids import read_stat
 from deregister_agent.model import Announcement, Event, Instance
 from deregister_agent.ports import Notifier
 
 _MAY_KILL = (Announcement.DRAINED, Announcement.FORCED)
 _AFTER_KILL = 5.0  # a killed process that is still there then hangs in the kernel
-_PARENT, _START = 1, 19  # fields 4 and 22 of /proc/<pid>/stat, counted after the name
 
 
 class Options(NotifierOptions):
@@ -48,18 +47,18 @@ class Options(NotifierOptions):
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """A process that was drained and has not exited, held so that its number means it."""
+    """A drained process that has not exited. While the pidfd is open, nobody else gets the pid."""
 
     pid: int
     parent: int
     descriptor: int
 
     def fileno(self) -> int:
-        """Return the pidfd: it becomes readable when the process has exited."""
+        """Return the pidfd, which becomes readable when the process has exited."""
         return self.descriptor
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the pidfd."""
         os.close(self.descriptor)
 
 
@@ -73,7 +72,7 @@ class ProcessEnd(Notifier):
         self._boot_id = SystemClock().boot_id()
 
     def announce(self, event: Event) -> None:
-        """Return once every process that was drained has exited. One that has is no error."""
+        """Return once every drained process has exited; for those that have already, at once."""
         pids = self._drained(event)
         try:
             with _held(pids) as held:
@@ -104,7 +103,7 @@ class ProcessEnd(Notifier):
         return pids
 
     def _ended(self, held: list[_Held]) -> list[_Held]:
-        """Ask the roots to exit, kill what does not; return what is left then."""
+        """Ask the parents to exit, kill who does not; return who is left then."""
         pids = {process.pid for process in held}
         for process in held:
             if process.parent not in pids:  # a pre-fork parent ends its own workers
@@ -132,29 +131,27 @@ def _held(pids: Mapping[int, int]) -> Iterator[list[_Held]]:
 
 def _hold(pid: int, start: int) -> _Held | None:
     """
-    Return a hold on *pid*; None if it is not, or no longer, the one with this start time.
+    Return a hold on *pid*; None if no process of this pid and start time is running.
 
-    First the pidfd, then the start time: what is held existed before it was looked at.
+    First the pidfd, then the start time: the start time read is that of the process held.
     """
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
         return None
     try:
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        fields = []  # exited in between
+        shown = read_stat(pid)
     except BaseException:
         os.close(descriptor)
         raise
-    if not fields or int(fields[_START]) != start:
+    if shown is None or shown.start != start:
         os.close(descriptor)
         return None
-    return _Held(pid, int(fields[_PARENT]), descriptor)
+    return _Held(pid, shown.parent, descriptor)
 
 
 def _signal(process: _Held, number: signal.Signals) -> None:
-    """Send a signal; a process that has exited meanwhile needs none."""
+    """Send a signal, unless the process has exited meanwhile."""
     try:
         signal.pidfd_send_signal(process.descriptor, number)
     except ProcessLookupError:

@@ -1,8 +1,8 @@
 """
-A file that is there while "safe to kill" holds: for whatever can look at a file.
+A file that exists while "safe to kill" holds: for Kubernetes pre-stop hooks and init scripts.
 
-Kubernetes pre-stop hooks and init scripts can. That the deadline passed is never told
-by the same file: who waits for one to appear must not take giving up for being ready.
+That the deadline passed is never told by the same file: who waits for a file to appear must
+not take giving up for being ready.
 """
 
 from collections.abc import Iterator
@@ -86,6 +86,6 @@ class ReadyFile(Notifier):
 
 
 def build(options: Options, instance: Instance) -> ReadyFile:
-    """Return the notifier; one for each instance, with a path of its own."""
+    """Return the notifier; each instance has one, with a path of its own."""
     del instance
     return ReadyFile(options)

@@ -1,8 +1,8 @@
 """
 POST each announcement to a URL, signed as Standard Webhooks asks for.
 
-The receiver can check that the announcement is genuine, recent, and not one that it
-has had already: standardwebhooks.com, specification 1.0.0, "Webhook headers".
+The receiver can check that the announcement is genuine, recent, and no repetition:
+standardwebhooks.com, specification 1.0.0, "Webhook headers".
 """
 
 import base64
@@ -10,13 +10,12 @@ import binascii
 import hashlib
 import hmac
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from deregister_agent.config.options import NotifierOptions, Secret, Timeout
+from deregister_agent.config.options import ClientTlsOptions, NotifierOptions, Secret, Timeout
 from deregister_agent.errors import AgentError, ConfigError, NotifyError
 from deregister_agent.host.clock import SystemClock
 from deregister_agent.model import Event, Instance
@@ -34,7 +33,7 @@ _HINTS = {
 }
 
 
-class Options(NotifierOptions):
+class Options(ClientTlsOptions, NotifierOptions):
     """The keys of a ``webhook`` notifier."""
 
     url: str
@@ -45,12 +44,6 @@ class Options(NotifierOptions):
     """More keys to sign with, while receivers change from one to another."""
     headers: dict[str, str | Secret] = Field(default_factory=dict)
     """More headers: a text, or a table that says where a secret is."""
-    ca: Path | None = None
-    """The certificates to trust for https, instead of the system's."""
-    certificate: Path | None = None
-    """The client certificate for https."""
-    key: Path | None = None
-    """The key of the client certificate."""
     timeout: Timeout = 5.0
     """The limit of one announcement, in seconds."""
 
@@ -75,8 +68,8 @@ class Options(NotifierOptions):
 
     @model_validator(mode="after")
     def _whole_certificate(self) -> Self:
-        if (self.certificate is None) != (self.key is None):
-            raise ValueError("certificate and key go together")
+        if (self.certificate is None) != (self.certificate_key is None):
+            raise ValueError("certificate and certificate_key go together")
         return self
 
 
@@ -94,14 +87,12 @@ class Webhook(Notifier):
         self._fetcher = Fetcher(
             self._host,
             timeout=options.timeout,
-            ca=options.ca,
-            certificate=options.certificate,
-            key=options.key,
+            tls_files=options.tls_files,
             body_limit=_ANSWER_LIMIT,
         )
 
     def announce(self, event: Event) -> None:
-        """POST it. Any 2xx means that it was taken; NotifyError otherwise."""
+        """POST *event*. Any 2xx means that the receiver took the event; NotifyError otherwise."""
         body = encoded(event)
         try:
             headers = self._headers(event, body)
@@ -112,7 +103,7 @@ class Webhook(Notifier):
             raise self._refused(event, _refusal(answer))
 
     def _headers(self, event: Event, body: bytes) -> Mapping[str, str]:
-        """Sign *body*, now: the timestamp is that of this attempt, the id that of the event."""
+        """Return the headers, signed now: the timestamp is of this attempt, the id of the event."""
         timestamp = str(int(self._clock.wall()))
         signed = f"{event.id}.{timestamp}.".encode() + body
         secrets = (self._options.secret, *self._options.further_secrets)
@@ -149,7 +140,7 @@ def _signature(key: bytes, signed: bytes) -> str:
 
 
 def _refusal(answer: Answer) -> str:
-    """Say which status it was, what to do about it, and how the receiver put it."""
+    """Return the status, what to do about it, and the receiver's own words."""
     if answer.status // 100 == 3:  # noqa: PLR2004 - 3xx
         hint = "; redirects are not followed: set url to the final address"
     else:

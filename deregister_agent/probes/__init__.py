@@ -1,4 +1,4 @@
-"""What an app still has in hand. One file or one folder per backend, named by its ``kind``."""
+"""How to learn what an app still has in hand: one file or one folder per kind."""
 
-SHARED = frozenset({"counting", "http_endpoint", "ready_check"})
-"""Modules here that are no backend: what several probes use, and the readiness check."""
+SHARED = frozenset({"counting", "extras", "http_endpoint", "ready_check"})
+"""Modules here that are no kind of probe: what several probes share, and the readiness check."""

@@ -1,9 +1,9 @@
 """
-What a Celery worker has in hand, by its own word: active, prefetched and scheduled tasks.
+What a Celery worker says it has in hand: active, prefetched and scheduled tasks.
 
-The question is asked by the app's own Python, with the app's own settings, in a child process:
-so the agent needs no Celery, no broker's client and no secret of the app, and a broker that
-hangs is a process that is killed.
+The app's own Python asks, with the app's own settings, in a child process: so the agent
+needs no Celery, no broker's client and no secret of the app, and where the broker hangs,
+the child is killed.
 https://docs.celeryq.dev/en/stable/userguide/workers.html#inspecting-workers
 """
 
@@ -15,20 +15,21 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from deregister_agent.config.options import BackendOptions, Secret, Timeout
-from deregister_agent.errors import AgentError, ProbeError
+from deregister_agent.errors import AgentError, ProbeError, excerpt
+from deregister_agent.host.json_values import is_whole_number
 from deregister_agent.host.programs import Partner, Run, environment
 from deregister_agent.model import Instance, Reading
 from deregister_agent.ports import IdleProbe
-from deregister_agent.probes.counting import Doubt, Starts, Turn
+from deregister_agent.probes.counting import ReadLock, StartedCounter, Unclear
 
-LIMIT = 262_144  # bytes: two numbers for each kind of task that the worker has ever begun
-Place = Literal["active", "reserved", "scheduled"]
+OUTPUT_LIMIT = 262_144  # bytes: two numbers for each kind of task that the worker has ever begun
+TaskState = Literal["active", "reserved", "scheduled"]
 
 # A task goes from scheduled to reserved to active: asked in that order, none slips through
 # between two questions. The counters come first, so a task that comes later changes the next
-# ones. Celery takes the first reply to each question, so it is first asked how many workers
-# answer to the name. What the app prints when it is imported goes to standard error. It ends
-# when nobody has asked for a minute, and after ten, since the app's code may have been replaced.
+# ones. Celery takes the first reply to each question, so the first question is how many workers
+# answer to the name. What the app prints when it is imported goes to standard error. The child
+# ends when nobody has asked for a minute, and after ten: the app's code may have been replaced.
 QUESTION = """
 import json, os, signal, sys, time
 out = os.fdopen(os.dup(1), "w")
@@ -61,7 +62,7 @@ while time.monotonic() < end and sys.stdin.readline():
 """
 
 
-def _with_active(value: tuple[Place, ...]) -> tuple[Place, ...]:
+def _with_active(value: tuple[TaskState, ...]) -> tuple[TaskState, ...]:
     if "active" not in value:
         raise ValueError("must have active in it: the tasks that are at work")
     return value
@@ -77,7 +78,7 @@ class Options(BackendOptions):
     python: Annotated[tuple[str, ...], Field(min_length=1)]
     """The Python that runs the app, with arguments if need be: the one of its virtual
     environment."""
-    counts: Annotated[tuple[Place, ...], AfterValidator(_with_active)] = (
+    counts: Annotated[tuple[TaskState, ...], AfterValidator(_with_active)] = (
         "active",
         "reserved",
         "scheduled",
@@ -97,20 +98,20 @@ class Options(BackendOptions):
 
 
 class CeleryProbe(IdleProbe):
-    """Asks one worker through its broker; no reply is no answer, and never zero."""
+    """Asks one worker through its broker; no reply never means zero."""
 
     def __init__(self, options: Options, instance: Instance) -> None:
         self.name = options.label
         self._options, self._instance = options, instance
-        self._starts, self._turn, self._partner = Starts(0), Turn(), Partner()
+        self._starts, self._reads, self._partner = StartedCounter(0), ReadLock(), Partner()
 
     def read(self, wait: float) -> Reading:
-        """Tell what the worker says. Raises ProbeError unless it answers each question."""
+        """Return what the worker says. Raises ProbeError unless each question is answered."""
         del wait
         try:
-            with self._turn.taken(self._options.timeout) as left:
+            with self._reads.held(self._options.timeout) as left:
                 return self._reading(_document(self._partner.ask(self._run(), left)))
-        except (AgentError, Doubt) as e:
+        except AgentError as e:
             doing = f"tell what {self._options.worker} has in hand"
             raise ProbeError(self.name, doing, e) from e
 
@@ -121,30 +122,32 @@ class CeleryProbe(IdleProbe):
             (*options.python, "-c", QUESTION, *arguments),
             environment(self._instance, options.env),
             options.folder,
-            LIMIT,
+            OUTPUT_LIMIT,
         )
 
     def _reading(self, told: Mapping[str, Any]) -> Reading:
         stats = self._answer(told, "stats")
         total, pid = (stats.get("total"), stats.get("pid")) if isinstance(stats, dict) else (0, 0)
         if not isinstance(total, dict) or not pid:
-            raise Doubt(f"its stats are {_shown(stats)}, without total and pid")
+            raise Unclear(f"its stats are {_shown(stats)}, without total and pid")
         if told.get("so_called") not in (0, 1):
-            raise Doubt("several workers have that name, and each question is answered by another")
+            raise Unclear(
+                "several workers have that name, and each question is answered by another"
+            )
         self._must_tell_all(self._answer(told, "registered"))
-        places: tuple[Place, ...] = ("scheduled", "reserved", "active")
-        counts = {place: _count(self._answer(told, place), place) for place in places}
+        states: tuple[TaskState, ...] = ("scheduled", "reserved", "active")
+        counts = {state: _count(self._answer(told, state), state) for state in states}
         in_flight = {"tasks": counts["active"]} if "active" in self._options.counts else {}
-        for place in ("reserved", "scheduled"):
-            if place in self._options.counts:
-                in_flight[place] = counts[place]
+        for state in ("reserved", "scheduled"):
+            if state in self._options.counts:
+                in_flight[state] = counts[state]
         started = self._starts.count(sum(_count(n, "total") for n in total.values()))
         return Reading(in_flight, started, str(pid))
 
     def _must_tell_all(self, limited: Any) -> None:
-        """Raise Doubt if a task has a rate limit: one that waits for it is told by no question."""
+        """Raise Unclear if a task has a rate limit: no answer shows what waits for that."""
         if limited != [] and "reserved" in self._options.counts:
-            raise Doubt(
+            raise Unclear(
                 f"{_shown(limited)} has a rate limit, and Celery does not tell what waits for "
                 "it: leave reserved out of counts; they go back to the broker when the worker stops"
             )
@@ -152,12 +155,12 @@ class CeleryProbe(IdleProbe):
     def _answer(self, told: Mapping[str, Any], what: str) -> Any:
         answers = told.get(what)
         if not isinstance(answers, dict) or not answers:
-            raise Doubt(
+            raise Unclear(
                 f"it did not reply to {what} within {self._options.reply_timeout:g} s: "
                 "it is gone, cut off from the broker, or too busy to answer"
             )
         if list(answers) != [self._options.worker]:
-            raise Doubt(f"the reply to {what} comes from {', '.join(answers)}")
+            raise Unclear(f"the reply to {what} comes from {', '.join(answers)}")
         return answers[self._options.worker]
 
 
@@ -165,23 +168,22 @@ def _document(output: bytes) -> Mapping[str, Any]:
     try:
         told = json.loads(output)
     except (ValueError, RecursionError) as e:
-        raise Doubt(
-            f"the app's Python printed no JSON: {_shown(output[:60].decode('ascii', 'replace'))}"
+        raise Unclear(
+            f"the app's Python printed no JSON: {excerpt(output.decode('ascii', 'replace'))!r}"
         ) from e
     if not isinstance(told, dict):
-        raise Doubt(f"the app's Python printed {_shown(told)}")
+        raise Unclear(f"the app's Python printed {_shown(told)}")
     return told
 
 
 def _count(value: Any, what: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise Doubt(f"{what} is {_shown(value)}, not a whole number of at least 0")
+    if not is_whole_number(value) or value < 0:
+        raise Unclear(f"{what} is {_shown(value)}, not a whole number of at least 0")
     return value
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}..."  # noqa: PLR2004 - enough to recognise it
+    return excerpt(repr(value))
 
 
 def build(options: Options, instance: Instance) -> CeleryProbe:

@@ -1,4 +1,4 @@
-"""What the app has in hand, by a program of the operator's: one number on standard output."""
+"""What the app has in hand, by a program of the operator's that prints one number."""
 
 import re
 from pathlib import Path
@@ -11,9 +11,9 @@ from deregister_agent.errors import AgentError, ProbeError
 from deregister_agent.host.programs import Run, environment, output_of
 from deregister_agent.model import Instance, Reading
 from deregister_agent.ports import IdleProbe
-from deregister_agent.probes.counting import Doubt, Turn
+from deregister_agent.probes.counting import ReadLock, Unclear, WorkKind
 
-LIMIT = 4096  # bytes
+OUTPUT_LIMIT = 4096  # bytes
 NUMBER = re.compile(r"[0-9]{1,15}")
 
 
@@ -22,14 +22,14 @@ class Options(BackendOptions):
 
     command: Annotated[tuple[str, ...], Field(min_length=1)]
     """The program and its arguments; no shell looks at them."""
-    counts: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")] = "tasks"
+    counts: WorkKind = "tasks"
     """What kind of work the number is about: requests, tasks, messages."""
     folder: Path | None = None
-    """The directory that it runs in; the agent's own, unless it is given."""
+    """The directory that the program runs in; without this key the agent's own."""
     env: dict[str, str | Secret] = Field(default_factory=dict)
     """More environment variables: a text, or a table that says where a secret is."""
     timeout: Timeout = 5.0
-    """How long it may run, in seconds; then it and all it has started are killed."""
+    """How long the program may run, in seconds; then all its processes are killed."""
 
 
 class CommandProbe(IdleProbe):
@@ -38,19 +38,22 @@ class CommandProbe(IdleProbe):
     def __init__(self, options: Options, instance: Instance) -> None:
         self.name = options.label
         self._options, self._instance = options, instance
-        self._turn = Turn()
+        self._reads = ReadLock()
 
     def read(self, wait: float) -> Reading:
-        """Run the program, and tell its number. Raises ProbeError unless there is one."""
+        """Run the program and return its number. Raises ProbeError unless one was printed."""
         del wait
         options = self._options
         try:
             run = Run(
-                options.command, environment(self._instance, options.env), options.folder, LIMIT
+                options.command,
+                environment(self._instance, options.env),
+                options.folder,
+                OUTPUT_LIMIT,
             )
-            with self._turn.taken(options.timeout) as left:
+            with self._reads.held(options.timeout) as left:
                 return Reading({options.counts: _number(output_of(run, left))})
-        except (AgentError, Doubt) as e:
+        except AgentError as e:
             doing = f"tell what is in flight with {options.command[0]}"
             raise ProbeError(self.name, doing, e) from e
 
@@ -59,7 +62,7 @@ def _number(output: bytes) -> int:
     text = output.decode("ascii", errors="replace").strip()
     if NUMBER.fullmatch(text) is None:
         shown = repr(text[:60]) if text else "nothing"
-        raise Doubt(f"it printed {shown}, not one whole number of at least 0")
+        raise Unclear(f"it printed {shown}, not one whole number of at least 0")
     return int(text)
 
 

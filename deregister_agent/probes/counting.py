@@ -1,41 +1,50 @@
-"""What a probe makes of one read after another: in turn, and without its own starts."""
+"""What several probes need to count safely: one read at a time, without the probe's own work."""
 
 import re
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Annotated
+
+from pydantic import Field
+
+from deregister_agent.errors import AgentError
+
+WorkKind = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+"""A kind of work in hand: requests, tasks, messages."""
+WorkCount = Annotated[int, Field(ge=0)]
 
 
-class Doubt(Exception):  # noqa: N818 - a probe makes a ProbeError of it
+class Unclear(AgentError):  # noqa: N818 - the reason, which a probe makes a ProbeError of
     """Why an answer does not tell what is in flight: a fragment of a sentence."""
 
 
-class Turn:
+class ReadLock:
     """Lets one read in at a time: two at once would count each other as work of the app."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
 
     @contextmanager
-    def taken(self, limit: float) -> Iterator[float]:
-        """Wait for the turn, and give the seconds that are then left of *limit*."""
-        deadline = time.monotonic() + limit
+    def held(self, limit: float) -> Iterator[float]:
+        """Wait until no other read is under way, and give the seconds then left of *limit*."""
+        end = time.monotonic() + limit
         if not self._lock.acquire(timeout=limit):
-            raise Doubt(f"an earlier read did not end within {limit:g} s")
+            raise Unclear(f"an earlier read did not end within {limit:g} s")
         try:
-            yield max(0.001, round(deadline - time.monotonic(), 3))
+            yield max(0.001, round(end - time.monotonic(), 3))
         finally:
             self._lock.release()
 
 
-class Starts:
+class StartedCounter:
     """
     Turns an app's counter of started work into one that the probe's own reads do not move.
 
-    It never goes back and never repeats after a restart of the app, so every
-    change of it means that work has started. Of a read that failed it is not known
-    whether the app has counted it: it is taken for work, which only costs time.
+    The counter never goes back and never repeats after a restart of the app, so every
+    change of it means that work has started. Whether the app has counted a read that
+    failed is not known: such a read is taken for work, which only costs time.
     """
 
     def __init__(self, own: int) -> None:
@@ -51,7 +60,7 @@ class Starts:
         elif value < last:  # another process, whose work is new whatever its count
             self._started += value + 1
         elif value - last < self._own:
-            raise Doubt(
+            raise Unclear(
                 f"the counter of started work rose by {value - last} since the last read, "
                 f"though each read adds {self._own}: other work may be hidden behind the read"
             )
@@ -60,17 +69,17 @@ class Starts:
         return self._started
 
 
-def above(kind: str, count: int, baseline: int) -> int:
-    """Return *count* without what it shows when the app is idle. Raises Doubt if it is less."""
+def above_baseline(kind: str, count: int, baseline: int) -> int:
+    """Return *count* without what an idle app shows. Raises Unclear if *count* is less."""
     if count < baseline:
-        raise Doubt(
+        raise Unclear(
             f"{kind} are {count}, which is less than the baseline of {baseline}: "
             "the app does not count what the baseline says it does; correct the baseline"
         )
     return count - baseline
 
 
-def is_named(name: object, wanted: str) -> bool:
-    """Tell whether *name* is *wanted*, in which only ``*`` stands for something else: any text."""
+def fits_name(name: object, wanted: str) -> bool:
+    """Tell whether *name* is *wanted*, in which only ``*`` has a meaning: any text."""
     pattern = ".*".join(re.escape(part) for part in wanted.split("*"))
     return isinstance(name, str) and re.fullmatch(pattern, name, re.DOTALL) is not None

@@ -1,22 +1,21 @@
-"""How a probe reaches a server by HTTP: the keys for it, and a page asked for as it is now."""
+"""How a probe reaches a server by HTTP: the keys, and a page in its present form."""
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Annotated
+from collections.abc import Callable, Collection, Mapping, Sequence
+from http import HTTPStatus
+from typing import Annotated, Any
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from pydantic import AfterValidator
 
-from deregister_agent.config.options import BackendOptions, Secret, Timeout
-from deregister_agent.errors import ConfigError
+from deregister_agent.config.options import ClientTlsOptions, Secret, Timeout
+from deregister_agent.errors import ConfigError, excerpt
 from deregister_agent.net.fetcher import Answer, Fetcher, FetchError
-from deregister_agent.probes.counting import Doubt
+from deregister_agent.probes.counting import Unclear, WorkCount, WorkKind
 
-OK = 200
-BODY_LIMIT = 8_388_608
-Headers = Callable[[], Mapping[str, str]]
+BODY_LIMIT = 8_388_608  # bytes
+RequestHeaders = Callable[[], Mapping[str, str]]
 
-_AS_IT_IS_NOW = {"Cache-Control": "no-cache"}
+_NOT_CACHED = {"Cache-Control": "no-cache"}
 
 
 def _url(value: str) -> str:
@@ -28,43 +27,57 @@ def _url(value: str) -> str:
 Url = Annotated[str, AfterValidator(_url)]
 
 
-class Trusting(BackendOptions):
+class TlsProbeOptions(ClientTlsOptions):
     """The keys of a probe that may ask a server by TLS."""
 
     timeout: Timeout = 2.0
     """The limit of one read, in seconds."""
-    ca: Path | None = None
-    """The certificates to trust instead of the system's, for TLS."""
-    certificate: Path | None = None
-    """The agent's own certificate, for a server that asks for one."""
-    key: Path | None = None
-    """The key of that certificate, if it is not in the same file."""
 
 
-class Served(Trusting):
+class HttpProbeOptions(TlsProbeOptions):
     """The keys of a probe that asks a server by HTTP."""
 
     url: Url
     """Where: ``http://``, ``https://`` or ``http+unix://%2Frun%2Fapp.sock/path``."""
 
 
-def bearer(token: Secret | None) -> Headers | None:
-    """Return what sends *token* as ``Authorization``, read anew at each call."""
+class CountsPageOptions(HttpProbeOptions):
+    """The keys of a probe that reads counts from a page of the app."""
+
+    baseline: Mapping[WorkKind, WorkCount] = {}
+    """What each kind's count shows when the app is idle, because the probe's own request counts;
+    that is subtracted. A count below the baseline is an error: then the baseline is wrong."""
+    own_starts: WorkCount = 0
+    """How much each read of this probe adds to ``started``; that is subtracted."""
+    token: Secret | None = None
+    """A bearer token, sent as ``Authorization``."""
+
+    def contradictions(self, kinds: Collection[str], *, started: bool) -> list[str]:
+        """Return the mistakes between these keys, for a page that counts *kinds*."""
+        stray = sorted(self.baseline.keys() - set(kinds))
+        found = [f"baseline.{kind}: there is no such kind in in_flight" for kind in stray]
+        if self.own_starts and not started:
+            found.append("own_starts: says nothing without started")
+        return found
+
+
+def bearer_headers(token: Secret | None) -> RequestHeaders | None:
+    """Return a function that reads *token* at each call, for the header ``Authorization``."""
     return None if token is None else lambda: {"Authorization": f"Bearer {token.read()}"}
 
 
-def reached(
-    options: Served,
-    headers: Headers | None = None,
+def open_fetcher(
+    options: HttpProbeOptions,
+    headers: RequestHeaders | None = None,
     mistakes: Sequence[str] = (),
     *,
     base: str = "",
     body_limit: int = BODY_LIMIT,
 ) -> Fetcher:
     """
-    Return what calls the server of *options*, below their URL or *base*. Asks nothing yet.
+    Return a client for the server of *options*, below their URL or *base*. Asks nothing yet.
 
-    Raises ConfigError with the *mistakes* that are known already, and that of the URL.
+    Raises ConfigError with the *mistakes* found before, and that in the URL.
     """
     found = list(mistakes)
     try:
@@ -72,9 +85,7 @@ def reached(
             base or options.url,
             timeout=options.timeout,
             headers=headers,
-            ca=options.ca,
-            certificate=options.certificate,
-            key=options.key,
+            tls_files=options.tls_files,
             body_limit=body_limit,
         )
     except FetchError as e:
@@ -84,20 +95,20 @@ def reached(
     return fetcher
 
 
-class Page:
-    """The page that the URL of *options* names. Raises ConfigError as reached() does."""
+class PolledPage:
+    """The page at the URL of *options*. Raises ConfigError as open_fetcher() does."""
 
     def __init__(
         self,
-        options: Served,
-        headers: Headers | None,
+        options: HttpProbeOptions,
+        headers: RequestHeaders | None,
         mistakes: Sequence[str],
         *,
         body_limit: int = BODY_LIMIT,
     ) -> None:
         parts = urlsplit(options.url)
         server = urlunsplit((parts.scheme, parts.netloc, "", "", ""))
-        self._fetcher = reached(options, headers, mistakes, base=server, body_limit=body_limit)
+        self._fetcher = open_fetcher(options, headers, mistakes, base=server, body_limit=body_limit)
         self._target = parts.path or "/"
         self._params = parse_qsl(parts.query, keep_blank_values=True)
 
@@ -110,26 +121,39 @@ class Page:
         lag: float = 0.0,
     ) -> Answer:
         """
-        Return the page as it is now, or was at most *lag* seconds ago.
+        Return the page as it is now, or was at most *lag* seconds ago. Raises FetchError.
 
-        Raises Doubt unless its status is 200, or if it comes out of a cache, and FetchError.
+        Raises Unclear unless the status is 200, or where an older page comes out of a cache.
         """
         answer = self._fetcher.call(
             "GET",
             self._target,
             params=[*self._params, *params],
-            headers={"Accept": accept, **_AS_IT_IS_NOW},
+            headers={"Accept": accept, **_NOT_CACHED},
             timeout=timeout,
         )
-        if answer.status != OK:
-            said = start_of(answer)
-            raise Doubt(f"the app answered with status {answer.status}, not 200: {said}")
+        must_be_ok(answer, "the app")
         age = answer.headers.get("Age")
         if age is not None and not (age.isdecimal() and int(age) + 1 <= lag):
-            raise Doubt(f"the answer comes out of a cache, and is {age} s old: go round that cache")
+            raise Unclear(
+                f"the answer comes out of a cache, and is {age} s old: go round that cache"
+            )
         return answer
 
 
-def start_of(answer: Answer) -> str:
-    """Return the beginning of an answer, to recognise it by."""
-    return repr(" ".join(answer.text[:240].split()))
+def must_be_ok(answer: Answer, who: str) -> None:
+    """Raise Unclear unless the status of what *who* answered is 200."""
+    if answer.status != HTTPStatus.OK:
+        said = excerpt(answer.text, 240)
+        raise Unclear(f"{who} answered with status {answer.status}, not 200: {said!r}")
+
+
+def media_type(answer: Answer) -> str:
+    """Return the type of *answer* without its parameters, in small letters."""
+    return answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+
+def ok_json(answer: Answer, who: str) -> Any:
+    """Return the JSON document that *who* answered. Raises Unclear or FetchError."""
+    must_be_ok(answer, who)
+    return answer.json()

@@ -1,4 +1,4 @@
-"""What the app has in hand, by its own count: numbers in a JSON document that it serves."""
+"""What the app has in hand, by its own count: numbers in a JSON document that the app serves."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,76 +6,79 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from deregister_agent.config.json_pointer import Pointer, pointed
-from deregister_agent.config.options import Secret
-from deregister_agent.errors import AgentError, ProbeError
+from deregister_agent.errors import AgentError, ProbeError, excerpt
+from deregister_agent.host.json_pointer import Pointer, pointed
+from deregister_agent.host.json_values import is_whole_number
 from deregister_agent.model import Instance, Reading
 from deregister_agent.net.fetcher import Answer
 from deregister_agent.ports import IdleProbe
-from deregister_agent.probes.counting import Doubt, Starts, Turn, above
-from deregister_agent.probes.http_endpoint import Page, Served, Url, bearer, start_of
+from deregister_agent.probes.counting import (
+    ReadLock,
+    StartedCounter,
+    Unclear,
+    WorkKind,
+    above_baseline,
+)
+from deregister_agent.probes.http_endpoint import (
+    CountsPageOptions,
+    PolledPage,
+    Url,
+    bearer_headers,
+    media_type,
+)
 
-BODY_LIMIT = 262_144
+BODY_LIMIT = 262_144  # bytes
 
-Kind = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 Pointers = Annotated[tuple[Pointer, ...], Field(min_length=1)]
-Count = Annotated[int, Field(ge=0)]
 
 
-class Options(Served):
+class Options(CountsPageOptions):
     """An app that tells in JSON what it has in hand."""
 
     url: Url
-    """Where the app tells it: ``http://``, ``https://`` or ``http+unix://%2Frun%2Fapp.sock/path``."""
-    in_flight: Annotated[Mapping[Kind, Pointer | Pointers], Field(min_length=1)]
+    """Where the document is: ``http://``, ``https://`` or ``http+unix://%2Frun%2Fapp.sock/path``."""
+    in_flight: Annotated[Mapping[WorkKind, Pointer | Pointers], Field(min_length=1)]
     """For each kind of work (requests, tasks, messages) the JSON pointer of its count, or several
     pointers, whose numbers are added."""
-    baseline: Mapping[Kind, Count] = {}
-    """What each kind's count shows when the app is idle, because it counts the probe's own request;
-    it is subtracted. A count below it is an error: then the baseline is wrong."""
     started: Pointer | None = None
     """JSON pointer of a counter of all work ever started: work too short to be seen in flight still
     ends the quiet window."""
-    own_starts: Count = 0
-    """How much each read of this probe adds to ``started`` by itself; it is subtracted."""
     mark: Pointer | None = None
     """JSON pointer of what names the process: an instance id or a start time."""
     wait_parameter: Annotated[str, Field(min_length=1)] | None = None
     """Query parameter for a long poll, where the app can hold the answer until it is idle: the
     probe gives it the seconds that it is willing to wait, and waits that much longer."""
-    token: Secret | None = None
-    """A bearer token, sent as ``Authorization``."""
 
 
 class HttpJsonProbe(IdleProbe):
-    """Reads one URL; whatever is not exactly as expected is not known, and never zero."""
+    """Reads one URL; what is not exactly as expected is not known, and never zero."""
 
-    def __init__(self, options: Options, page: Page) -> None:
+    def __init__(self, options: Options, page: PolledPage) -> None:
         self.name = options.label
         self._options, self._page = options, page
-        self._starts = Starts(options.own_starts)
-        self._turn = Turn()
+        self._starts = StartedCounter(options.own_starts)
+        self._reads = ReadLock()
 
     def read(self, wait: float) -> Reading:
-        """Tell what the app says. Raises ProbeError unless it says it plainly."""
+        """Return the counts in the document. Raises ProbeError unless each is plain."""
         options = self._options
         params, limit = list[tuple[str, str]](), options.timeout
         if options.wait_parameter is not None and wait > 0:
             params, limit = [(options.wait_parameter, f"{wait:g}")], limit + wait
         try:
             return self._asked(params, limit)
-        except (AgentError, Doubt) as e:
+        except AgentError as e:
             raise ProbeError(self.name, f"tell what is in flight from {options.url}", e) from e
 
     def _asked(self, params: Sequence[tuple[str, str]], limit: float) -> Reading:
         """Ask the app, one read at a time: two at once would count each other as its work."""
-        with self._turn.taken(limit) as left:
+        with self._reads.held(limit) as left:
             return self._reading(_document(self._page.get(left, params=params)))
 
     def _reading(self, document: Any) -> Reading:
         options = self._options
         in_flight = {
-            kind: above(kind, _sum(document, pointers), options.baseline.get(kind, 0))
+            kind: above_baseline(kind, _sum(document, pointers), options.baseline.get(kind, 0))
             for kind, pointers in options.in_flight.items()
         }
         mark = "" if options.mark is None else _name(document, options.mark)
@@ -86,14 +89,16 @@ class HttpJsonProbe(IdleProbe):
 
 
 def _document(answer: Answer) -> Any:
-    """Return the JSON document of *answer*. Raises Doubt unless it is one, whole and plain."""
-    kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    """Return the JSON document in *answer*. Raises Unclear unless all of it is plain JSON."""
+    kind = media_type(answer)
     if kind != "application/json" and not kind.endswith("+json"):
-        raise Doubt(f"the answer is not JSON but {kind or 'of no type'}: {start_of(answer)}")
+        raise Unclear(
+            f"the answer is not JSON but {kind or 'of no type'}: {excerpt(answer.text)!r}"
+        )
     try:
         return json.loads(answer.body, parse_constant=_refuse, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as e:
-        raise Doubt(f"the answer is no valid JSON ({e}): {start_of(answer)}") from e
+        raise Unclear(f"the answer is no valid JSON ({e}): {excerpt(answer.text)!r}") from e
 
 
 def _refuse(constant: str) -> Any:
@@ -101,7 +106,7 @@ def _refuse(constant: str) -> Any:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return *pairs* as an object. Of a key that stands twice, neither value can be believed."""
+    """Return *pairs* as an object. Of a key that stands there twice, no value can be believed."""
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a key stands twice in one object")
@@ -115,31 +120,30 @@ def _sum(document: Any, pointers: str | tuple[str, ...]) -> int:
 
 def _number(document: Any, pointer: str) -> int:
     value = pointed(document, pointer)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise Doubt(f"at {pointer or 'the top'} there is {_shown(value)}, not a whole number")
+    if not is_whole_number(value):
+        raise Unclear(f"at {pointer or 'the top'} there is {_shown(value)}, not a whole number")
     if value < 0:
-        raise Doubt(f"at {pointer or 'the top'} there is {_shown(value)}, which is less than zero")
+        raise Unclear(
+            f"at {pointer or 'the top'} there is {_shown(value)}, which is less than zero"
+        )
     return value
 
 
 def _name(document: Any, pointer: str) -> str:
     value = pointed(document, pointer)
     if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
-        raise Doubt(f"at {pointer or 'the top'} there is {_shown(value)}, which is no mark")
+        raise Unclear(f"at {pointer or 'the top'} there is {_shown(value)}, which is no mark")
     return str(value)
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:60]}..."  # noqa: PLR2004 - enough to recognise it
+    return excerpt(json.dumps(value))
 
 
 def build(options: Options, instance: Instance) -> HttpJsonProbe:
     """Return the probe. Raises ConfigError if the options contradict each other."""
     del instance
-    stray = sorted(options.baseline.keys() - options.in_flight.keys())
-    mistakes = [f"baseline.{kind}: there is no such kind in in_flight" for kind in stray]
-    if options.own_starts and options.started is None:
-        mistakes.append("own_starts: says nothing without started")
-    page = Page(options, bearer(options.token), mistakes, body_limit=BODY_LIMIT)
+    started = options.started is not None
+    mistakes = options.contradictions(options.in_flight, started=started)
+    page = PolledPage(options, bearer_headers(options.token), mistakes, body_limit=BODY_LIMIT)
     return HttpJsonProbe(options, page)

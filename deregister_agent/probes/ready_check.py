@@ -1,7 +1,6 @@
 """Whether the app is ready to take traffic: an HTTP status or gRPC's health, several times over."""
 
 from collections.abc import Callable
-from importlib.util import find_spec
 from typing import Annotated, Self
 from urllib.parse import unquote, urlsplit
 
@@ -10,7 +9,8 @@ from pydantic import AfterValidator, Field, model_validator
 from deregister_agent.config.options import Table, Timeout
 from deregister_agent.errors import AgentError, ProbeError
 from deregister_agent.net.fetcher import Fetcher, FetchError
-from deregister_agent.probes.counting import Doubt
+from deregister_agent.ports import ReadyCheck
+from deregister_agent.probes.extras import grpc_missing
 
 HTTP = ("http", "https", "http+unix")
 GRPC = ("grpc", "grpcs", "grpc+unix")
@@ -18,7 +18,7 @@ SERVING = "SERVING"
 
 
 def _url(value: str) -> str:
-    """Refuse, without the network, what cannot be asked."""
+    """Refuse, without the network, a URL that cannot be asked."""
     scheme = value.partition("://")[0]
     if scheme not in (*HTTP, *GRPC) or "://" not in value:
         known = ", ".join(f"{one}://" for one in (*HTTP, *GRPC))
@@ -43,7 +43,7 @@ class ReadyOptions(Table):
     status: Annotated[int, Field(ge=100, le=599)] = 200
     """The HTTP status that means ready."""
     passes: Annotated[int, Field(ge=1)] = 1
-    """How many times in a row it must pass."""
+    """How many times in a row the check must pass."""
     every: Annotated[float, Field(gt=0, le=60)] = 0.5
     """Seconds between two checks."""
     timeout: Timeout = 2.0
@@ -56,8 +56,8 @@ class ReadyOptions(Table):
         return self
 
 
-class ReadyCheck:
-    """One readiness check of the app."""
+class UrlReadyCheck(ReadyCheck):
+    """One readiness check of the app, by its HTTP status or its gRPC health service."""
 
     def __init__(self, options: ReadyOptions) -> None:
         grpc = urlsplit(options.url).scheme in GRPC
@@ -66,17 +66,17 @@ class ReadyCheck:
         self.passes, self.every = options.passes, options.every
 
     def ask(self) -> None:
-        """Check once. Returning means that it passed; raises ProbeError otherwise."""
+        """Check once. Returning means that the check passed; raises ProbeError otherwise."""
         try:
             objection = self._objection()
-        except (AgentError, Doubt) as e:
+        except AgentError as e:
             raise ProbeError(self.name, "see whether the app is ready", e) from e
         if objection is not None:
             raise ProbeError(self.name, "call the app ready", objection)
 
 
 def _http_check(options: ReadyOptions) -> Callable[[], str | None]:
-    """Return a function that asks once, and says what speaks against being ready."""
+    """Return a function that asks once, and returns what speaks against being ready."""
     base, target = _http_parts(options.url)
     fetcher = Fetcher(base, timeout=options.timeout)
 
@@ -88,45 +88,46 @@ def _http_check(options: ReadyOptions) -> Callable[[], str | None]:
 
 
 def _grpc_check(options: ReadyOptions) -> Callable[[], str | None]:
-    """Return a function that asks the health service, and says what speaks against being ready."""
+    """Return a function that asks the health service, and returns what speaks against readiness."""
     target, service = _grpc_target(options.url)
     tls = urlsplit(options.url).scheme == "grpcs"
 
     def objection() -> str | None:
-        # Only here: few configurations need it, it is an extra, and it is large.
+        # Only here: gRPC is an extra, large, and few configurations need it.
         import grpc  # noqa: PLC0415
 
-        from deregister_agent.net.grpc_client import connect, health  # noqa: PLC0415
+        from deregister_agent.net.grpc_client import GrpcConnection  # noqa: PLC0415
 
-        with connect(target, grpc.ssl_channel_credentials() if tls else None) as channel:
-            said = health(channel, service, options.timeout)
-        return None if said == SERVING else f"its health service says {said}, not {SERVING}"
+        credentials = grpc.ssl_channel_credentials() if tls else None
+        with GrpcConnection(target, options.timeout, credentials) as connection:
+            status = connection.health(service)
+        return None if status == SERVING else f"its health service says {status}, not {SERVING}"
 
     return objection
 
 
 def _http_parts(url: str) -> tuple[str, str]:
-    """Return the server's URL, and what is asked of it, as it stands."""
+    """Return the server's URL, and the path and query as they stand."""
     parts = urlsplit(url)
     query = f"?{parts.query}" if parts.query else ""
     return parts._replace(path="", query="").geturl(), f"{parts.path or '/'}{query}"
 
 
 def _grpc_target(url: str) -> tuple[str, str]:
-    """Return what to connect to, and the service to ask for. Raises FetchError for no such URL."""
+    """Return the target of a connection, and the service. Raises FetchError for another URL."""
     parts = urlsplit(url)
     try:
-        whole = parts.hostname and parts.port
+        is_whole = bool(parts.hostname and parts.port)
     except ValueError as e:
         raise FetchError(f"{url!r} is no URL: {e}") from e
     where = unquote(parts.netloc)
     if parts.scheme == "grpc+unix":
-        whole, where = where.startswith("/"), f"unix:{where}"
-    if not whole or "@" in where or parts.query or parts.fragment:
+        is_whole, where = where.startswith("/"), f"unix:{where}"
+    if not is_whole or "@" in where or parts.query or parts.fragment:
         raise FetchError(
             f"{url!r} is no URL of a gRPC service: write grpc://HOST:PORT/SERVICE, "
             "grpcs://HOST:PORT/SERVICE or grpc+unix://%2Fpath%2Fto%2Fsocket/SERVICE"
         )
-    if find_spec("grpc") is None:
-        raise FetchError("grpc:// needs grpcio: pip install 'deregister-agent[grpc]'")
+    if missing := grpc_missing():
+        raise FetchError(missing)
     return where, unquote(parts.path.removeprefix("/"))

@@ -1,4 +1,4 @@
-"""What the app has in hand, by the kernel's count: the connections to its port."""
+"""What the app has in hand, by the kernel's table of sockets: the connections to its port."""
 
 import threading
 import time
@@ -31,7 +31,7 @@ from deregister_agent.model import Instance, Reading
 from deregister_agent.ports import IdleProbe
 
 _FORWARDERS = frozenset({"docker-proxy"})
-_CONNECTING = CONNECTED | {State.SYN_SENT}  # of its own too: its other end may be there already
+_CONNECTING = CONNECTED | {State.SYN_SENT}  # of the agent: the app's end may be there already
 
 Still = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -44,18 +44,18 @@ class Options(BackendOptions):
     ignore: tuple[IPv4Network | IPv6Network, ...] = ()
     """Peers that do not count, as networks (``10.0.0.9/32``): health checkers, monitoring."""
     still: Still | None = None
-    """Let a connection be idle when no byte has moved on it for so many seconds and the app owes
-    nothing that can be seen. It must be longer than the longest silence inside a request of this
-    app, of either side. Without it every connection counts."""
+    """The seconds without a byte after which a connection is idle, if the app owes nothing that can
+    be seen. It must be longer than the longest silence of either side inside a request of this
+    app. Without this key every connection counts."""
 
 
 class TcpProbe(IdleProbe):
     """
     Counts the connections to one port: all of them, or with ``still`` those not idle.
 
-    Also those that the app has not accepted yet: to the kernel they are connections
-    like all others. Not those of the agent itself, whose own reads would keep the
-    app busy for ever. *now* is the clock by which ``still`` is measured; one that
+    Connections that the app has not accepted yet count as well: to the kernel they are
+    like all others. Those of the agent itself do not, since its own reads would keep the
+    app busy for ever. *now* is the clock by which ``still`` is measured; a clock that
     stands while the host sleeps only makes a drain longer.
     """
 
@@ -73,7 +73,7 @@ class TcpProbe(IdleProbe):
         self._one_at_a_time = threading.Lock()
 
     def read(self, wait: float) -> Reading:
-        """Count the connections. Raises ProbeError when the port is not to be seen here."""
+        """Count the connections. Raises ProbeError when the port cannot be seen from here."""
         del wait
         try:
             with self._one_at_a_time:
@@ -84,21 +84,21 @@ class TcpProbe(IdleProbe):
     def _counted(self) -> dict[str, int]:
         asked = self._now()
         listening = listeners(self._port)
-        all_of_them = connections(self._port, with_info=self._follower is not None)
+        every = connections(self._port, with_info=self._follower is not None)
         answered = self._now()
-        found = [s for s in all_of_them if is_in_hand(s)]
+        found = [s for s in every if is_in_hand(s)]
         self._look_at(listening, found)
         counted = self._without_own(self._without_ignored(found))
         if self._follower is None:
             return {"connections": len(counted)}
-        said = self._follower.saw(counted, asked, answered)
+        activity = self._follower.saw(counted, asked, answered)
         return {
-            "busy_connections": said.count(Activity.BUSY),
-            "unknown_connections": said.count(Activity.UNKNOWN),
+            "busy_connections": activity.count(Activity.BUSY),
+            "unknown_connections": activity.count(Activity.UNKNOWN),
         }
 
     def _look_at(self, listening: Iterable[Socket], found: list[Socket]) -> None:
-        """Raise ProbeError if connections to the port need not show in this table."""
+        """Raise ProbeError if this table may lack connections to the port."""
         inodes = frozenset(s.inode for s in listening)
         self._seen_listening = self._seen_listening or bool(inodes)
         if not self._seen_listening and not found:
@@ -129,10 +129,10 @@ class TcpProbe(IdleProbe):
 
     def _without_own(self, found: list[Socket]) -> list[Socket]:
         """
-        Return those of *found* whose other end is no socket of this very process.
+        Return the sockets in *found* whose other end does not belong to this very process.
 
-        Whose a connection is never changes, so it is looked up once for each: there may
-        be as many sockets to the port on this host as connections to it.
+        The owner of a connection never changes, so each is looked up once: there may be as
+        many sockets to the port on this host as connections.
         """
         if all(s.cookie in self._own for s in found):
             return [s for s in found if not self._own[s.cookie]]
@@ -148,5 +148,5 @@ class TcpProbe(IdleProbe):
 
 
 def build(options: Options, instance: Instance) -> TcpProbe:
-    """Return the probe for *instance*. Reads nothing yet."""
+    """Return the probe of *instance*. Reads nothing yet."""
     return TcpProbe(options, instance)

@@ -15,15 +15,15 @@ from typing import Annotated
 from pydantic import Field
 
 from deregister_agent.config.options import BackendOptions, Secret, Timeout
-from deregister_agent.errors import AgentError, RegistryError
+from deregister_agent.errors import AgentError, RegistryError, excerpt
 from deregister_agent.host.programs import ProgramError, Run, environment, output_of
 from deregister_agent.model import Instance, Snapshot
 from deregister_agent.ports import Registry
 
-LIMIT = 4096  # bytes that a program may print
+OUTPUT_LIMIT = 4096  # bytes that a program may print
 WAS_OUT = "it was not listed before the drain, so it is not for us to list it: do that by hand"
 
-Command = Annotated[tuple[str, ...], Field(min_length=1)]
+CommandLine = Annotated[tuple[str, ...], Field(min_length=1)]
 
 _NUMBER = re.compile(r"[0-9]{1,9}")
 
@@ -31,16 +31,16 @@ _NUMBER = re.compile(r"[0-9]{1,9}")
 class Options(BackendOptions):
     """The programs."""
 
-    withdraw: Command
+    withdraw: CommandLine
     """The program that stops work, and its arguments; no shell looks at them."""
-    restore: Command
+    restore: CommandLine
     """The program that lets work go on."""
-    lists: Command
+    lists: CommandLine
     """The program that tells whether it is listed: exit status 0 if it is."""
     withdrawn_status: Annotated[int, Field(ge=1, le=125)] = 10
     """The exit status of ``lists`` that means "not listed"; any other is not known. Not 1, with
     which a ``grep`` ends also when nothing came down its pipe."""
-    others: Command | None = None
+    others: CommandLine | None = None
     """A program that prints how many other instances would still get work."""
     folder: Path | None = None
     """The directory that they run in; the agent's own, unless it is given."""
@@ -52,7 +52,7 @@ class Options(BackendOptions):
 
 
 class CommandRegistry(Registry):
-    """One instance in something that programs speak to."""
+    """One instance in a registry that programs speak to."""
 
     def __init__(self, options: Options, instance: Instance) -> None:
         self.name = options.label
@@ -71,21 +71,21 @@ class CommandRegistry(Registry):
         with self._doing("count the others of", command) as end:
             said = self._run(command, end).decode("ascii", errors="replace").strip()
             if _NUMBER.fullmatch(said) is None:
-                raise AgentError(f"it printed {said[:60]!r}, not one whole number")
+                raise AgentError(f"it printed {excerpt(said)!r}, not one whole number")
             return int(said)
 
     def snapshot(self) -> Snapshot | None:
-        """Keep that it was listed; there is nothing more to know."""
+        """Return that the instance was listed; there is nothing more to know."""
         with self._doing("take a snapshot of", self._options.lists) as end:
             return {"listed": True} if self._listed(end) else None
 
     def withdraw(self) -> None:
-        """Run ``withdraw``; exit status 0 means that it was taken."""
+        """Run ``withdraw``; exit status 0 means that it was done."""
         with self._doing("withdraw", self._options.withdraw) as end:
             self._run(self._options.withdraw, end)
 
     def restore(self, snapshot: Snapshot | None) -> None:
-        """Run ``restore``, unless it is listed already, or was not before the drain."""
+        """Run ``restore``, unless the instance is listed, or was not before the drain."""
         with self._doing("restore", self._options.restore) as end:
             if self._listed(end):
                 return
@@ -109,12 +109,12 @@ class CommandRegistry(Registry):
 
     def _run(self, command: Sequence[str], end: float) -> bytes:
         variables = environment(self._instance, self._options.env)
-        run = Run(command, variables, self._options.folder, LIMIT)
+        run = Run(command, variables, self._options.folder, OUTPUT_LIMIT)
         return output_of(run, max(0.01, round(end - time.monotonic(), 2)))
 
     @contextmanager
     def _doing(self, doing: str, command: Sequence[str]) -> Iterator[float]:
-        """Give the end of the time that one operation has."""
+        """Yield the end of the time that one operation has."""
         try:
             yield time.monotonic() + self._options.timeout
         except AgentError as e:

@@ -13,7 +13,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-from deregister_agent.cli.client import Address, AgentClient, Answer, Unreachable
+from deregister_agent.cli.client import AgentAddress, AgentAnswer, AgentClient, Unreachable
 from deregister_agent.demo.stage import Apps
 from tests.crash import victim
 
@@ -104,7 +104,7 @@ class Victim:
     def __init__(self, folder: Path, config: str) -> None:
         self._folder, self._config = folder, folder / "agent.toml"
         self._config.write_text(config)
-        self.client = AgentClient(Address(f"unix:{folder}/agent.sock"))
+        self.client = AgentClient(AgentAddress(f"unix:{folder}/agent.sock"))
         self._process: ForkServerProcess | None = None
         self.deaths = 0
 
@@ -132,10 +132,10 @@ class Victim:
     def log(self) -> str:
         return (self._folder / "agent.log").read_text(errors="replace")[-4000:]
 
-    def insist(self, ask: Callable[[AgentClient], Answer], *wanted: int) -> dict[str, Any]:
+    def insist(self, ask: Callable[[AgentClient], AgentAnswer], *wanted: int) -> dict[str, Any]:
         """Ask as a stubborn pipeline does: again after a crash, until the answer is wanted."""
         end = time.monotonic() + LIMIT
-        answer: Answer | None = None
+        answer: AgentAnswer | None = None
         while time.monotonic() < end:
             self.alive()
             try:

@@ -14,7 +14,7 @@ from typing import Any
 from deregister_agent import wiring
 from deregister_agent.api import serve
 from deregister_agent.cli import logs
-from deregister_agent.config import load as config
+from deregister_agent.config.load import load_config
 from deregister_agent.journal import journal
 from deregister_agent.net import fetcher
 
@@ -62,7 +62,7 @@ def run(die_at: int, count_file: Path, path: Path, log: Path) -> None:
         fuse.wrap(journal.Journal, name)
     fuse.wrap(os, "replace")
     fuse.wrap(fetcher.Fetcher, "call", only=_changes_something)
-    settings = config.load(path)
+    settings = load_config(path)
     logs.setup("text", "info")
     agent = wiring.build_agent(settings)
     serve.serve(agent, settings.server)

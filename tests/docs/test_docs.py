@@ -71,9 +71,9 @@ def test_the_metrics_are_those_of_the_page(tmp_path: Path) -> None:
 SHOW_METRICS = """
 import sys
 from pathlib import Path
-from deregister_agent.config import load as config
+from deregister_agent.config.load import load_config
 from deregister_agent import wiring
-agent = wiring.build_agent(config.load(Path(sys.argv[1])))
+agent = wiring.build_agent(load_config(Path(sys.argv[1])))
 print(agent.metrics().decode())
 agent.stop()
 """

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import yaml
 
-from bench.mixes import EVERY_DOOR
 from compose import local_images
 from compose.configs import files
 from compose.dashboards import expressions, panels
@@ -22,6 +21,7 @@ from compose.local import processes
 from compose.places import BROKER, CONTAINERS, NAMES, PROMETHEUS, WATCHERS
 from compose.render import HERE as STACK
 from compose.render import rendered
+from compose.traffic.mixes import EVERY_DOOR
 from compose.walk import steps
 from compose.whole import AGENTS, WAITING, Whole
 from deregister_agent.config.load import validated

@@ -5,13 +5,13 @@ from collections.abc import Callable
 
 import pytest
 
-from bench.alternatives import WAYS
-from bench.deploy import Result, Took, replace, run
-from bench.loads import MESSAGE, Kind, Load
-from bench.mixes import CALL, EVERY_DOOR, STREAM
 from bench.soak import Loss, soak
-from bench.stack import Local
+from compose.alternatives import WAYS
 from compose.places import NAMES
+from compose.rollout import Result, Took, replace, run
+from compose.stack import Local
+from compose.traffic.loads import MESSAGE, Kind, Load
+from compose.traffic.mixes import CALL, EVERY_DOOR, STREAM
 
 LEAD = 5.0  # seconds of load, longer than any request takes, before the deploy
 

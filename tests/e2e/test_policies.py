@@ -18,7 +18,7 @@ listen = ["unix:{folder}/agent.sock"]
 name = "web"
 service = "shop"
 port = {port}
-quiet = 0.2
+quiet = {quiet}
 min_others = 0
 {policy}
 [[instance.ready]]
@@ -56,14 +56,14 @@ class Scene:
 
 
 @contextmanager
-def scene(folder: Path, policy: str) -> Iterator[Scene]:
+def scene(folder: Path, policy: str, quiet: float = 0.2) -> Iterator[Scene]:
     apps = Apps(["web"])
     try:
         apps.start("web")
         listed = folder / "shop.json"
         table = list_in_file(listed, apps)["web"]
         port = apps.ports["web"]
-        text = CONFIG.format(folder=folder, port=port, policy=policy, registry=table)
+        text = CONFIG.format(folder=folder, port=port, policy=policy, quiet=quiet, registry=table)
         with running_agent(folder, text) as agent:
             yield Scene(agent, apps, listed)
     finally:
@@ -88,7 +88,7 @@ def test_drained_kill_restart_and_back_by_itself(tmp_path: Path) -> None:
 
 def test_a_restart_before_drained_changes_nothing(tmp_path: Path) -> None:
     """An app that crashes in mid-drain and comes back busy is drained like the old one."""
-    with scene(tmp_path, "") as here:
+    with scene(tmp_path, "", quiet=5.0) as here:  # longer than a start of the app takes
         work = Work(here.port, 20.0)
         work.begin()
         here.agent.post("/stop-traffic", {})

@@ -9,11 +9,11 @@ from urllib.parse import quote
 
 from celery import Celery  # type: ignore[import-untyped]
 
-from tests.celery_shop import Worker
+from tests.apps.celery_shop import Worker
+from tests.apps.pages import document, pages
+from tests.apps.rabbit_consumer import Consumer
 from tests.contract.probes.pulsar import stats
 from tests.held_work import Counts, Stand
-from tests.pages import document, pages
-from tests.rabbit_consumer import Consumer
 from tests.servers.child import wait_until
 from tests.servers.rabbitmq import own_host, shared
 from tests.servers.redis import Redis
@@ -137,7 +137,7 @@ def celery(folder: Path) -> Iterator[Stand]:
             return max(float(file.read_text()) for file in ended)
 
         table = {
-            "kind": "celery", "app": "tests.celery_shop", "worker": worker.name,
+            "kind": "celery", "app": "tests.apps.celery_shop", "worker": worker.name,
             "python": [sys.executable], "folder": str(Path(__file__).parents[2]),
             "env": worker.environment, "timeout": 20.0,
         }  # fmt: skip

@@ -11,9 +11,9 @@ import grpc as library
 from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
 
 from deregister_agent.host.sockets import connections
+from tests.apps.running_grpc import GrpcApp
 from tests.contract.probes.tcp import Client, Server
 from tests.held_work import Counts, Stand
-from tests.running_grpc import GrpcApp
 from tests.servers.child import wait_until
 
 HELD = 3

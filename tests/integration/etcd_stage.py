@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from deregister_agent.engine.agent import Agent
-from deregister_agent.engine.instance_loop import InstanceLoop, Parts
+from deregister_agent.engine.instance_loop import InstanceLoop
+from deregister_agent.engine.knowledge import InstanceSetup
 from deregister_agent.host.clock import SystemClock
 from deregister_agent.host.process_finder import ProbeMark
 from deregister_agent.journal.journal import Journal
 from deregister_agent.model import Instance, Phase, Policy, StopRequest
-from deregister_agent.ports import Notifier, Registry
-from deregister_agent.probes.ready_check import ReadyCheck
+from deregister_agent.ports import Notifier, ReadyCheck, Registry
 from deregister_agent.registries.etcd.registry import Etcd as EtcdRegistry
 from deregister_agent.registries.etcd.registry import Options, build
 from tests.fakes import FakeProbe
@@ -69,14 +69,14 @@ class Loop:
     def reaches(self, *phases: Phase, limit: float = 90.0) -> Phase:
         """Wait until the drain is in one of the phases."""
         drain = self.loop.wait(lambda drain: drain.phase in phases, limit)
-        assert drain.phase in phases, self.loop.report()
+        assert drain.phase in phases, self.loop.status()
         return drain.phase
 
     def says(self, part: str, limit: float = 60.0) -> None:
         """Wait until what is in the way has *part* in it."""
         end = time.monotonic() + limit
-        while part not in "\n".join(self.loop.report()["blocking"]):
-            assert time.monotonic() < end, self.loop.report()
+        while part not in "\n".join(self.loop.status().blocking):
+            assert time.monotonic() < end, self.loop.status()
             time.sleep(0.02)
 
 
@@ -90,12 +90,13 @@ def agent(
     """Run an agent with an instance for each registry, until the block ends."""
     clock = SystemClock()
     probes = [FakeProbe() for _ in registries]
-    parts: list[tuple[Parts, Mapping[str, Notifier]]] = []
+    setups: list[tuple[InstanceSetup, Mapping[str, Notifier]]] = []
     for n, (one, probe) in enumerate(zip(registries, probes, strict=True)):
         probe.mark = f"process-{n}"
         instance = Instance(f"orders-{n}", "orders", "127.0.0.1", 1 + n)
-        parts.append((Parts(instance, policy, [one], [probe], ProbeMark(clock), ready), {}))
-    made = Agent(Journal(folder / "journal.db", clock), clock, parts)
+        setup = InstanceSetup(instance, policy, [one], [probe], ProbeMark(clock), ready)
+        setups.append((setup, {}))
+    made = Agent(Journal(folder / "journal.db", clock), clock, setups)
     made.start()
     try:
         yield [Loop(made.instances[f"orders-{n}"], probe) for n, probe in enumerate(probes)]

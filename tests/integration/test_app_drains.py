@@ -11,13 +11,14 @@ import pytest
 
 from deregister_agent.config.backends import find
 from deregister_agent.engine.agent import Agent
-from deregister_agent.engine.instance_loop import InstanceLoop, Parts
+from deregister_agent.engine.instance_loop import InstanceLoop
+from deregister_agent.engine.knowledge import InstanceSetup
 from deregister_agent.host.clock import SystemClock
 from deregister_agent.host.process_finder import ProbeMark
 from deregister_agent.journal.journal import Journal
 from deregister_agent.model import Instance, Outcome, Phase, Policy, StopRequest
 from deregister_agent.registries import file
-from tests.integration.app_server import GUNICORN, SHARED, UVICORN, Server, Start, servers
+from tests.apps.app_server import GUNICORN, SHARED, UVICORN, Server, Start, servers
 from tests.integration.test_app_servers import FASTAPI, FLASK
 from tests.loops import LIMIT, eventually, until
 
@@ -102,8 +103,8 @@ def draining(folder: Path, server: Server, **policy: Any) -> Iterator[InstanceLo
         Policy(**{"deadline": LIMIT, "quiet": 0.3, "min_others": 0} | policy),
         SystemClock(),
     )
-    parts = Parts(instance, rules, [listed], [probe], ProbeMark(clock))
-    agent = Agent(Journal(folder / "journal.db", clock), clock, [(parts, {})])
+    setup = InstanceSetup(instance, rules, [listed], [probe], ProbeMark(clock))
+    agent = Agent(Journal(folder / "journal.db", clock), clock, [(setup, {})])
     agent.start()
     try:
         loop = agent.instances["web"]
@@ -117,10 +118,10 @@ def blocks(loop: InstanceLoop, said: Callable[[str], bool]) -> None:
     """Wait until the drain is held up by nothing but what *said* recognises."""
 
     def so() -> bool:
-        blocking = loop.report()["blocking"]
+        blocking = loop.status().blocking
         return bool(blocking) and all(said(line) for line in blocking)
 
-    eventually(so, f"that blocks; but {loop.report()['blocking']}")
+    eventually(so, f"that blocks; but {loop.status().blocking}")
 
 
 APPS = {

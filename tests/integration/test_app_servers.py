@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.app_server import GUNICORN, SHARED, UVICORN, Start, servers
+from tests.apps.app_server import GUNICORN, SHARED, UVICORN, Start, servers
 
 TWO = (*GUNICORN, "-w", "2")
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.fake_agent import FakeAgent, FakeInstance, orders, serving
+from tests.apps.fake_agent import FakeAgent, FakeInstance, orders, serving
 
 LIMIT = 30.0
 UP = re.compile(r"\x1b\[\d+F\x1b\[J")

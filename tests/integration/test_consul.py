@@ -26,7 +26,7 @@ FULL: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def agent() -> Iterator[Consul]:
     """Give a client agent, as on each host, joined to the shared server."""
-    with shared().client() as client:
+    with shared().joined() as client:
         yield client
 
 
@@ -51,6 +51,22 @@ def test_a_restored_service_is_the_same(orders: Orders) -> None:
     for entry in (before, after):
         del entry["Service"]["CreateIndex"], entry["Service"]["ModifyIndex"]
     assert after["Service"] == before["Service"]
+
+
+def test_what_consuls_own_program_does_and_sees(orders: Orders) -> None:
+    """What it registers is withdrawn and restored in its eyes; what it takes out is out."""
+    where = (f"-name={orders.service}", f"-id={orders.id}", f"-port={orders.port}")
+    orders.agent.program("services", "register", "-address=127.0.0.1", *where)
+    registry = orders.registry()
+    wait_until(registry.lists, "the catalog has it")
+    snapshot = registry.snapshot()
+    registry.withdraw()
+    assert orders.service not in orders.agent.program("catalog", "services")
+    registry.restore(snapshot)
+    assert orders.service in orders.agent.program("catalog", "services").splitlines()
+    orders.agent.program("services", "deregister", f"-id={orders.id}")
+    wait_until(lambda: orders.entry() is None, "the catalog has it no more")
+    assert not registry.lists()
 
 
 def test_an_app_may_be_two_services(agent: Consul, orders: Orders) -> None:
@@ -103,9 +119,10 @@ def test_a_sidecar_that_a_restore_loses_is_named(orders: Orders) -> None:
     snapshot = registry.snapshot()
     assert f"its sidecars ({sidecar})" in registry.notes(snapshot)[0]
     registry.withdraw()
-    assert sidecar not in orders.agent.ok("GET", "/v1/agent/services")
+    services = orders.agent.client.agent.services
+    assert sidecar not in services()
     registry.restore(snapshot)
-    assert sidecar not in orders.agent.ok("GET", "/v1/agent/services")
+    assert sidecar not in services()
 
 
 def test_a_definition_gives_the_checks_back(orders: Orders, tmp_path: Path) -> None:
@@ -129,11 +146,11 @@ def test_a_restore_is_not_complete_while_a_check_is_critical(orders: Orders) -> 
     orders.register(Check=ALIVE)
     registry = orders.registry(mode="maintenance", timeout=2.0)
     registry.withdraw()
-    orders.agent.ok("PUT", "/v1/agent/check/fail/alive")
+    orders.agent.client.agent.check.ttl_fail("alive")
     with pytest.raises(RegistryError, match="critical: alive"):
         registry.restore(registry.snapshot())
     assert not registry.lists()
-    orders.agent.ok("PUT", "/v1/agent/check/pass/alive")
+    orders.agent.client.agent.check.ttl_pass("alive")
     registry.restore(registry.snapshot())
     assert registry.lists()
 
@@ -151,12 +168,11 @@ def test_maintenance_keeps_everything(orders: Orders) -> None:
 
 class TestTheMaintenanceOfAnOperator:
     def _enable(self, orders: Orders, *, reason: str) -> None:
-        query = f"enable=true&reason={reason}"
-        orders.agent.ok("PUT", f"/v1/agent/service/maintenance/{orders.id}?{query}")
+        orders.agent.program("maint", "-enable", f"-service={orders.id}", f"-reason={reason}")
         wait_until(lambda: "critical" in orders.checks().values(), "the maintenance is known")
 
     def _reason(self, orders: Orders) -> str | None:
-        checks = orders.agent.ok("GET", "/v1/agent/checks")
+        checks = orders.agent.client.agent.checks()
         check = checks.get(f"_service_maintenance:{orders.id}")
         return None if check is None else str(check["Notes"])
 
@@ -178,7 +194,7 @@ class TestTheMaintenanceOfAnOperator:
         snapshot = registry.snapshot()
         registry.withdraw()
         assert self._reason(orders) == REASON
-        orders.agent.ok("PUT", f"/v1/agent/service/maintenance/{orders.id}?enable=false")
+        orders.agent.program("maint", "-disable", f"-service={orders.id}")
         self._enable(orders, reason="disk")
         with pytest.raises(RegistryError, match=r"critical: .*\(disk\)"):
             registry.restore(snapshot)
@@ -200,13 +216,13 @@ class TestTheMaintenanceOfAnOperator:
         """A node in maintenance gets no work in maintenance mode, and it is not ours to lift."""
         orders.register()
         registry = orders.registry(mode="maintenance", timeout=2.0)
-        orders.agent.ok("PUT", "/v1/agent/maintenance?enable=true&reason=kernel")
+        orders.agent.program("maint", "-enable", "-reason=kernel")
         try:
             wait_until(lambda: not registry.lists(), "the node is known to be in maintenance")
             with pytest.raises(RegistryError, match=r"_node_maintenance \(kernel\)"):
                 registry.restore(None)
         finally:
-            orders.agent.ok("PUT", "/v1/agent/maintenance?enable=false")
+            orders.agent.program("maint", "-disable")
 
 
 def test_left_to_the_app(orders: Orders) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from deregister_agent.errors import ConfigError, RegistryError
 from deregister_agent.model import Instance
-from deregister_agent.registries.consul.api import Talk
+from deregister_agent.registries.consul.operations import ConsulOperation
 from deregister_agent.registries.consul.registry import Options, build
 from tests.servers.child import wait_until
 from tests.servers.consul import Consul, shared
@@ -21,7 +21,7 @@ from tests.servers.talking import answering, talking
 @pytest.fixture(scope="module")
 def agent() -> Iterator[Consul]:
     """Give a client agent, as on each host, joined to the shared server."""
-    with shared().client() as client:
+    with shared().joined() as client:
         yield client
 
 
@@ -53,7 +53,7 @@ def test_an_app_that_registers_itself_again_and_again(orders: Orders) -> None:
         for times in (1, 2, 3, 4):
             wait_until(lambda: orders.entry() is None, "it is withdrawn")
             assert len(seen) >= times
-            orders.agent.ok("PUT", "/v1/agent/service/register", orders.definition())
+            orders.register_only()
             wait_until(lambda n=times: len(seen) > n, "the guard has seen it")  # type: ignore[misc]
     finally:
         over.set()
@@ -68,12 +68,12 @@ def test_a_service_from_a_file_comes_back_with_a_reload(orders: Orders) -> None:
     service = {"id": orders.id, "name": orders.service, "port": orders.port}
     file.write_text(json.dumps({"service": service | {"address": "127.0.0.1"}}))
     try:
-        orders.agent.ok("PUT", "/v1/agent/reload")
+        orders.agent.client.agent.reload()
         registry = orders.registry()
         wait_until(registry.lists, "the file is read")
         registry.withdraw()
         assert not registry.lists()
-        orders.agent.ok("PUT", "/v1/agent/reload")
+        orders.agent.client.agent.reload()
         wait_until(registry.lists, "the service is back")
         registry.withdraw()
         assert not registry.lists()
@@ -182,13 +182,13 @@ def test_where_nothing_is_the_node_need_not_be_known(
     registry = orders.registry()
     registry.withdraw()
     asked: list[str] = []
-    call = Talk._call
+    call = ConsulOperation._call
 
-    def counted(self: Talk, method: str, target: str, *rest: Any, **more: Any) -> Any:
+    def counted(self: ConsulOperation, method: str, target: str, *rest: Any, **more: Any) -> Any:
         asked.append(target.partition("?")[0])
         return call(self, method, target, *rest, **more)
 
-    monkeypatch.setattr(Talk, "_call", counted)
+    monkeypatch.setattr(ConsulOperation, "_call", counted)
     assert not registry.lists()
     assert asked == [
         f"/v1/health/service/{orders.service}",
@@ -219,7 +219,7 @@ def test_another_datacenter(orders: Orders) -> None:
 class TestOutage:
     def test_frozen_killed_refusing(self) -> None:
         """Nothing is known of an agent that hangs or is dead; after a freeze, all is as before."""
-        with shared().client() as agent:
+        with shared().joined() as agent:
             orders = Orders(agent)
             orders.register()
             registry = orders.registry(timeout=0.5)

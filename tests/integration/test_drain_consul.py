@@ -21,7 +21,7 @@ BRIEF = replace(POLICY, deadline=3.0)
 @pytest.fixture
 def agent() -> Iterator[Consul]:
     """Give a client agent of its own: the test may stop and kill it."""
-    with shared().client() as client:
+    with shared().joined() as client:
         yield client
 
 
@@ -43,7 +43,7 @@ def registering_itself(orders: Orders) -> Iterator[None]:
 
     def again() -> None:
         while not over.wait(1.0):
-            orders.agent.call("PUT", "/v1/agent/service/register", orders.definition())
+            orders.register_only()
 
     thread = threading.Thread(target=again)
     thread.start()
@@ -89,7 +89,7 @@ def test_an_app_that_gives_up_registering_itself_is_drained(tmp_path: Path, orde
 def test_a_blocked_sync_ends_in_expired_with_that_reason(tmp_path: Path) -> None:
     """200 OK while the catalog still lists it is not drained; the reason names the ACLs."""
     server = shared(acl=True)
-    with server.client() as client:
+    with server.joined() as client:
         orders = Orders(client)
         # Consul 1.8 tells its catalog with the token that the service was registered with
         write = f'service "{orders.service}" {{ policy = "write" }}'
@@ -118,7 +118,7 @@ def test_a_hung_consul_delays_nobody_else(tmp_path: Path, agent: Consul, orders:
             running.loop.stop_traffic(StopRequest())
             eventually(lambda: not directory.listed, "the other registry is withdrawn")
             assert running.loop.drain.phase is Phase.WITHDRAWING
-            eventually(lambda: running.loop.report()["registries"][0]["error"], "the error shows")
+            eventually(lambda: running.loop.status().registries[0].error, "the error shows")
         finally:
             agent.cont()
         running.until(Phase.DRAINED)
@@ -163,4 +163,4 @@ def test_the_checks_that_were_lost_are_told(tmp_path: Path, orders: Orders) -> N
     with agent_of(tmp_path, instance(orders), [orders.registry()]) as running:
         running.loop.stop_traffic(StopRequest())
         running.until(Phase.DRAINED)
-        assert "check" in str(running.loop.report()["notes"])
+        assert "check" in str(running.loop.status().notes)

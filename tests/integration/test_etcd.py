@@ -14,7 +14,7 @@ from deregister_agent.errors import RegistryError
 from deregister_agent.model import Phase
 from deregister_agent.net.fetcher import Fetcher
 from deregister_agent.registries.etcd.cluster import Cluster, Endpoint
-from deregister_agent.registries.etcd.operations import Keys, Talk
+from deregister_agent.registries.etcd.operations import EtcdOperation, KeyRange
 from tests.integration.etcd_stage import POLICY, Orders, agent, registry, until
 from tests.servers.etcd import VERSIONS, Etcd, Keyspace, shared
 
@@ -62,12 +62,12 @@ def test_a_key_that_has_changed_is_not_deleted(orders: Orders) -> None:
     """The transaction deletes what was read, or nothing; nor is a key created over another."""
     node = orders.node
     link = Cluster([Endpoint(node.url, Fetcher(node.url, timeout=5))], None)
-    talk = Talk(link, 30)
-    found = talk.read(Keys(orders.key().encode()))
+    operation = EtcdOperation(link, 30)
+    found = operation.read(KeyRange(orders.key().encode()))
     orders.register()
-    assert not talk.delete(found)
-    assert not talk.create(found)
-    assert not talk.replace(found[0], b"x")
+    assert not operation.delete(found)
+    assert not operation.create(found)
+    assert not operation.replace(found[0], b"x")
     assert node.get(orders.key()) == f"127.0.0.1:{orders.ports[0]}"
 
 
@@ -176,7 +176,7 @@ def test_a_document_that_all_change_at_once(orders: Orders) -> None:
         list(pool.map(lambda one, kept: one.restore(kept), all_of_them, snapshots))
     text, lease = node.keyspace()[key]
     assert sorted(n["port"] for n in json.loads(text)["nodes"]) == ports
-    assert text.count('"w":1.50') == count
+    assert text.count('"w": 1.50') == count
     assert lease == orders.lease
     node.delete(key)
 

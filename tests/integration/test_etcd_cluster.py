@@ -9,7 +9,7 @@ import pytest
 from deregister_agent.errors import RegistryError
 from deregister_agent.model import Phase
 from tests.integration.etcd_stage import Loop, Orders, agent, until
-from tests.servers.etcd import VERSIONS, Etcd, Nodes, Place, cluster
+from tests.servers.etcd import VERSIONS, Etcd, MemberAddress, Nodes, cluster
 from tests.servers.netns import hosts
 
 pytestmark = pytest.mark.timeout(300)
@@ -97,7 +97,9 @@ def test_without_a_quorum_nothing_is_said(version: str) -> None:
 def test_the_leader_is_cut_off(version: str, tmp_path: Path) -> None:
     """A leader that its clients reach, and its peers do not, has no word any more."""
     with hosts(3) as net:
-        places = [Place(f"m{n}", net.address(n), (2379, 2380), net.before(n)) for n in range(3)]
+        places = [
+            MemberAddress(f"m{n}", net.address(n), (2379, 2380), net.before(n)) for n in range(3)
+        ]
 
         def work() -> None:
             with cluster(version, places) as nodes:
@@ -110,7 +112,9 @@ def test_the_leader_is_cut_off(version: str, tmp_path: Path) -> None:
 def test_a_watch_at_a_member_that_is_cut_off(version: str) -> None:
     """It ends by itself and goes on at another member, from where it was."""
     with hosts(3) as net:
-        places = [Place(f"m{n}", net.address(n), (2379, 2380), net.before(n)) for n in range(3)]
+        places = [
+            MemberAddress(f"m{n}", net.address(n), (2379, 2380), net.before(n)) for n in range(3)
+        ]
 
         def work() -> None:
             with cluster(version, places) as nodes, ThreadPoolExecutor(1) as pool:

@@ -7,10 +7,10 @@ import pytest
 
 from deregister_agent.errors import RegistryError
 from deregister_agent.model import Phase
-from deregister_agent.probes.ready_check import ReadyCheck, ReadyOptions
+from deregister_agent.probes.ready_check import ReadyOptions, UrlReadyCheck
 from deregister_agent.registries.etcd.registry import Etcd as EtcdRegistry
+from tests.apps.pages import Pages, page, pages
 from tests.integration.etcd_stage import Loop, Orders, agent, until
-from tests.pages import Pages, page, pages
 from tests.servers.etcd import VERSIONS, Etcd, shared
 
 TTL = 7  # seconds
@@ -44,8 +44,8 @@ def _one(orders: Orders) -> EtcdRegistry:
     return orders.registry(lease="agent", lease_ttl=TTL, timeout=3)
 
 
-def _check(app: Pages) -> ReadyCheck:
-    return ReadyCheck(ReadyOptions(url=app.url, every=0.05))
+def _check(app: Pages) -> UrlReadyCheck:
+    return UrlReadyCheck(ReadyOptions(url=app.url, every=0.05))
 
 
 def _lease(orders: Orders) -> str:
@@ -135,7 +135,7 @@ def test_it_stays_for_as_long_as_the_app_is_ready(
         assert _on_own_lease(orders)
         app.said = page("starting", status="503 Service Unavailable")
         until(lambda: orders.node.get(orders.key()) is None, "it has run out")
-        assert any("only while the app is ready" in note for note in loop.loop.report()["notes"])
+        assert any("only while the app is ready" in note for note in loop.loop.status().notes)
         app.said = None
         until(lambda: _on_own_lease(orders), "it is back")
         assert loop.loop.drain.phase is Phase.SERVING

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from etcd3gw.exceptions import Etcd3Exception
 
 from deregister_agent.errors import RegistryError
 from deregister_agent.model import Phase
-from deregister_agent.probes.ready_check import ReadyCheck, ReadyOptions
+from deregister_agent.probes.ready_check import ReadyOptions, UrlReadyCheck
 from deregister_agent.registries.etcd.registry import Etcd as Registry
+from tests.apps.pages import page, pages
 from tests.integration.etcd_stage import Orders, agent
-from tests.pages import page, pages
 from tests.servers.etcd import VERSIONS, Etcd, etcd
 
 USER, PASSWORD = "deregister-agent", "geheim-1"
@@ -33,6 +34,7 @@ def orders(node: Etcd) -> Iterator[Orders]:
     beside = node.keyspace(without=made.key())
     yield made
     assert node.keyspace(without=made.key()) == beside
+    node.clear(f"{made.prefix}/")  # what hangs on a lease of the agent's too
     node.revoke(made.lease)
 
 
@@ -59,7 +61,7 @@ def _allow(orders: Orders) -> None:
         orders.node.login = login
         try:
             orders.node.call(path, user)
-        except AssertionError:
+        except Etcd3Exception:
             continue  # it was not there
     orders.node.add_user(USER, PASSWORD, prefix=f"{orders.prefix}/")
 
@@ -83,7 +85,7 @@ def test_a_whole_drain_with_just_these_rights(orders: Orders, tmp_path: Path, le
     _allow(orders)
     one = _registry(orders, tmp_path, lease=lease)
     with pages(lambda _: page("ready")) as app:
-        ready = [ReadyCheck(ReadyOptions(url=app.url, every=0.05))]
+        ready = [UrlReadyCheck(ReadyOptions(url=app.url, every=0.05))]
         with agent(tmp_path, [one], ready=ready) as (loop,):
             loop.stop_traffic()
             loop.reaches(Phase.DRAINED)

@@ -12,8 +12,8 @@ from schemathesis.core.result import Ok
 
 from deregister_agent.api import held_requests
 from deregister_agent.model import Instance, Outcome, Phase, Policy
+from tests.apps.running_server import Running, running
 from tests.fakes import Directory, FakeRegistry
-from tests.integration.running_server import Running, running
 from tests.loops import made_of
 
 EXAMPLES = 25

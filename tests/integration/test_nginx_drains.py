@@ -35,8 +35,8 @@ def test_what_nginx_says_of_the_edit_is_in_status(world: World, tmp_path: Path) 
     policy = Policy(deadline=60.0, quiet=0.1, min_others=0, on_deadline=OnDeadline.RESTORE)
     with agent_of(tmp_path, a(world), [registry], policy) as running:
         running.loop.stop_traffic(StopRequest(deadline=4.0))
-        wait_until(lambda: "no down" in str(running.loop.report()["blocking"]), "status says so")
-        assert "no down" in running.loop.report()["registries"][0]["error"]
+        wait_until(lambda: "no down" in str(running.loop.status().blocking), "status says so")
+        assert "no down" in str(running.loop.status().registries[0].error)
         assert running.outcome() is Outcome.EXPIRED
         (detail,) = running.events(Phase.EXPIRED)
         assert "no down" in str(detail["blocking"])
@@ -51,9 +51,7 @@ def test_the_last_server_of_an_upstream_is_not_taken_out(world: World, tmp_path:
     policy = Policy(deadline=60.0, quiet=0.1, min_others=1)
     registry = world.nginx.registry(world.a.port)
     with agent_of(tmp_path, a(world), [registry], policy) as running:
-        wait_until(
-            lambda: running.loop.report()["registries"][0]["others"] == 0, "it has counted them"
-        )
+        wait_until(lambda: running.loop.status().registries[0].others == 0, "it has counted them")
         with pytest.raises(Refused, match="lists 0 other instance"):
             running.loop.stop_traffic(StopRequest())
     assert world.nginx.conf.read_bytes() == before

@@ -18,7 +18,7 @@ import pytest
 from tests.servers.child import Child, free_ports, wait_until
 from tests.servers.nginx import VERSIONS, Nginx, nginx
 
-APP = Path(__file__).with_name("nginx_app.py")
+APP = Path(__file__).parents[1] / "apps" / "nginx_app.py"
 HTTP = """
     map $http_upgrade $connection_upgrade {{ default upgrade; "" ""; }}
     upstream app {{

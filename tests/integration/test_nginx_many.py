@@ -1,21 +1,24 @@
 """Many agents at one Nginx, each a process of its own: no edit of the one file is ever lost."""
 
+import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from deregister_agent.model import Instance
-from deregister_agent.registries.nginx.conf import Conf, Layout
+from deregister_agent.registries.nginx.conf import ConfPaths
 from deregister_agent.registries.nginx.parse import read
+from deregister_agent.registries.nginx.processes import Worker, Workers
 from deregister_agent.registries.nginx.registry import NginxUpstream, Options
 from deregister_agent.registries.nginx.reload import run
-from deregister_agent.registries.nginx.running_by_processes import Seen
+from deregister_agent.registries.nginx.running import RunningNginx
 from deregister_agent.registries.nginx.site import Site
 from tests.servers.child import free_ports
 from tests.servers.nginx import VERSIONS, nginx
@@ -35,23 +38,20 @@ HTTP = """
 UPSTREAMS = ("app", "app", "app", "app", "other", "other", "third", "third")
 
 
-@dataclass(frozen=True)
-class Counted:
+class CountedNginx(RunningNginx):
     """Stands for Nginx where it would cost too much: its one worker is the number in a file."""
 
-    file: Path
-    command: tuple[str, ...]
-
-    def check(self, conf: Conf, edited: Iterable[Path]) -> None:
+    def check(self, paths: ConfPaths, edited: Iterable[Path]) -> None:
         """Accept every layout."""
 
-    def seen(self, until: float) -> Seen:
-        """Name the number."""
-        return Seen(frozenset({self.file.read_text()}))
+    def workers(self, until: float) -> Workers:
+        """Return the number."""
+        number = int(self.pid_file.read_text())
+        return Workers((Worker(number, 0, "nginx: worker process"),), (), 0)
 
     def alive(self) -> frozenset[str]:
-        """Name the number: those before it have gone."""
-        return self.seen(0.0).ids
+        """Return the number: those before it have gone."""
+        return self.workers(0.0).ids
 
     def loaded_after(self, ids: frozenset[str], changed: float, *, strictly: bool) -> bool:
         """Tell nothing by time."""
@@ -60,17 +60,17 @@ class Counted:
     def reload(self, until: float) -> frozenset[str]:
         """Run the command, and count on."""
         run(self.command, until - time.monotonic())
-        self.file.write_text(str(int(self.file.read_text()) + 1))
-        return self.seen(until).ids
+        self.pid_file.write_text(str(int(self.pid_file.read_text()) + 1))
+        return self.workers(until).ids
 
 
-class AtCounted(NginxUpstream):
+class AtCountedNginx(NginxUpstream):
     """The registry, with Nginx's part played by a number."""
 
     def _site(self) -> Site:
         site = super()._site()
-        folder = site.layout.main.parent
-        return replace(site, running=Counted(folder / "number", ("true",)), test=("true",))
+        number = site.paths.main.parent / "number"
+        return replace(site, running=CountedNginx(number, ("true",), None), test=("true",))
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class Play:
 
 def found_down(main: Path) -> set[int]:
     """Return the ports of the servers that the file marks down."""
-    blocks = read(Layout(main)).upstreams.values()
+    blocks = read(ConfPaths(main)).upstreams.values()
     return {int(s.address.split(b":")[1]) for block in blocks for s in block.servers if s.down}
 
 
@@ -158,30 +158,41 @@ def table(main: Path, **options: object) -> dict[str, object]:
     return {"kind": "nginx", "config": main, "timeout": 60.0, **options}
 
 
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """Return a folder in memory, if there is any: syncing a disk so often is only waiting."""
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK):
+        yield tmp_path
+        return
+    with TemporaryDirectory(dir=memory) as name:
+        yield Path(name)
+
+
 @pytest.mark.nightly
 @pytest.mark.timeout(300)
-def test_agents_that_edit_at_once_a_thousand_times(tmp_path: Path) -> None:
+def test_agents_that_edit_at_once_a_thousand_times(folder: Path) -> None:
     """
     Eight processes make a thousand edits of one file: none lost, none left, at no time.
 
     All of the registry is real but for Nginx, which is a number that "true" counts up: a
     reload costs Nginx a tenth of a second, whatever it loads. The next test has a real one.
     """
-    main = tmp_path / "nginx.conf"
+    main = folder / "nginx.conf"
     main.write_text(f"http {{ {HTTP.format(port=1)} }}\n")
-    (tmp_path / "number").write_text("0")
-    play = Play(AtCounted, table(main, pid_file=tmp_path / "none", gather=0.0), edits=17)
+    (folder / "number").write_text("0")
+    play = Play(AtCountedNginx, table(main, pid_file=folder / "none", gather=0.0), edits=17)
     assert play.total >= 1000
     play.run(main)
-    assert 0 < int((tmp_path / "number").read_text()) <= play.total + AGENTS
+    assert 0 < int((folder / "number").read_text()) <= play.total + AGENTS
 
 
 @pytest.mark.timeout(300)
 def test_agents_that_edit_at_once_under_a_real_nginx(
-    tmp_path: Path, record_property: Callable[[str, object], None]
+    folder: Path, record_property: Callable[[str, object], None]
 ) -> None:
     """The same with a real Nginx, which tests and loads every edit, many of them together."""
-    with nginx(VERSIONS[1], tmp_path, HTTP.format(port=free_ports(1)[0])) as server:
+    with nginx(VERSIONS[1], folder, HTTP.format(port=free_ports(1)[0])) as server:
         commands = {"test": server.command("-t", "-q"), "reload": server.command("-s", "reload")}
         play = Play(NginxUpstream, table(server.conf, gather=0.05, **commands), edits=2)
         play.run(server.conf)

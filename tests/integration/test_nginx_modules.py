@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from deregister_agent.errors import RegistryError
-from deregister_agent.registries.nginx.address import Address
-from deregister_agent.registries.nginx.conf import Layout
+from deregister_agent.registries.nginx.conf import ConfPaths
 from deregister_agent.registries.nginx.parse import read
+from deregister_agent.registries.nginx.server_address import ServerAddress
 from tests.integration.nginx_stage import accepted, make_world
 from tests.servers.child import free_ports
 from tests.servers.nginx import WITH_MODULES, Nginx, modules, settled
@@ -117,8 +117,8 @@ def test_nginx_accepts_the_corpus_of_modules(version: str, name: str, tmp_path: 
     with Nginx(version, tmp_path, "") as nginx:
         assert not accepted(nginx, main, tmp_path)
         assert accepted(nginx, main, tmp_path, modules(version))
-        seen = read(Layout(main))
-        found = seen.find(context, "app", Address("10.0.0.7:8080"))
+        seen = read(ConfPaths(main))
+        found = seen.find(context, "app", ServerAddress("10.0.0.7:8080"))
         for path, content in seen.marked(found, down=True).items():
             path.write_bytes(content)
         assert b"10.0.0.7:8080 down;" in main.read_bytes()

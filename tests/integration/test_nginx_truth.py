@@ -17,7 +17,7 @@ from deregister_agent.errors import RegistryError
 from deregister_agent.registries.nginx.foreign_workers import _may_share_a_port
 from deregister_agent.registries.nginx.processes import Master, Worker, Workers, title_of
 from deregister_agent.registries.nginx.proof_record import key, load
-from deregister_agent.registries.nginx.running_by_processes import ByProcesses, Seen
+from deregister_agent.registries.nginx.running import RunningNginx
 from tests.integration.nginx_stage import World, make_world
 from tests.servers.child import Child, wait_until
 from tests.servers.nginx import VERSIONS, settled
@@ -320,8 +320,8 @@ def test_relative_includes_beside_a_link(version: str, tmp_path: Path) -> None:
         assert (" down;" in own.read_text(), " down;" in stale.read_text()) == (True, False)
 
 
-def test_the_time_for_old_workers_is_counted_from_this_withdrawal(tmp_path: Path) -> None:
-    """Reloads of others do not start it anew, and a withdrawal of long ago does not shorten it."""
+def test_the_record_tells_since_when_a_server_is_down(tmp_path: Path) -> None:
+    """Reloads of others do not make that later, and a withdrawal of long ago does not count."""
     with ExitStack() as stack:
         world = make_world(stack, VERSIONS[1], tmp_path)
         a, b = world.nginx.registry(world.a.port), world.nginx.registry(world.b.port)
@@ -338,34 +338,20 @@ def test_the_time_for_old_workers_is_counted_from_this_withdrawal(tmp_path: Path
         assert (since(world, world.a.port) or 0.0) > (first or 0.0)
 
 
-def test_the_time_for_old_workers_after_a_change_by_hand(tmp_path: Path) -> None:
-    """No record tells since when the server is down, so the newest worker does."""
-    with ExitStack() as stack:
-        world = make_world(stack, VERSIONS[1], tmp_path)
-        registry = world.nginx.registry(
-            world.a.port, old_workers=0.5, old_workers_then="count-as-withdrawn"
-        )
-        world.hold_a_request()
-        mark_down(world)
-        world.reload()
-        assert not registry.lists()
-        wait_until(lambda: [one.waived for one in registry.stragglers()] == [True], "it is late")
-
-
 def test_files_that_change_during_a_look(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """What others put back, and loaded, after the files were read is no withdrawn server."""
     registry = world.nginx.registry(world.a.port)
     registry.withdraw()
     settled(world.nginx)
-    seen, others = ByProcesses.seen, [f":{world.a.port} down;"]
+    workers, others = RunningNginx.workers, [f":{world.a.port} down;"]
 
-    def seen_late(running: ByProcesses, until: float) -> Seen:
+    def seen_late(running: RunningNginx, until: float) -> Workers:
         if others:
             world.rewrite(others.pop(), f":{world.a.port};")
             world.reload()
-        return seen(running, until)
+        return workers(running, until)
 
-    monkeypatch.setattr(ByProcesses, "seen", seen_late)
+    monkeypatch.setattr(RunningNginx, "workers", seen_late)
     assert registry.lists()
     assert not others
     assert world.reaches_a()

@@ -43,7 +43,7 @@ def test_the_exit_of_an_old_worker_ends_a_watch_at_once(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernel tells of it: no look at anything else is needed."""
-    monkeypatch.setattr(watching, "_EVERY", 2 * ENDLESS)
+    monkeypatch.setattr(watching, "_INTERVAL", 2 * ENDLESS)
     registry = world.nginx.registry(world.a.port)
     for _ in range(2):
         world.hold_a_request()
@@ -105,7 +105,7 @@ def test_a_drain_goes_on_when_the_last_old_worker_has_gone(world: World, tmp_pat
         held = "old nginx worker"
 
         def only_workers() -> bool:
-            blocking = running.loop.report()["blocking"]
+            blocking = running.loop.status().blocking
             return bool(blocking) and all(held in line for line in blocking)
 
         wait_until(only_workers, "it waits for nothing but workers")
@@ -113,28 +113,3 @@ def test_a_drain_goes_on_when_the_last_old_worker_has_gone(world: World, tmp_pat
         world.release()
         running.until(Phase.DRAINED)
     assert not world.reaches_a()
-
-
-def test_the_record_of_a_drain_names_the_workers_that_were_not_waited_for(
-    world: World, tmp_path: Path
-) -> None:
-    """With count-as-withdrawn the drain goes on without them, and its timeline says so."""
-    for _ in range(2):
-        world.hold_a_request()
-    registry = world.nginx.registry(
-        world.a.port, old_workers=0.3, old_workers_then="count-as-withdrawn"
-    )
-    instance = Instance("a", "app", "127.0.0.1", world.a.port)
-    policy = Policy(deadline=ENDLESS, quiet=0.1, min_others=1)
-    with agent_of(tmp_path, instance, [registry], policy) as running:
-        running.loop.stop_traffic(StopRequest())
-        running.until(Phase.DRAINED)
-        left = world.nginx.retiring()
-        assert left
-        (detail,) = running.events(Phase.DRAINED)
-        said = str(detail["waived"])
-        assert all(f"old nginx worker {pid}, " in said for pid in left), said
-        assert "s old, 1 connection(s) to" in said
-        assert "after the reload" in said
-        (status,) = running.loop.report()["registries"]
-        assert (len(status["waived"]), status["stragglers"]) == (len(left), [])

@@ -22,7 +22,7 @@ from deregister_agent.errors import ConfigError, NotifyError
 from deregister_agent.host.clock import SystemClock
 from deregister_agent.model import Announcement, Process
 from deregister_agent.notifiers import command, process, ready_file, webhook
-from tests.receivers import (
+from tests.apps.receivers import (
     ORDERS,
     Receiver,
     descriptors,
@@ -173,7 +173,7 @@ class TestWebhook:
             hook("ftp://localhost/x", secret)
 
 
-def script(text: str, **options: Any) -> command.Command:
+def script(text: str, **options: Any) -> command.CommandNotifier:
     argv = ("/bin/sh", "-c", text)
     return command.build(command.Options(kind="command", command=argv, **options), ORDERS)
 

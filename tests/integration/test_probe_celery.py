@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from deregister_agent.errors import ProbeError
 from deregister_agent.model import Instance, Reading
 from deregister_agent.probes.celery import CeleryProbe, Options, build
-from tests.celery_shop import Worker
+from tests.apps.celery_shop import Worker
 from tests.servers.child import wait_until
 from tests.servers.redis import Redis
 
@@ -41,7 +41,7 @@ def worker(folder: Path, redis: Redis) -> Iterator[Worker]:
 def probe(asked: Worker, /, **more: object) -> CeleryProbe:
     table: dict[str, object] = {
         "kind": "celery",
-        "app": "tests.celery_shop",
+        "app": "tests.apps.celery_shop",
         "worker": asked.name,
         "python": [sys.executable],
         "folder": str(HERE),

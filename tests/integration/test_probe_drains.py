@@ -10,7 +10,8 @@ import pytest
 
 from deregister_agent.config.backends import find
 from deregister_agent.engine.agent import Agent
-from deregister_agent.engine.instance_loop import InstanceLoop, Parts
+from deregister_agent.engine.instance_loop import InstanceLoop
+from deregister_agent.engine.knowledge import InstanceSetup
 from deregister_agent.host.clock import SystemClock
 from deregister_agent.host.process_finder import ProbeMark
 from deregister_agent.journal.journal import Journal
@@ -50,8 +51,8 @@ def draining(folder: Path, stand: Stand) -> Iterator[tuple[InstanceLoop, Remembe
     path.write_text(json.dumps([{"targets": [f"127.0.0.1:{stand.port}"]}]))
     listed = file.build(file.Options(kind="file", path=path), instance)
     policy, clock = Policy(deadline=LIMIT, quiet=QUIET, min_others=0), SystemClock()
-    parts = Parts(instance, policy, [listed], [probe], ProbeMark(clock))
-    agent = Agent(Journal(folder / "journal.db", clock), clock, [(parts, {})])
+    setup = InstanceSetup(instance, policy, [listed], [probe], ProbeMark(clock))
+    agent = Agent(Journal(folder / "journal.db", clock), clock, [(setup, {})])
     agent.start()
     try:
         yield agent.instances["web"], probe, agent
@@ -78,7 +79,7 @@ def test_the_drain_is_held_by_what_is_in_hand(tmp_path: Path, name: str) -> None
         loop.stop_traffic(StopRequest())
         until(loop, lambda drain: drain.phase is Phase.DRAINING, "draining")
         held = f"{busy} in flight ({probe.name})"
-        eventually(lambda: loop.report()["blocking"] == [held], held)
+        eventually(lambda: loop.status().blocking == (held,), held)
         met = len(probe.said)
         eventually(lambda: len(probe.said) >= met + READINGS, "more readings")
         assert loop.drain.phase is Phase.DRAINING
@@ -92,7 +93,7 @@ def test_the_drain_is_held_by_what_is_in_hand(tmp_path: Path, name: str) -> None
         found = agent.journal.drain("web", drain.id)
         assert found is not None
         phases = ["withdrawing", "settling", "draining", "drained"]
-        assert [event["kind"] for event in found["events"]] == phases
+        assert [event.kind for event in found[1]] == phases
         said = probe.said[met:]
         assert not [r for at, r in said if at < min(released, ended) and r.idle]
         idle_for = [at for at, r in said if r.idle]

@@ -14,14 +14,15 @@ from pydantic import ValidationError
 
 from deregister_agent.errors import ConfigError, ProbeError
 from deregister_agent.model import Instance
-from deregister_agent.probes.grpc import GrpcProbe, Options, build
-from tests.pages import Pages, page, pages
-from tests.running_grpc import GrpcApp
+from deregister_agent.ports import IdleProbe
+from deregister_agent.probes.grpc import Options, build
+from tests.apps.pages import Pages, page, pages
+from tests.apps.running_grpc import GrpcApp
 from tests.servers.certificates import make_certificates
 from tests.servers.child import free_ports, wait_until
 
 
-def probe(port: int, **more: object) -> GrpcProbe:
+def probe(port: int, **more: object) -> IdleProbe:
     table: dict[str, object] = {"kind": "grpc", "timeout": 10.0}
     options = Options.model_validate_json(json.dumps(table | more))
     return build(options, Instance("orders-1", "orders", "127.0.0.1", port))
@@ -77,7 +78,7 @@ class TestServer:
         files = {n: str(tmp_path / n) for n in ("server.key", "server.pem", "ca.pem", "other.pem")}
         own = {
             "certificate": str(tmp_path / "client.pem"),
-            "key": str(tmp_path / "client.key"),
+            "certificate_key": str(tmp_path / "client.key"),
             "tls": True,
             "timeout": 5.0,
         }
@@ -142,7 +143,7 @@ class TestService:
         [
             (b"", "says UNKNOWN"),
             (b"\x08\x07", "says 7 of service 'shop.Orders', which is no status"),
-            (b"\x0a\x01x", "which is no status"),
+            (b"\x0a\x01x", "says UNKNOWN"),
             (b"\x08", "breaks off"),
             (b"<html>", "not of the kind"),
         ],
@@ -168,6 +169,23 @@ class TestService:
         with saying(lambda _: channelz, wait) as port:
             with pytest.raises(ProbeError, match=r"no answer within 0\.3 s"):
                 probe(port, timeout=0.3, service="shop.Orders").read(0.0)
+            over.set()
+
+    def test_two_slow_answers(self) -> None:
+        """Each question alone would be in time; the limit is for both together."""
+        over, channelz = threading.Event(), server(1) + END
+
+        def first(_: bytes) -> bytes:
+            over.wait(1.5)
+            return channelz
+
+        def second(_: bytes) -> bytes:
+            over.wait(1.5)
+            return b"\x08\x01"
+
+        with saying(first, second) as port:
+            with pytest.raises(ProbeError, match=r"no answer within 2\.5 s"):
+                probe(port, timeout=2.5, service="shop.Orders").read(0.0)
             over.set()
 
     def test_a_name_that_is_none(self) -> None:
@@ -216,14 +234,14 @@ FAIL_CLOSED = {
     "more to come": (server(1), "only of some of its servers"),
     "no server": (END, "tells of no server"),
     "no data": (field(1, field(1, field(5, 7))) + END, "does not tell of the calls"),
-    "two data": (field(1, field(2, b"") * 2) + END, "does not tell of the calls"),
+    "two data": (field(1, field(2, b"") * 2) + END, "less than the baseline of 1"),
     "no calls": (server(0, 0, 0) + END, "less than the baseline of 1"),
     "own call not counted": (server(3, 3, 0) + END, "less than the baseline of 1"),
     "more ended than begun": (server(3, 2, 2) + END, "3 calls have begun, but 4 have ended"),
     "negative": (server(2**64 - 1, 0, 0) + END, "calls, not of a whole number"),
     "negative end": (server(2, 2**64 - 1, 0) + END, "calls, not of a whole number"),
-    "text": (field(1, field(2, field(2, b"one"))) + END, "calls, not of a whole number"),
-    "server is a number": (field(1, 1) + END, "not of the kind that was asked for"),
+    "text": (field(1, field(2, field(2, b"one"))) + END, "less than the baseline of 1"),
+    "server is a number": (field(1, 1) + END, "tells of no server"),
     "truncated": ((END + server(9, 1, 0))[:-1], "breaks off"),
     "truncated number": (END + b"\x80", "breaks off"),
     "html": (b"<html>0</html>", "not of the kind that was asked for"),

@@ -12,10 +12,10 @@ from pydantic import ValidationError
 
 from deregister_agent.errors import ConfigError, ProbeError
 from deregister_agent.model import Instance
-from deregister_agent.probes.prometheus import samples as metric_text
+from deregister_agent.probes.prometheus import warnings
 from deregister_agent.probes.prometheus.probe import Options, PrometheusProbe, build
-from deregister_agent.probes.prometheus.samples import NotMetrics, Selector
-from tests.pages import Pages, page, pages
+from deregister_agent.probes.prometheus.samples import NotMetricsError, Selector, read_metrics
+from tests.apps.pages import Pages, page, pages
 
 
 def probe(url: str, **more: object) -> PrometheusProbe:
@@ -203,16 +203,6 @@ class TestSums:
         with pytest.raises(ProbeError, match="no sample of"):
             probe(server.url, presets=[preset]).read(0.0)
 
-    def test_flower(self, server: Pages) -> None:
-        """Tasks that run and that wait in one worker; prefetched ones appear on first use."""
-        running = "flower_worker_number_of_currently_executing_tasks"
-        many: dict[str, object] = {"presets": ["flower"], "lag": 5.0, "labels": {"worker": "a@b"}}
-        server.said = page(f'{running}{{worker="a@b"}} 2\n{running}{{worker="c@d"}} 9\n')
-        assert probe(server.url, **many).read(0.0).in_flight == {"tasks": 2}
-        waiting = 'flower_worker_prefetched_tasks{task="t",worker="a@b"} 3\n'
-        server.said = page(f'{running}{{worker="a@b"}} 2\n{waiting}')
-        assert probe(server.url, **many).read(0.0).in_flight == {"tasks": 5}
-
     def test_presets_are_added_to_what_is_given(self, server: Pages) -> None:
         """Kinds of presets and of in_flight are added up."""
         server.said = page(
@@ -221,17 +211,14 @@ class TestSums:
         told = probe(server.url, presets=["spring-executors"], in_flight={"tasks": "n"}).read(0.0)
         assert told.in_flight == {"tasks": 7}
 
-    def test_an_exporter_of_many_workers(self, server: Pages) -> None:
+    def test_a_page_of_many_workers(self, server: Pages) -> None:
         """Labels say which worker is meant; one that is not there is not idle."""
-        server.said = page(
-            'celery_worker_tasks_active{hostname="a@b"} 0\n'
-            'celery_worker_tasks_active{hostname="c@d"} 5\n'
-        )
-        many: dict[str, object] = {"presets": ["celery-exporter"], "lag": 0.001}
-        told = probe(server.url, labels={"hostname": "c@d"}, **many).read(0.0)
+        server.said = page('busy{host="a@b"} 0\nbusy{host="c@d"} 5\n')
+        busy: dict[str, object] = {"in_flight": {"tasks": "busy"}, "lag": 0.001}
+        told = probe(server.url, labels={"host": "c@d"}, **busy).read(0.0)
         assert told.in_flight == {"tasks": 5}
-        with pytest.raises(ProbeError, match="no sample of celery_worker_tasks_active and host"):
-            probe(server.url, labels={"hostname": "e@f"}, **many).read(0.0)
+        with pytest.raises(ProbeError, match="no sample of busy and host"):
+            probe(server.url, labels={"host": "e@f"}, **busy).read(0.0)
 
 
 class TestPrometheusClient:
@@ -314,14 +301,28 @@ class TestOptions:
         with pytest.raises(ValidationError):
             probe("http://127.0.0.1:1", in_flight={"r": metric})
 
+    def test_unproven_presets_are_named(self) -> None:
+        """check-config warns of a preset that no test runs against the real product."""
+        table = {"kind": "prometheus", "url": "http://127.0.0.1:1", "in_flight": {"r": "n"}}
+        own = Options.model_validate_json(json.dumps(table))
+        preset = Options.model_validate_json(json.dumps(table | {"presets": ["puma"]}))
+        instance = Instance("orders-1", "orders", "127.0.0.1", 80)
+        assert warnings(own, instance) == []
+        (warning,) = warnings(preset, instance)
+        assert warning.startswith("preset 'puma' is unproven")
+
+    @pytest.mark.parametrize("preset", ["flower", "celery-exporter"])
+    def test_presets_that_are_gone(self, preset: str) -> None:
+        """The celery probe asks the worker itself."""
+        with pytest.raises(ValidationError, match="presets"):
+            probe("http://127.0.0.1:1", presets=[preset])
+
     @pytest.mark.parametrize(
         ("more", "why"),
         [
             ({}, "in_flight: give it"),
             ({"in_flight": {"r": "n"}, "baseline": {"s": 1}}, r"baseline\.s"),
             ({"in_flight": {"r": "n"}, "own_starts": 1}, "own_starts: says nothing"),
-            ({"presets": ["flower"], "lag": 5.0}, "labels: needed with flower"),
-            ({"presets": ["flower"], "labels": {"worker": "a"}}, "lag: needed with flower"),
         ],
     )
     def test_contradictions(self, more: dict[str, object], why: str) -> None:
@@ -334,7 +335,7 @@ class TestText:
     def test_names_in_quotes(self) -> None:
         """A name that needs quotes stands first between the braces."""
         text = '{"http.server.active", m="GET"} 2\nn 0 # {id="1"} 1 2\n'
-        told = metric_text.read(text, {"http.server.active", "n"})
+        told = read_metrics(text, {"http.server.active", "n"})
         assert [(s.name, dict(s.labels), s.count()) for s in told.samples] == [
             ("http.server.active", {"m": "GET"}, 2),
             ("n", {}, 0),
@@ -343,8 +344,8 @@ class TestText:
     @pytest.mark.parametrize("text", ['{m="GET"} 2\n', "{} 2\n", '{"n", "n"} 2\n', " 2\n"])
     def test_no_name(self, text: str) -> None:
         """A sample without a name, or with two, is refused."""
-        with pytest.raises(NotMetrics, match="line 1"):
-            metric_text.read(text, {"n"})
+        with pytest.raises(NotMetricsError, match="line 1"):
+            read_metrics(text, {"n"})
 
     @pytest.mark.parametrize(
         ("selector", "fits"),
@@ -365,13 +366,13 @@ class TestText:
     )
     def test_selectors(self, selector: str, fits: bool) -> None:
         """Labels are matched as in PromQL: whole, and a missing one is empty."""
-        (sample,) = metric_text.read('n{a="1"} 0\n', {"n"}).samples
+        (sample,) = read_metrics('n{a="1"} 0\n', {"n"}).samples
         assert Selector.of(selector).fits(sample) is fits
 
     def test_a_large_page_is_read_quickly(self) -> None:
         """A line that looks almost like a sample takes no more time than any other."""
         text = 'n{a="' + "\\" * 200_001 + "} 0\n"
-        with pytest.raises(NotMetrics):
-            metric_text.read(text, {"n"})
+        with pytest.raises(NotMetricsError):
+            read_metrics(text, {"n"})
         text = 'n{a="1"' + " " * 200_000 + "} 0\n"
-        assert metric_text.read(text, {"n"}).lines == 1
+        assert read_metrics(text, {"n"}).lines == 1

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from deregister_agent.errors import ConfigError, ProbeError
 from deregister_agent.model import Instance
 from deregister_agent.probes.pulsar import Options, PulsarProbe, build
-from tests.pages import JSON, Pages, document, page, pages
+from tests.apps.pages import JSON, Pages, document, page, pages
 
 TOPIC = "persistent://public/default/orders"
 

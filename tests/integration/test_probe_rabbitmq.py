@@ -12,8 +12,8 @@ import pytest
 from deregister_agent.errors import ConfigError, ProbeError
 from deregister_agent.model import Instance
 from deregister_agent.probes.rabbitmq import Options, RabbitMQProbe, build
-from tests.pages import JSON, Pages, document, page, pages
-from tests.rabbit_consumer import Consumer
+from tests.apps.pages import JSON, Pages, document, page, pages
+from tests.apps.rabbit_consumer import Consumer
 from tests.servers.child import wait_until
 from tests.servers.rabbitmq import RabbitMQ, own_host, shared
 

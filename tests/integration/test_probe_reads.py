@@ -21,7 +21,7 @@ from deregister_agent.host.connection_activity import is_in_hand
 from deregister_agent.host.sockets import Socket, State, connections, listeners
 from deregister_agent.model import Instance, Reading
 from deregister_agent.probes import http_json, tcp
-from deregister_agent.probes.counting import Starts
+from deregister_agent.probes.counting import StartedCounter
 from deregister_agent.probes.http_json import HttpJsonProbe
 from deregister_agent.probes.tcp import TcpProbe
 
@@ -189,11 +189,21 @@ class TestHttpJson:
         reading = probe(server.port, in_flight={"tasks": pointers}).read(0.0)
         assert reading == Reading({"tasks": count})
 
-    @pytest.mark.parametrize("pointer", ["/1", "/-", "/00", "/-1", "/²", "/0/0", "/" + "9" * 5000])
+    @pytest.mark.parametrize(
+        "pointer",
+        ["/1", "/-", "/-/0", "/00", "/-1", "/+0", "/²", "/\u0660", "/0/0", "/" + "9" * 5000],
+    )
     def test_pointers_to_nothing(self, server: RawServer, pointer: str) -> None:
         """A pointer past the end of a list, or no index at all, leads to nothing."""
         server.said = answer(b"[0]")
-        with pytest.raises(ProbeError, match=r"has nothing at|not a whole number"):
+        with pytest.raises(ProbeError, match=r"has nothing at"):
+            probe(server.port, in_flight={"tasks": pointer}).read(0.0)
+
+    @pytest.mark.parametrize("pointer", ["/0", "/text/0", "/number/0", "/text/-", "/nothing/a"])
+    def test_pointers_into_what_has_no_parts(self, server: RawServer, pointer: str) -> None:
+        """A text has no entries, and an object has no indexes."""
+        server.said = answer(b'{"text": "7", "number": 7, "nothing": null}')
+        with pytest.raises(ProbeError, match=r"has nothing at"):
             probe(server.port, in_flight={"tasks": pointer}).read(0.0)
 
     def test_one_bad_count_spoils_the_reading(self, server: RawServer) -> None:
@@ -298,18 +308,18 @@ class TestHttpJson:
 class TestStarts:
     def test_own_reads_are_left_out(self) -> None:
         """Only what others have started moves the counter."""
-        counter = Starts(2)
+        counter = StartedCounter(2)
         assert [counter.count(value) for value in (10, 12, 15, 17)] == [10, 10, 11, 11]
 
     def test_a_restart_never_repeats(self) -> None:
         """After a restart of the app the counter goes on: it cannot look as if nothing was."""
-        counter = Starts(0)
+        counter = StartedCounter(0)
         told = [counter.count(value) for value in (10, 0, 0, 5, 4)]
         assert told == [10, 11, 11, 16, 21]
 
     def test_a_failed_read_counts_as_work(self) -> None:
         """A read whose answer was lost may have been counted: it only costs time."""
-        counter = Starts(1)
+        counter = StartedCounter(1)
         assert [counter.count(value) for value in (10, 12)] == [10, 11]
 
     def test_too_many_own_starts_are_noticed(self, server: RawServer) -> None:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis as client
@@ -177,7 +178,7 @@ class TestRedis:
             deliver(redis, "web-1")
             url = f"rediss://127.0.0.1:{port}"
             files = {n: str(tmp_path / n) for n in ("ca.pem", "client.pem", "client.key")}
-            own = {"certificate": files["client.pem"], "key": files["client.key"]}
+            own = {"certificate": files["client.pem"], "certificate_key": files["client.key"]}
             assert probe(url, ca=files["ca.pem"], **own).read(0.0).in_flight == {"messages": 1}
             with pytest.raises(ProbeError, match="TLS failed"):
                 probe(url, ca=str(tmp_path / "other.pem"), **own).read(0.0)
@@ -248,18 +249,41 @@ class TestFailsClosed:
         assert why in str(caught.value)
 
     def test_slow(self) -> None:
-        """An answer that comes byte by byte is given up at the timeout."""
-        over = threading.Event()
+        """An answer that comes byte by byte is given up when the whole time is over."""
+        over, said = threading.Event(), list[int]()
 
         def trickle(one: socket.socket) -> None:
             for byte in CONSUMER + b":0\r\n":
                 one.sendall(bytes([byte]))
-                if over.wait(0.05):
+                said.append(byte)
+                if over.wait(0.2):
                     return
 
         with saying(trickle) as url:
+            with pytest.raises(ProbeError, match=r"no answer within 1 s"):
+                probe(url, timeout=1.0).read(0.0)
+            over.set()
+        assert 1 < len(said) < len(CONSUMER)
+
+    def test_a_name_that_nobody_resolves(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The name look-up is part of the limit, though the resolver has none."""
+        over, asked = threading.Event(), list[object]()
+        resolve = socket.getaddrinfo
+
+        def hang(host: str, port: int, *more: Any, **others: Any) -> Any:
+            if host == "redis.example" and not others.get("flags"):
+                asked.append(host)
+                over.wait(20)
+                raise socket.gaierror(socket.EAI_AGAIN, "nobody knows")
+            return resolve(host, port, *more, **others)
+
+        monkeypatch.setattr(socket, "getaddrinfo", hang)
+        try:
             with pytest.raises(ProbeError, match=r"no answer within 0\.3 s"):
-                probe(url, timeout=0.3).read(0.0)
+                probe("redis://redis.example", timeout=0.3).read(0.0)
+            assert asked
+            assert not over.is_set()
+        finally:
             over.set()
 
 

@@ -12,17 +12,17 @@ import pytest
 from pydantic import ValidationError
 
 from deregister_agent.errors import ProbeError
-from deregister_agent.probes.ready_check import ReadyCheck, ReadyOptions
-from tests.pages import page, pages
-from tests.running_grpc import GrpcApp
+from deregister_agent.probes.ready_check import ReadyOptions, UrlReadyCheck
+from tests.apps.pages import page, pages
+from tests.apps.running_grpc import GrpcApp
 from tests.servers.certificates import make_certificates
 from tests.servers.child import free_ports
 
 
-def check(url: str, **more: object) -> ReadyCheck:
+def check(url: str, **more: object) -> UrlReadyCheck:
     """Return a check as the configuration describes it."""
     table = {"url": url, "timeout": 10.0} | more
-    return ReadyCheck(ReadyOptions.model_validate_json(json.dumps(table)))
+    return UrlReadyCheck(ReadyOptions.model_validate_json(json.dumps(table)))
 
 
 class TestHttp:
@@ -184,9 +184,9 @@ class TestOptions:
         with pytest.raises(ValidationError, match="gRPC health check has none"):
             check("grpc://127.0.0.1:5", status=200)
 
-    def test_without_grpcio(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Where it is not installed, the error says how to install it; http needs none."""
-        monkeypatch.setattr("deregister_agent.probes.ready_check.find_spec", lambda _: None)
+    def test_without_the_extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where gRPC is not installed, the error says how to install it; http needs none."""
+        monkeypatch.setattr("deregister_agent.probes.extras.find_spec", lambda _: None)
         check("http://127.0.0.1:5/x")
         with pytest.raises(ValidationError, match=r"pip install 'deregister-agent\[grpc\]'"):
             check("grpc://127.0.0.1:5/x")

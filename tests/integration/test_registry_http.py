@@ -11,7 +11,8 @@ import pytest
 from deregister_agent.app import Work
 from deregister_agent.errors import ConfigError, RegistryError
 from deregister_agent.model import Instance
-from deregister_agent.registries.http.registry import Http, Options, build
+from deregister_agent.registries.http.presets import PRESETS, PresetName
+from deregister_agent.registries.http.registry import Http, Options, build, warnings
 from tests.servers.admin import (
     Asked,
     Dubbo,
@@ -53,13 +54,9 @@ def goes_out_and_back(one: Http) -> None:
 
 
 @pytest.mark.parametrize("form", ["list", "object"])
-@pytest.mark.parametrize(
-    ("preset", "variables"),
-    [("spring_bindings", {"binding": "input-in-0"}), ("spring_serviceregistry", {})],
-)
-def test_spring(form: str, preset: str, variables: dict[str, str]) -> None:
-    """The actuator stops a binding, or the registration, in each form of its answer."""
-    with registry(Spring(form=form), preset, "/actuator", **variables) as one:
+def test_spring(form: str) -> None:
+    """The actuator stops a binding, in each form of its answer."""
+    with registry(Spring(form=form), "spring_bindings", "/actuator", binding="input-in-0") as one:
         goes_out_and_back(one)
 
 
@@ -72,7 +69,7 @@ def test_spring_pauses_where_told_to() -> None:
 
 def test_an_endpoint_that_is_not_exposed() -> None:
     """404 is not "not listed"."""
-    with registry(Spring(), "spring_serviceregistry", "/nothing") as one:
+    with registry(Spring(), "spring_bindings", "/nothing", binding="input-in-0") as one:
         with pytest.raises(RegistryError, match="it answered 404, not 200"):
             one.lists()
         with pytest.raises(RegistryError, match="it answered 404"):
@@ -225,10 +222,18 @@ def test_an_app_that_takes_itself_out_of_eureka() -> None:
     assert system.overridden == {"orders-1": "OUT_OF_SERVICE"}
 
 
-def test_a_spring_app_that_takes_itself_out_of_eureka() -> None:
-    """The same through the app's own actuator."""
-    with serving(Echo(as_json({"overriddenStatus": "UNKNOWN", "status": "OUT_OF_SERVICE"}))) as url:
-        assert made({"preset": "spring_serviceregistry", "url": url}).lists()
+@pytest.mark.parametrize("preset", PRESETS)
+def test_unproven_presets_are_called_so(preset: PresetName) -> None:
+    """check-config warns of each preset but those that these tests run on the real product."""
+    options = Options(kind="http", url="http://127.0.0.1:1", preset=preset)
+    said = warnings(options, ORDERS)
+    assert bool(said) == (preset not in {"app", "envoy"})
+    assert all("unproven" in sentence and preset in sentence for sentence in said)
+
+
+def test_requests_of_ones_own_are_nobodys_preset() -> None:
+    """What the operator has described is not called unproven."""
+    assert not warnings(Options(kind="http", url="http://127.0.0.1:1"), ORDERS)
 
 
 def test_nginx_plus_by_ipv6() -> None:

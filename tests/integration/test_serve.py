@@ -24,11 +24,13 @@ from pydantic import ValidationError
 
 from deregister_agent.api import held_requests, wsgi_bridge
 from deregister_agent.api import server as httpd
-from deregister_agent.api.serve import ServerOptions, TlsOptions, close_all, open_all
+from deregister_agent.api.listen import close_listeners, open_listeners
 from deregister_agent.api.trust import ensure_token
+from deregister_agent.config.server_options import ServerOptions, ServerTlsOptions
 from deregister_agent.errors import AgentError
+from deregister_agent.journal.history import TimelineEvent
 from deregister_agent.model import Outcome, Phase
-from tests.integration.running_server import (
+from tests.apps.running_server import (
     Running,
     UnixConnection,
     ask,
@@ -260,7 +262,7 @@ def test_endless_body_is_cut(server: Running) -> None:
 
 def test_dribbled_body(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A body has a time for the whole of it, not for each byte."""
-    monkeypatch.setattr(wsgi_bridge, "_BODY_TIME", 0.5)
+    monkeypatch.setattr(wsgi_bridge, "_BODY_TIMEOUT", 0.5)
     with running(tmp_path) as server:
         client = server.raw()
         client.sendall(server.head("POST", "/stop-traffic", "Content-Length: 1000"))
@@ -292,7 +294,7 @@ def test_empty_body_in_every_form(server: Running) -> None:
 
 def test_silent_and_slow_clients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Connections that say nothing, or a letter at a time, hinder nobody and are closed."""
-    monkeypatch.setattr(httpd._Hypercorn, "keep_alive_timeout", 1.0)
+    monkeypatch.setattr(httpd._HypercornSettings, "keep_alive_timeout", 1.0)
     with running(tmp_path) as server:
         silent = [server.raw() for _ in range(150)]
         slow = [server.raw() for _ in range(150)]
@@ -398,10 +400,10 @@ def test_heartbeat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_reader_that_does_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream that nobody takes gives its thread and its place back."""
-    monkeypatch.setattr(wsgi_bridge, "_SEND_TIME", 0.3)
+    monkeypatch.setattr(wsgi_bridge, "_SEND_TIMEOUT", 0.3)
     with running(tmp_path, max_waits=1) as server:
-        server.agent.journal.lines = [
-            {"id": number, "kind": "x" * 10_000, "drain": "", "at": "", "detail": {}}
+        server.agent.journal.events = [
+            TimelineEvent(number, "x" * 10_000, "orders-1", "", 0.0, {})
             for number in range(1, 2001)
         ]
         client = socket.socket(socket.AF_UNIX)
@@ -459,8 +461,8 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def tls_options(certificates: Path) -> TlsOptions:
-    return TlsOptions(
+def tls_options(certificates: Path) -> ServerTlsOptions:
+    return ServerTlsOptions(
         certificate=certificates / "agent.pem",
         key=certificates / "agent.key",
         client_ca=certificates / "ca.pem",
@@ -563,7 +565,7 @@ def test_port_in_use(tmp_path: Path) -> None:
         path = tmp_path / "agent.sock"
         options = ServerOptions(listen=(f"unix:{path}", f"127.0.0.1:{port}"))
         with pytest.raises(AgentError, match=f"127.0.0.1:{port}: Address already in use; .*ss -lt"):
-            open_all(options)
+            open_listeners(options)
         assert not path.exists()
 
 
@@ -571,20 +573,20 @@ def test_unix_socket_in_the_way(tmp_path: Path) -> None:
     """A dead socket is replaced; a live one or another file is refused and left alone."""
     path = tmp_path / "agent.sock"
     options = ServerOptions(listen=(f"unix:{path}",))
-    opened = open_all(options)
+    opened = open_listeners(options)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     with pytest.raises(AgentError, match="another process listens"):
-        open_all(options)
+        open_listeners(options)
     with UnixConnectionOpen(path):
         pass
     for sock in opened:
         sock.close()  # as a crash would: the file stays
     assert path.exists()
-    close_all(open_all(options))
+    close_listeners(open_listeners(options))
     assert not path.exists()
     path.write_text("precious")
     with pytest.raises(AgentError, match="is no socket"):
-        open_all(options)
+        open_listeners(options)
     assert path.read_text() == "precious"
 
 
@@ -599,10 +601,10 @@ class UnixConnectionOpen(socket.socket):
 def test_socket_file_of_another_is_left_alone(tmp_path: Path) -> None:
     """What has taken the place of our file is not removed at stop."""
     path = tmp_path / "agent.sock"
-    opened = open_all(ServerOptions(listen=(f"unix:{path}",)))
+    opened = open_listeners(ServerOptions(listen=(f"unix:{path}",)))
     path.unlink()
     path.write_text("somebody else's")
-    close_all(opened)
+    close_listeners(opened)
     assert path.read_text() == "somebody else's"
 
 
@@ -614,7 +616,7 @@ def test_socket_group_and_directory_that_are_not_there(tmp_path: Path) -> None:
         ServerOptions(listen=(f"unix:{tmp_path}/none/agent.sock",)),
     ):
         with pytest.raises(AgentError, match="cannot listen on unix:"):
-            open_all(options)
+            open_listeners(options)
     assert not path.exists()
 
 
@@ -626,7 +628,8 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from tests.agent_by_hand import FakeAgent
 from deregister_agent.model import Phase
-from deregister_agent.api.serve import ServerOptions, serve
+from deregister_agent.api.serve import serve
+from deregister_agent.config.server_options import ServerOptions
 logging.basicConfig(level="INFO")
 agent = FakeAgent("orders-1")
 agent.instances["orders-1"].to(Phase.DRAINING)

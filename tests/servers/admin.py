@@ -199,7 +199,7 @@ class NginxPlus:
 
 @dataclass
 class Spring:
-    """The actuator of an app: bindings in the form of one version or another, serviceregistry."""
+    """The actuator of an app: bindings in the form of one version or another."""
 
     listed: bool = True
     form: str = "list"
@@ -212,15 +212,6 @@ class Spring:
             case "GET", ("actuator", "bindings", "input-in-0"):
                 state = {"state": "running" if self.listed else "stopped", "name": "input"}
                 return as_json([state] if self.form == "list" else state)
-            case "POST", ("actuator", "serviceregistry"):
-                self.listed = asked.body["status"] in {"UP", "CANCEL_OVERRIDE"}
-                return EMPTY
-            case "GET", ("actuator", "serviceregistry"):
-                status = "UP" if self.listed else "OUT_OF_SERVICE"
-                if self.form == "list":
-                    return 200, "text/plain", status
-                override = "UNKNOWN" if self.listed else "OUT_OF_SERVICE"
-                return as_json({"overriddenStatus": override, "status": status})
         return NOT_FOUND
 
 

@@ -2,7 +2,9 @@
 
 import atexit
 import json
+import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -10,21 +12,40 @@ from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import parse_qsl
+from uuid import uuid4
 
-from deregister_agent.net.fetcher import Answer, Fetcher, FetchError
+from consul.exceptions import ConsulException
+from consul.std import Consul as Client
+from requests import RequestException
+
 from tests.servers import find
 from tests.servers.child import Child, free_ports, wait_until
 
+REGISTERED_AS = {
+    "ID": "service_id",
+    "Name": "name",
+    "Address": "address",
+    "Port": "port",
+    "Tags": "tags",
+    "Meta": "meta",
+    "Weights": "weights",
+    "EnableTagOverride": "enable_tag_override",
+    "TaggedAddresses": "tagged_addresses",
+    "Check": "check",
+    "Connect": "connect",
+}
+"""What py-consul calls the parts of a definition."""
 _NUMBERS = count(1)  # a node's name is not used again: the servers remember whose it was
 
 
 class Consul(Child):
     """
-    One running Consul agent. Made by consul() and by its own client().
+    One running Consul agent. Made by consul() and by joined().
 
     ``url`` is its HTTP address, ``node`` its node's name, ``token`` the one that may do
-    everything (empty without ACLs).
+    everything (empty without ACLs), ``client`` what apps and operators speak to it with:
+    py-consul, so that no client of ours proves itself.
     """
 
     def __init__(self, folder: Path, **settings: Any) -> None:
@@ -39,6 +60,8 @@ class Consul(Child):
         (folder / "consul.json").write_text(json.dumps(self._settings() | settings))
         arguments = ["agent", "-config-file", "consul.json", "-config-dir", "services"]
         super().__init__([*find("consul"), *arguments], folder / "log", folder=folder)
+        self.client = Client("127.0.0.1", self.ports["http"], connections_timeout=10.0)
+        self.client.http.session.trust_env = False  # else local calls go to HTTP_PROXY
 
     def _settings(self) -> dict[str, Any]:
         off = {"dns": -1, "grpc": -1, "https": -1, "serf_wan": -1}
@@ -53,56 +76,80 @@ class Consul(Child):
             "check_update_interval": "0s",
         }
 
-    def call(
-        self, method: str, target: str, payload: object = None, *, token: str | None = None
-    ) -> Answer:
-        """Call its API, with its own token unless told otherwise."""
-        headers = {"X-Consul-Token": self.token if token is None else token}
-        return Fetcher(self.url, timeout=10.0).call(
-            method, target, payload=payload, headers={k: v for k, v in headers.items() if v}
-        )
+    def ok(self, method: str, target: str, payload: object = None) -> Any:
+        """
+        Call what py-consul has no call for, or one that cannot be believed.
 
-    def ok(
-        self, method: str, target: str, payload: object = None, *, token: str | None = None
-    ) -> Any:
-        """Call its API, fail unless it says 200, and return the JSON it answers with, if any."""
-        answer = self.call(method, target, payload, token=token)
-        assert answer.status == 200, f"{method} {target}: {answer.status} {answer.text}"
-        return answer.json() if answer.body.strip() else None
+        Fail unless Consul says 200; return the JSON of the answer, if any.
+        """
+        path, _, query = target.partition("?")
+        send = {"GET": self.client.http.get, "PUT": self.client.http.put}[method]
+        data = {"data": json.dumps(payload)} if payload is not None else {}
+        answer = send(
+            lambda response: response,
+            path,
+            params=parse_qsl(query, keep_blank_values=True),
+            headers=self.client.prepare_headers(),
+            **data,
+        )
+        assert answer.code == 200, f"{method} {target}: {answer.code} {answer.body}"
+        return json.loads(answer.body) if answer.body.strip() else None
+
+    def program(self, *arguments: str) -> str:
+        """Run Consul's own program, as an operator would, and return what it prints."""
+        environment = {"CONSUL_HTTP_ADDR": self.url, "CONSUL_HTTP_TOKEN": self.token}
+        done = subprocess.run(
+            [*find("consul"), *arguments],
+            env=os.environ | {k: v for k, v in environment.items() if v},
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert done.returncode == 0, f"consul {arguments}: {done.stdout} {done.stderr}"
+        return done.stdout
 
     def entries(self, service: str) -> list[dict[str, Any]]:
-        """Return all instances of *service*, healthy or not, as the leader knows them now."""
+        """
+        Return all instances of *service*, healthy or not, as the leader knows them now.
+
+        Not by py-consul's health.service(): a read of its own need not be consistent.
+        """
         found: list[dict[str, Any]] = self.ok("GET", f"/v1/health/service/{service}?consistent")
         return found
 
     def register(self, definition: dict[str, Any], *, token: str | None = None) -> None:
-        """Register a service with this agent and wait until the catalog has it."""
-        self.ok("PUT", "/v1/agent/service/register", definition, token=token)
+        """Register a service with this agent, as its app would, and wait for the catalog."""
+        self.register_only(definition, token=token)
         service, name = definition.get("ID", definition["Name"]), definition["Name"]
         wait_until(
             lambda: any(e["Service"]["ID"] == service for e in self.entries(name)),
             f"the catalog has {service}",
         )
 
+    def register_only(self, definition: dict[str, Any], *, token: str | None = None) -> None:
+        """Register a service with this agent, as its app would."""
+        given = {REGISTERED_AS[name]: value for name, value in definition.items()}
+        assert self.client.agent.service.register(**given, token=token)
+
     def deregister(self, service: str) -> None:
-        """Take a service out, as its owner would."""
-        self.ok("PUT", f"/v1/agent/service/deregister/{quote(service, safe='')}")
+        """Take a service out, as its owner would, if it is there."""
+        with suppress(ConsulException):  # 500 in Consul 1.8, where it is not there
+            self.client.agent.service.deregister(service)
+        assert service not in self.client.agent.services()
 
     def new_token(self, rules: str) -> str:
         """Make a token that may do what *rules* say, and return it."""
-        policy = self.ok(
-            "PUT", "/v1/acl/policy", {"Name": f"test-{free_ports(1)[0]}", "Rules": rules}
-        )
-        made = self.ok("PUT", "/v1/acl/token", {"Policies": [{"ID": policy["ID"]}]})
-        return str(made["SecretID"])
+        # py-consul's acl.policy.create() makes a JSON text of rules, which spoils HCL.
+        policy = self.ok("PUT", "/v1/acl/policy", {"Name": f"test-{uuid4().hex}", "Rules": rules})
+        return str(self.client.acl.token.create(policies_id=[policy["ID"]])["SecretID"])
 
     def delete_token(self, secret: str) -> None:
         """Take a token back."""
-        accessor = self.ok("GET", "/v1/acl/token/self", token=secret)["AccessorID"]
-        self.ok("DELETE", f"/v1/acl/token/{accessor}")
+        self.client.acl.token.delete(self.client.acl.token.read_self(token=secret)["AccessorID"])
 
     @contextmanager
-    def client(self, name: str = "client", *, own_token: bool = True) -> Iterator["Consul"]:
+    def joined(self, name: str = "client", *, own_token: bool = True) -> Iterator["Consul"]:
         """Run a client agent joined to this one; with ACLs, *own_token* is its agent token."""
         settings: dict[str, Any] = {
             "server": False,
@@ -113,7 +160,7 @@ class Consul(Child):
         if self.token:
             settings["acl"] = _acl() | ({"tokens": {"agent": self.token}} if own_token else {})
         with _running(settings) as agent:
-            agent.token = self.token
+            agent.token = agent.client.token = self.token
             agent.wait_ready(agent.has_leader)
             if own_token:
                 agent.wait_ready(agent.is_known)
@@ -121,27 +168,30 @@ class Consul(Child):
 
     def has_leader(self) -> bool:
         """Whether there is a leader, and a read that needs it works."""
-        with suppress(FetchError):
-            leader = self.call("GET", "/v1/status/leader").text.strip('" \n')
-            return bool(leader) and self.call("GET", "/v1/catalog/nodes?consistent").status == 200
+        with suppress(ConsulException, RequestException):
+            return bool(self.client.status.leader()) and bool(
+                self.client.catalog.nodes(consistency="consistent")
+            )
         return False
 
     def is_known(self) -> bool:
         """Whether the catalog has this agent's own node, alive."""
-        with suppress(FetchError):
-            checks = self.call("GET", f"/v1/health/node/{self.node}?consistent")
-            return checks.status == 200 and any(c["Status"] == "passing" for c in checks.json())
+        with suppress(ConsulException, RequestException):
+            _, checks = self.client.health.node(self.node)
+            return any(c["Status"] == "passing" for c in checks)
         return False
 
     def bootstrap(self) -> bool:
         """Ask for the token that may do everything, and let the agent itself use it."""
-        with suppress(FetchError):
-            answer = self.call("PUT", "/v1/acl/bootstrap")
-            if answer.status == 200:
-                self.token = answer.json()["SecretID"]
-                self.ok("PUT", "/v1/agent/token/agent", {"Token": self.token})
-                return True
+        with suppress(ConsulException, RequestException):
+            self.token = self.client.token = self.client.acl.bootstrap()["SecretID"]
+            return bool(self.client.agent.token.set_agent(self.token))
         return False
+
+    def close(self) -> None:
+        """End it, and the connections to it."""
+        super().close()
+        self.client.http.session.close()
 
 
 @contextmanager
@@ -167,7 +217,7 @@ def shared(*, acl: bool = False) -> Consul:
     """
     Return a Consul server that all tests of this process share; it ends with the process.
 
-    Use service names of your own, and do not stop it: for that there is client().
+    Use service names of your own, and do not stop it: for that there is joined().
     """
     stack = ExitStack()
     atexit.register(stack.close)

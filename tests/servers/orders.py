@@ -30,6 +30,10 @@ class Orders:
         """Register it with the agent, as the app would, and wait for the catalog."""
         self.agent.register(self.definition(**more), token=token)
 
+    def register_only(self) -> None:
+        """Register it with the agent, as the app would."""
+        self.agent.register_only(self.definition())
+
     def entry(self) -> dict[str, Any] | None:
         """Return it as the catalog has it, asked past the registry under test."""
         found = (e for e in self.agent.entries(self.service) if e["Service"]["ID"] == self.id)

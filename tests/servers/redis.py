@@ -1,9 +1,12 @@
 """Real Redis, as a child process on a free port of loopback."""
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from deregister_agent.probes.redis_stream.resp import Line, Reply, RespError
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
 from tests.servers import find
 from tests.servers.child import Child, free_ports
 
@@ -28,21 +31,20 @@ class Redis(Child):
         super().__init__(command, folder / "log", folder=folder)
         self.wait_ready(self._answers)
 
-    def call(self, *command: str) -> Reply:
-        """Ask one thing, past whatever is under test, as nobody in particular."""
-        (reply,) = self.calls([command])
-        return reply
-
-    def calls(self, commands: Sequence[Sequence[str]]) -> list[Reply]:
-        """Ask several things on one connection."""
-        line = Line(str(self.socket), timeout=10.0)
-        try:
-            return line.ask(commands)
-        finally:
-            line.close()
+    def call(self, *command: str) -> Any:
+        """Ask one thing with the client that apps use, as nobody in particular."""
+        once = Retry(NoBackoff(), 0)
+        with redis.Redis(
+            unix_socket_path=str(self.socket),
+            socket_timeout=10.0,
+            protocol=2,
+            decode_responses=True,
+            retry=once,
+        ) as client:
+            return client.execute_command(*command)
 
     def _answers(self) -> bool:
         try:
             return bool(self.call("PING"))
-        except RespError:
+        except redis.ConnectionError:
             return False

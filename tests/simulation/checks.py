@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from deregister_agent.journal.journal import Entry
+from deregister_agent.drain import is_safe_to_kill
+from deregister_agent.engine.view_context import FRESH
+from deregister_agent.journal.journal import Decision
 from deregister_agent.model import (
     UNFINISHED,
     Announcement,
@@ -14,12 +16,15 @@ from deregister_agent.model import (
     Process,
     Snapshot,
 )
+from tests.simulation.app import FakeApp
 from tests.simulation.registry import FakeRegistry
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
 HAIR = 1e-6
+LATEST = 0.45  # seconds between what a call sees and its answer
+UNSEEN_AFTER = 0.05  # seconds after which work comes to the app of a frozen agent
 RACE = 1.0  # seconds in which the agent cannot yet know of a kill
 DEADLINE_SLACK = 1.0
 EVERY = 0.5  # seconds between two looks at what must not go on for long
@@ -48,18 +53,21 @@ class Checks:
         self._end = float("inf")  # when the drain must have ended, by no clock that can step
         self._passed: set[str] = set()  # drains that the guard let pass
         self._listed_since: float | None = None
+        self._working_since: float | None = None
 
     # --- decisions ---
 
-    def decided(self, entry: Entry) -> None:
+    def decided(self, decision: Decision) -> None:
         """Judge what the agent has just written down."""
-        drain, before = entry.drain, entry.detail.get("from")
-        self.world.say(f"agent: {entry.kind} {dict(entry.detail)} outcome={drain.outcome}")
-        for announcement in entry.announcements:
+        drain, before = decision.drain, decision.detail.get("from")
+        self.world.say(f"agent: {decision.kind} {dict(decision.detail)} outcome={drain.outcome}")
+        for announcement in decision.announcements:
             self.decisions[announcement] = self.decisions.get(announcement, 0) + 1
-        if entry.kind != drain.phase:
+        if decision.kind != drain.phase:
             return
-        if drain.phase is Phase.WITHDRAWING and before not in {Phase.SETTLING, Phase.DRAINING}:
+        again = drain.phase is Phase.DRAINING and before == Phase.DRAINED
+        new = drain.phase is Phase.WITHDRAWING and before not in {Phase.SETTLING, Phase.DRAINING}
+        if new or again:
             self._end = self.world.now + drain.limit
         match drain.phase:
             case Phase.SETTLING:
@@ -106,10 +114,12 @@ class Checks:
         relisted = any(
             (r.known and r.changed > r.known[0]) or r.blip > idle_at for r in self.world.registries
         )
-        excused = relisted or self.world.plan.late_clients > 0
+        excused = relisted or self.world.plan.late_clients > 0 or self._just_unseen(app)
         if app.last_arrival > idle_at and not excused:
             self.world.broken("drained, and work arrived after the app was last seen idle")
         last = self._last_work()
+        if not self.world.plan.counts_work:
+            self._hidden(idle_at)
         if not self.world.plan.counts_work or last > idle_at:
             return 0.0
         if idle_at - last < self.world.plan.policy.quiet - HAIR:
@@ -117,6 +127,18 @@ class Checks:
                 f"drained when the app had been quiet for {idle_at - last:.3f} s only"
             )
         return last + self.world.plan.policy.quiet
+
+    def _just_unseen(self, app: FakeApp) -> bool:
+        """Whether the last work came while the agent was frozen, and is too new to be known."""
+        came = self.world.frozen_at + UNSEEN_AFTER
+        return app.last_arrival == came and self.world.now - came <= FRESH + LATEST
+
+    def _hidden(self, idle_at: float) -> None:
+        """Judge a quiet time without a counter: what came while the agent was frozen ends it."""
+        began = idle_at - self.world.plan.policy.quiet
+        for process, end in self.world.unseen:
+            if process == self.world.app.process and began + HAIR < end < idle_at:
+                self.world.broken("drained, and work that nobody saw was in its quiet time")
 
     def _last_work(self) -> float:
         return max(self.world.app.last_arrival, self.world.app.last_busy)
@@ -211,14 +233,35 @@ class Checks:
             if since and self.world.now - min(since) > NOTICED:
                 self.world.broken("announces drained though it has been listed again for long")
 
+    # --- answers ---
+
+    def answers(self) -> None:
+        """Judge what a pipeline is answered that asks now whether it may kill."""
+        world = self.world
+        if world.agent_up is None or world.now < world.frozen_until:
+            return
+        drain = world.loop.drain
+        safe = is_safe_to_kill(drain.phase, drain.outcome)
+        if not safe or not world.loop.stands_by(Announcement.DRAINED):
+            return
+        oldest = world.now - FRESH - LATEST
+        for registry in world.registries if drain.phase is Phase.DRAINED else ():
+            if registry.listed and registry.changed < oldest:
+                world.broken(f"answers drained while {registry.name} lists it")
+        in_hand = world.app.in_hand.values() if world.app.process == drain.process else ()
+        if any(arrived < oldest for arrived in in_hand):
+            world.broken("answers drained while the drained process has work in hand")
+
     # --- bounds ---
 
     def now(self) -> None:
         """Judge what must not go on for long."""
         world = self.world
-        if world.agent_up is None or world.disk_full:
+        if world.agent_up is None or world.disk_full or world.now < world.frozen_until:
             self.trouble = world.now
+        self.answers()
         self._taken_back()
+        self._works_on()
         if world.now - self.trouble < STEADY:
             self._end += EVERY
             return
@@ -246,19 +289,31 @@ class Checks:
         if world.now - began > NOTICED:
             world.broken("drained is not taken back though it is listed again")
 
+    def _works_on(self) -> None:
+        """Judge a "drained" whose process has had work in hand for long."""
+        world, app = self.world, self.world.app
+        same = world.phase is Phase.DRAINED and app.process == world.loop.drain.process
+        if not same or not app.in_hand or world.now < world.probe.down_until:
+            self._working_since = None
+            return
+        began = max(self._working_since or world.now, self.trouble)
+        self._working_since = began
+        if world.now - began > NOTICED:
+            world.broken("drained is not taken back though it works again")
+
     def at_last(self) -> None:
         """Judge where the world ends, long after the last fault."""
         world = self.world
         if world.phase is not Phase.SERVING:
-            world.broken(f"left out of service: {world.phase}: {world.loop.report()['blocking']}")
+            world.broken(f"left out of service: {world.phase}: {world.loop.status().blocking}")
         for registry in world.registries:
             if not registry.listed:
                 world.broken(f"left out of service: {registry.name} does not list it")
-        letters = world.journal.letters()
-        if letters:
-            world.broken(f"never announced: {[letter.event.id for letter in letters]}")
+        pending = world.journal.pending_announcements()
+        if pending:
+            world.broken(f"never announced: {[one.event.id for one in pending]}")
         sent = {event for ids in world.platform.ids.values() for event in ids}
-        said = [letter for letter in world.delivered_letters() if letter not in sent]
+        said = [one for one in world.delivered_announcements() if one not in sent]
         if said:
             world.broken(f"noted as announced, and the platform never heard it: {said}")
         for kind, ids in world.platform.ids.items():

@@ -138,6 +138,9 @@ class Ticker:
         if self._next != when or self._host.life is not self._life:
             return
         self._next = float("inf")
+        if self._host.timeline.now < self._host.frozen_until:
+            self._schedule(self._host.frozen_until + CPU)
+            return
         self._count()
         rest = self.tick()
         self._schedule(self._host.timeline.now + max(CPU, rest))
@@ -164,6 +167,7 @@ class Host:
         self.life: object = None  # the present life of the agent
         self.at_once = False  # calls made now are answered now
         self.wall_step = 0.0
+        self.frozen_until = 0.0  # until when the agent's process is stopped
         self._paused = False
         self.late = 0.03  # how many of all messages take long
         self._booted, self._boots = -1000.0, 1

@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING
 
 from deregister_agent.errors import JournalError
-from deregister_agent.journal.announcements import Letter
-from deregister_agent.journal.journal import Entry, Journal
+from deregister_agent.journal.announcements import PendingAnnouncement
+from deregister_agent.journal.journal import Decision, Journal
 from deregister_agent.model import Snapshot
 
 if TYPE_CHECKING:
@@ -20,22 +20,22 @@ class FaultyJournal(Journal):
         if self.world.disk_full:
             raise JournalError("cannot write the journal: disk is full")
 
-    def write(self, entry: Entry) -> int:
+    def write(self, decision: Decision) -> int:
         """Write, if there is room."""
         self._room()
-        return super().write(entry)
+        return super().write(decision)
 
     def keep_snapshot(self, instance: str, registry: str, snapshot: Snapshot) -> None:
         """Write, if there is room."""
         self._room()
         super().keep_snapshot(instance, registry, snapshot)
 
-    def delivered(self, letter: Letter) -> None:
+    def delivered(self, announcement: PendingAnnouncement) -> None:
         """Write, if there is room."""
         self._room()
-        super().delivered(letter)
+        super().delivered(announcement)
 
-    def not_delivered(self, letter: Letter, error: str) -> None:
+    def not_delivered(self, announcement: PendingAnnouncement, error: str) -> None:
         """Write, if there is room."""
         self._room()
-        super().not_delivered(letter, error)
+        super().not_delivered(announcement, error)

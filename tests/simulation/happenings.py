@@ -104,6 +104,10 @@ def _notifier_down(world: "World", lasts: float) -> None:
     world.platform.down_until = world.now + lasts
 
 
+def _frozen(world: "World", lasts: float) -> None:
+    world.freeze_agent(lasts)
+
+
 TO_THE_WORLD: dict[str, Callable[["World", float], None]] = {
     "agent dies": _agent_dies,
     "reboot": _reboot,
@@ -115,4 +119,5 @@ TO_THE_WORLD: dict[str, Callable[["World", float], None]] = {
     "probe down": _probe_down,
     "notifier down": _notifier_down,
     "process unsure": _unsure,
+    "agent frozen": _frozen,
 }

@@ -3,10 +3,11 @@
 from random import Random
 from typing import TYPE_CHECKING
 
-from deregister_agent.engine.instance_loop import InstanceLoop, Parts, Surroundings
+from deregister_agent.engine.instance_loop import InstanceLoop
+from deregister_agent.engine.knowledge import AgentContext, InstanceSetup
 from deregister_agent.engine.outbox import Outbox
-from deregister_agent.journal.journal import Entry, Journal
-from deregister_agent.model import Instance
+from deregister_agent.journal.journal import Decision, Journal
+from deregister_agent.model import Instance, Phase
 from tests.simulation.engine import Post, Ticker
 
 if TYPE_CHECKING:
@@ -20,25 +21,27 @@ def begin_life(world: "World", journal: Journal) -> InstanceLoop:
     host = world.host
     ticker, mail = Ticker(host, "the loop"), Ticker(host, "the outbox")
 
-    def told(entry: Entry, _: int) -> None:
-        world.phase = entry.drain.phase
+    def written(decision: Decision, _: int) -> None:
+        if decision.drain.phase is Phase.DRAINING and world.plan.freezes is not None:
+            world.timeline.after(world.plan.freezes, lambda: world.freeze_agent(1.5))
+        world.phase = decision.drain.phase
         mail.wake()
-        world.checks.decided(entry)
+        world.checks.decided(decision)
 
     chance = Random(f"agent {world.seed} {world.now}")
-    around = Surroundings(journal, host, host.submit, chance, told, world.new_id)
+    context = AgentContext(journal, host, host.submit, chance, written, world.new_id)
     platform = world.platform
-    parts = Parts(
+    setup = InstanceSetup(
         INSTANCE,
         world.plan.policy,
         world.registries,
         [world.probe],
         world.finder,
-        world.ready,  # type: ignore[arg-type]
+        world.ready,
         {platform.name: platform.announces},
     )
-    loop = InstanceLoop(parts, around, ticker.wake)
-    outbox = Outbox(journal, host, host.submit, chance, mail.wake)
+    loop = InstanceLoop(setup, context, ticker.wake)
+    outbox = Outbox(context, mail.wake)
     outbox.add(INSTANCE.name, {platform.name: platform}, loop.stands_by)
     loop._calls._ended = Post(host, ticker.wake)  # type: ignore[assignment]
     outbox._calls._ended = Post(host, mail.wake)  # type: ignore[assignment]

@@ -6,13 +6,15 @@ from typing import Any
 from unittest.mock import patch
 
 from deregister_agent import drain
-from deregister_agent.engine import actions, instance_loop, quiet_window, registry_view, sighting
-from deregister_agent.engine.calls import Done
+from deregister_agent.engine import instance_loop, quiet_window, registry_view, sighting
+from deregister_agent.engine.calls import CallResult
+from deregister_agent.engine.knowledge import Knowledge
 from deregister_agent.engine.last_instance_guard import Guard
 from deregister_agent.engine.outbox import Outbox
-from deregister_agent.engine.registry_view import RegistryView, Word
+from deregister_agent.engine.registry_view import RegistryView, RegistryWord
+from deregister_agent.engine.view_context import ViewContext
 from deregister_agent.journal.journal import Journal
-from deregister_agent.model import Drain, Phase, Policy, Reading, Sighting
+from deregister_agent.model import UNFINISHED, Drain, Phase, Policy, Reading, Sighting
 
 Mutation = Any  # a context manager of unittest.mock: the agent is broken while it is entered
 
@@ -30,14 +32,14 @@ def unknown_is_withdrawn() -> Mutation:
     """Take a registry that cannot be asked for one that has let go."""
     true = RegistryView.says
 
-    def says(view: RegistryView, since: float) -> Word:
-        return true(view, since) or Word(listed=False, stragglers=(), asked=since)
+    def says(view: RegistryView, since: float) -> RegistryWord:
+        return true(view, since) or RegistryWord(listed=False, stragglers=(), asked=since)
 
     return patch.object(RegistryView, "says", says)
 
 
 def old_words_count() -> Mutation:
-    """Believe a word from before the app was quiet_window."""
+    """Believe a word from before the app was quiet."""
     return patch.object(sighting, "_not_before", lambda *_, **__: 0.0)
 
 
@@ -64,17 +66,16 @@ def stragglers_are_ignored() -> Mutation:
 
 def stragglers_end_in_silence() -> Mutation:
     """Take a reading from before the last old route ended for one from after it."""
-    return patch.object(sighting, "clear", lambda _: 0.0)
+    return patch.object(Knowledge, "clear", lambda _: 0.0)
 
 
 def leases_are_kept_for_the_dead() -> Mutation:
     """Keep what was restored alive whether the app is ready or not."""
-    true = sighting.is_ready
 
-    def ready(one: instance_loop.InstanceLoop) -> bool:
-        return one.drain.phase is Phase.SERVING or true(one)
+    def is_ready(known: Knowledge) -> bool:
+        return known.drain.phase is Phase.SERVING or all(check.ready for check in known.ready)
 
-    return patch.object(actions, "is_ready", ready)
+    return patch.object(Knowledge, "is_ready", property(is_ready))
 
 
 def leases_run_out() -> Mutation:
@@ -87,7 +88,7 @@ def snapshots_are_forgotten() -> Mutation:
     return patch.object(instance_loop, "keeping", lambda _: frozenset())
 
 
-def overtaken_letters_are_sent() -> Mutation:
+def overtaken_announcements_are_sent() -> Mutation:
     """Announce without asking whether it still holds."""
     return patch.object(Journal, "still_holds", lambda *_: True)
 
@@ -101,8 +102,8 @@ def one_try_is_enough() -> Mutation:
     """Take an announcement for delivered though the notifier refused it."""
     true = Outbox._answered
 
-    def answered(self: Outbox, to: Any, letter: Any, done: Done) -> None:
-        true(self, to, letter, replace(done, error=None, value=True))
+    def answered(self: Outbox, to: Any, announced: Any, result: CallResult) -> None:
+        true(self, to, announced, replace(result, error=None, value=True))
 
     return patch.object(Outbox, "_answered", answered)
 
@@ -114,7 +115,7 @@ def work_in_hand_is_ignored() -> Mutation:
 
 def arrivals_are_ignored() -> Mutation:
     """Do not see work that came and went between two readings."""
-    return patch.object(quiet_window, "_arrived", lambda *_: False)
+    return patch.object(quiet_window, "has_arrived", lambda *_: False)
 
 
 def any_idle_moment_is_quiet() -> Mutation:
@@ -174,12 +175,38 @@ def the_first_error_is_the_last() -> Mutation:
     """Do not try again after an action failed."""
     true = RegistryView._acted
 
-    def acted(view: RegistryView, turn: int, done: Done) -> None:
-        true(view, turn, done)
-        if done.error is not None:
+    def acted(view: RegistryView, turn: int, result: CallResult) -> None:
+        true(view, turn, result)
+        if result.error is not None:
             view._act_again.due = float("inf")
 
     return patch.object(RegistryView, "_acted", acted)
+
+
+def taken_back_forgets_who_was_announced() -> Mutation:
+    """Take the version after the kill for the old one, once the word was taken back."""
+    true = drain.moved
+
+    def moved(at: Drain, phase: Phase, seen: Sighting, now: float) -> Drain:
+        after = true(at, phase, seen, now)
+        return replace(after, announced=None) if phase in UNFINISHED else after
+
+    return patch.object(instance_loop, "moved", moved)
+
+
+def work_after_drained_is_ignored() -> Mutation:
+    """Stand by a "drained" whose process works again."""
+    return _seen(lambda seen: replace(seen, working=False))
+
+
+def the_answer_is_the_phase() -> Mutation:
+    """Answer "drained" by the phase alone."""
+    return patch.object(instance_loop, "doubts", lambda _: [])
+
+
+def gaps_are_ignored() -> Mutation:
+    """Take two idle readings, however far apart, for a quiet time."""
+    return patch.object(ViewContext, "gap", lambda *_: float("inf"))
 
 
 MUTATIONS: tuple[Callable[[], Mutation], ...] = (
@@ -192,7 +219,7 @@ MUTATIONS: tuple[Callable[[], Mutation], ...] = (
     leases_are_kept_for_the_dead,
     leases_run_out,
     snapshots_are_forgotten,
-    overtaken_letters_are_sent,
+    overtaken_announcements_are_sent,
     nothing_is_overtaken,
     one_try_is_enough,
     work_in_hand_is_ignored,
@@ -207,4 +234,8 @@ MUTATIONS: tuple[Callable[[], Mutation], ...] = (
     the_guard_looks_away,
     readiness_is_enough,
     the_first_error_is_the_last,
+    taken_back_forgets_who_was_announced,
+    work_after_drained_is_ignored,
+    the_answer_is_the_phase,
+    gaps_are_ignored,
 )

@@ -55,6 +55,9 @@ class Plan:
     others: int
     happenings: Sequence[Happening] = field(default_factory=tuple)
     calm: bool = False  # nothing goes wrong at all
+    strays: Sequence[tuple[float, float]] = ()  # work after "drained": when, and how long it takes
+    freezes: float | None = None  # seconds after draining began at which the agent is stopped
+    deaf: bool = False  # the platform kills although the word was taken back in the meantime
 
 
 KINDS = (
@@ -75,6 +78,8 @@ KINDS = (
     "notifier down",
     "process unsure",
 )
+LATER_KINDS = ("agent frozen",)
+"""What was added later: drawn apart, so that each seed stands for the world that it always was."""
 
 
 def plan(seed: int) -> Plan:
@@ -83,6 +88,7 @@ def plan(seed: int) -> Plan:
     calm = chance.random() < 0.15
     nasty = 0.0 if calm else chance.choice((0.0, 0.0, 0.02, 0.08, 0.2))
     readiness = chance.random() < 0.6
+    more = Random(f"more {seed}")
     return Plan(
         policy=Policy(
             deadline=chance.uniform(2.0, 9.0),
@@ -112,8 +118,11 @@ def plan(seed: int) -> Plan:
         stop_at=chance.uniform(0.05, 1.0),
         force=chance.random() < 0.2,
         others=3 if calm else chance.choice((0, 1, 2, 3, 3, 3)),
-        happenings=() if calm else _happenings(chance),
+        happenings=() if calm else (*_happenings(chance), *_later(more)),
         calm=calm,
+        strays=() if calm else _strays(more),
+        freezes=None if calm or more.random() < 0.8 else more.uniform(0.0, 0.5),
+        deaf=more.random() < 0.3,
     )
 
 
@@ -126,6 +135,23 @@ def _registry(chance: Random, *, leases: bool) -> RegistryPlan:
         counts=chance.random() < 0.7,
         lease=3.0 if leases and chance.random() < 0.3 else 0.0,
     )
+
+
+def _later(more: Random) -> list[Happening]:
+    return [
+        Happening(more.uniform(0.2, FAULTS_END - 4.0), what, more.choice((1.0, 2.2, 4.0)))
+        for what in LATER_KINDS
+        if more.random() < 0.25
+    ]
+
+
+def _strays(more: Random) -> list[tuple[float, float]]:
+    """Return work that reaches the app by no route: a request at a time, or a stream of them."""
+    if more.random() < 0.6:
+        return []
+    begin, lasts = more.uniform(1.0, FAULTS_END - 2.0), more.choice((0.005, 0.3, 2.0, 9.0))
+    many = more.choice((1, 1, 60))
+    return [(begin + number * 0.05, lasts) for number in range(many)]
 
 
 def _happenings(chance: Random) -> list[Happening]:

@@ -40,18 +40,22 @@ class FakePlatform:
             self._may_kill = event.id
             if self.world.plan.platform_kills:
                 delay = self.world.chance.uniform(0.0, 1.0)
+                if self.world.plan.deaf:  # slow: the word may be taken back before it acts
+                    delay += self.world.chance.uniform(0.5, 3.0)
                 self.world.timeline.after(delay, lambda: self._kill(event))
         elif event.kind in {Announcement.TAKEN_BACK, Announcement.SERVING}:
             self._may_kill = None
 
     def _kill(self, event: Event) -> None:
         world = self.world
-        if self._may_kill != event.id:
+        if self._may_kill != event.id and not world.plan.deaf:
             return
-        self._may_kill = None
+        if self._may_kill == event.id:
+            self._may_kill = None
         victim = world.app.process
         if victim is not None and victim == event.process:
-            if world.phase in {Phase.DRAINED, Phase.EXPIRED}:
+            by_its_word = event.drain == world.loop.drain.id
+            if by_its_word and world.phase not in {Phase.SERVING, Phase.RESTORING}:
                 world.checks.killed = Kill(world.now, victim)
             world.app.exit("killed by the platform")
         world.timeline.after(world.chance.uniform(0.05, 1.5), world.start_app)

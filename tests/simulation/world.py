@@ -12,11 +12,12 @@ from deregister_agent.errors import AgentError
 from deregister_agent.model import (
     OnDeadline,
     Phase,
+    Process,
     RestoreWhen,
     StopRequest,
 )
 from tests.simulation.app import FakeApp, FakeFinder, FakeProbe, FakeReady
-from tests.simulation.checks import EVERY, Checks
+from tests.simulation.checks import EVERY, UNSEEN_AFTER, Checks
 from tests.simulation.engine import Host
 from tests.simulation.faulty_journal import FaultyJournal
 from tests.simulation.happenings import happens
@@ -47,6 +48,8 @@ class World:
         self.agent_up: float | None = None
         self.dying: object = object()
         self.full_until = 0.0
+        self.frozen_at = self.frozen_until = 0.0
+        self.unseen: list[tuple[Process, float]] = []  # work done while it was: whose, and its end
         self.carried_by_a_wrong_date = False  # a deadline goes by the date over a reboot
         self.checks = Checks(self)
         self.registries = [
@@ -104,6 +107,8 @@ class World:
             at(one.at, partial(happens, self, one))
         if self.plan.arrivals:
             at(0.0, self._arrival)
+        for when, lasts in self.plan.strays:
+            at(when, partial(self._stray, lasts))
         if self.plan.registers_every:
             at(self.plan.registers_every, self._register)
         at(EVERY, self._check)
@@ -147,7 +152,7 @@ class World:
         self.journal.close()
         self.timeline.after(down, self.start_agent)
 
-    def delivered_letters(self) -> list[str]:
+    def delivered_announcements(self) -> list[str]:
         """Return the ids of all announcements that the journal says were delivered."""
         rows = self.journal._file._db.execute("SELECT id FROM outbox WHERE delivered IS NOT NULL")
         return [row[0] for row in rows]
@@ -198,6 +203,27 @@ class World:
         rate = self.plan.arrivals if self.now < FAULTS_END else 0.2
         self.timeline.after(self.chance.expovariate(rate), self._arrival)
 
+    def _stray(self, lasts: float) -> None:
+        """Let work come by no route, as a scanner or an operator brings it, after "drained"."""
+        if self.phase is Phase.DRAINED and self.app.process is not None:
+            self.say(f"work comes by no route ({lasts} s)")
+            self.app.arrive(lasts)
+
+    def freeze_agent(self, lasts: float) -> None:
+        """Stop the agent's process for a time; work may come and go meanwhile."""
+        self.say(f"agent is frozen ({lasts} s)")
+        self.frozen_at = self.now
+        self.frozen_until = self.host.frozen_until = self.now + lasts
+        if self.phase is Phase.DRAINING and not self.app.in_hand:
+            self.timeline.after(UNSEEN_AFTER, partial(self._unseen, lasts - 0.2))
+        self.timeline.after(lasts, self.checks.answers)
+
+    def _unseen(self, lasts: float) -> None:
+        if self.app.process is not None:
+            self.say(f"work comes while the agent is frozen ({lasts} s)")
+            self.app.arrive(lasts)
+            self.unseen.append((self.app.process, self.now + lasts))
+
     def _register(self) -> None:
         if self.app.process is not None:
             for registry in self.registries:
@@ -222,7 +248,7 @@ class World:
             return
         by_itself = {
             Phase.GONE: policy.restore is RestoreWhen.WHEN_READY,
-            Phase.EXPIRED: policy.on_deadline is OnDeadline.RESTORE,
+            Phase.EXPIRED: self.loop.drain.on_deadline is OnDeadline.RESTORE,
         }
         if not by_itself.get(phase):
             self.start_traffic()

@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 
-from deregister_agent.engine.instance_loop import InstanceLoop, Parts, Surroundings
+from deregister_agent.engine.instance_loop import InstanceLoop
+from deregister_agent.engine.knowledge import AgentContext, InstanceSetup
 from deregister_agent.errors import ProbeError, RegistryError
-from deregister_agent.journal.journal import Entry, Journal
+from deregister_agent.journal.journal import Decision, Journal
 from deregister_agent.model import (
     Announcement,
     Instance,
@@ -176,29 +177,29 @@ class Bench:
         self.page, self.finder, self.ready = Page(), Finder(), ready
         self.more = more  # probes beside the page
         self.journal = Journal(folder / "journal.db", self.clock)
-        self.told: list[Entry] = []
+        self.written: list[Decision] = []
         self.loop = self.new_life()
 
     def new_life(self) -> InstanceLoop:
         """Return a loop that knows nothing but the journal; calls under way are lost."""
         self.calls.waiting.clear()
-        around = Surroundings(
+        context = AgentContext(
             self.journal,
             self.clock,
             self.calls.submit,
             Random(1),
-            lambda entry, _: self.told.append(entry),
+            lambda decision, _: self.written.append(decision),
         )
-        parts = Parts(
+        setup = InstanceSetup(
             WEB,
             self.policy,
             self.registries,
             [self.page, *self.more],
             self.finder,
-            self.ready,  # type: ignore[arg-type]
+            self.ready,
             {"platform": frozenset(Announcement)},
         )
-        self.loop = InstanceLoop(parts, around, lambda: None)
+        self.loop = InstanceLoop(setup, context, lambda: None)
         return self.loop
 
     @property

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+import deregister_agent
 from deregister_agent.config import backends
 from deregister_agent.config.backends import BackendPort
 from tests import architecture
@@ -20,26 +21,31 @@ _BACKEND = {"errors", "model", "ports", "config.options", "net", "host"}
 ARROWS: dict[str, set[str]] = {
     "errors": set(),
     "model": set(),
+    "status": {"errors", "model"},
     "drain": {"model"},
     "ports": {"model"},
     "config.options": {"errors", "model"},
-    "net": {"errors", "probes"},
-    "host": {"errors", "model", "config.options"},
+    "net": {"errors"},
+    "host": {"errors", "model", "ports", "config.options"},
     "journal": {"errors", "model", "host"},
-    "registries": {*_BACKEND, "api", "config"},
-    "probes": {*_BACKEND, "config"},
+    "registries": {*_BACKEND, "status"},
+    "probes": _BACKEND,
     "notifiers": _BACKEND,
-    "engine": {"errors", "model", "drain", "ports", "host", "journal", "probes"},
-    "config": {"errors", "model", "config.options", "host", "probes", "api"},
-    "api": {"errors", "model", "config.options", "engine"},
+    "engine": {"errors", "model", "status", "drain", "ports", "host", "journal"},
+    "config": {"errors", "model", "config.options", "host", "probes"},
+    "api": {"errors", "model", "status", "drain", "config", "engine", "journal", "host"},
     "wiring": {"config", "engine", "host", "journal", "ports", "probes"},
-    "cli": {"errors", "model", "config", "engine", "wiring", "api", "demo"},
+    "cli.client": {"errors"},
+    "cli": {
+        *{"errors", "model", "status", "drain", "config", "engine"},
+        *{"wiring", "api", "cli.client", "demo"},
+    },
     "app": {"host"},
-    "demo": {"errors", "app", "cli"},
+    "demo": {"errors", "app", "cli.client"},
 }
 """What each room may import from: itself, and these."""
 
-LOOSE = {"errors", "model", "drain", "ports", "wiring"}
+LOOSE = {"errors", "model", "status", "drain", "ports", "wiring"}
 """The files of the root; six at most, beside the two dunders."""
 
 
@@ -49,13 +55,48 @@ def test_the_rooms_are_these() -> None:
     assert loose == LOOSE
     assert len(LOOSE) <= 6
     folders = {path.parent.name for path in PACKAGE.glob("*/*.py")}
-    assert folders == set(ARROWS) - LOOSE - {architecture.VOCABULARY}
+    assert folders == set(ARROWS) - LOOSE - architecture.SINGLE_FILES
 
 
 def test_arrows_lead_where_they_may() -> None:
     """A room imports only from the rooms that are named for it, for types as well."""
     for room, others in architecture.arrows(MODULES).items():
         assert others <= ARROWS[room], f"{room} imports {others - ARROWS[room]}"
+
+
+def test_there_is_no_circle() -> None:
+    """Neither modules nor rooms import one another in a circle, for types as well."""
+    modules = {name: architecture.imported(module, MODULES) for name, module in MODULES.items()}
+    assert architecture.circle(modules) == []
+    assert architecture.circle(architecture.arrows(MODULES)) == []
+
+
+def test_the_engine_takes_of_the_host_only_its_clock_and_files() -> None:
+    """Which sockets, processes and programs there are is for backends and finders to say."""
+    for module in MODULES.values():
+        if module.room in {"engine", "journal"}:
+            imported = architecture.imported(module, MODULES)
+            of_the_host = {name for name in imported if MODULES[name].room == "host"}
+            assert of_the_host <= {"host.clock", "host.files"}, module.name
+
+
+def test_the_map_is_the_same_everywhere() -> None:
+    """The package's docstring and CONTRIBUTING say the same of the rooms, and of each of them."""
+    told = str(deregister_agent.__doc__).partition("\n\n")[2].strip()
+    page = (PACKAGE.parent / "CONTRIBUTING.md").read_text()
+    assert f"```text\n{told}\n```" in page
+    names = {line.split()[0].removesuffix(".py").removesuffix("/") for line in told.splitlines()}
+    assert names == set(ARROWS) - architecture.SINGLE_FILES
+
+
+def test_the_walks_lead_through_files_that_are_there() -> None:
+    """The walks of CONTRIBUTING name no file that has been moved since."""
+    page = (PACKAGE.parent / "CONTRIBUTING.md").read_text()
+    walks = [line for line in page.splitlines() if line.startswith("- ") and "→" in line]
+    assert len(walks) == 3
+    for walk in walks:
+        for file in re.findall(r"`([\w/]+\.py)`", walk):
+            assert (PACKAGE / file).is_file(), file
 
 
 def test_the_decision_does_no_io() -> None:
@@ -95,6 +136,11 @@ def test_each_backend_is_documented_and_passes_the_shared_suite(port: BackendPor
         assert (TESTS / "contract" / port / f"{kind}.py").is_file(), f"{port}/{kind} is not tested"
 
 
+def test_a_file_fits_in_the_head() -> None:
+    """A file of more than 300 lines has two jobs."""
+    assert not {module.name for module in MODULES.values() if module.lines > 300}
+
+
 def test_no_file_has_a_name_that_says_nothing() -> None:
     """A name says what is in the file."""
     hollow = {"utils", "helpers", "common", "manager", "handler", "core", "base", "misc"}
@@ -120,3 +166,11 @@ def test_no_pattern_repeats_a_group_possessively() -> None:
             if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):
                 text = node.value if isinstance(node.value, str) else node.value.decode("latin-1")
                 assert not re.search(r"\)[*+?]\+", text), f"{path.name}:{node.lineno}"
+
+
+def test_compose_knows_nothing_of_bench() -> None:
+    """Arrows lead from the measurements to the stack: one home for the app and its load."""
+    for path in (PACKAGE.parent / "compose").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                assert str(node.module).partition(".")[0] != "bench", path.name

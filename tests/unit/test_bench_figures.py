@@ -1,7 +1,7 @@
 """What the bench makes of what it saw."""
 
-from bench.deploy import Took, with_more
-from bench.loads import Sent
+from compose.rollout import Took, with_more
+from compose.traffic.loads import Sent
 
 BEGAN, OUT, IDLE, ENDED = 100.0, 100.6, 103.0, 104.1
 PHASES = [

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from deregister_agent.engine.calls import Backoff, Calls, Done, Threads
+from deregister_agent.engine.calls import Backoff, CallResult, Calls, Threads
 from deregister_agent.errors import RegistryError
 from tests.unit.loop_bench import Calls as Jobs
 from tests.unit.loop_bench import HandClock
@@ -20,7 +20,7 @@ class Bench:
     def __init__(self) -> None:
         self.clock, self.jobs, self.woken = HandClock(), Jobs(), 0
         self.calls = Calls(self.jobs.submit, self.clock, self._wake)
-        self.done: list[Done] = []
+        self.done: list[CallResult] = []
 
     def _wake(self) -> None:
         self.woken += 1
@@ -41,7 +41,7 @@ def test_what_a_call_brings_is_handed_over_in_collect() -> None:
     bench.jobs.run()
     assert (bench.done, bench.woken) == ([], 1)
     bench.calls.collect()
-    assert bench.done == [Done(asked=100.0, answered=102.0, value="yes")]
+    assert bench.done == [CallResult(asked=100.0, answered=102.0, value="yes")]
 
 
 def test_a_call_under_way_is_not_piled_upon() -> None:

@@ -6,16 +6,15 @@ from typing import Any
 
 import pytest
 
-from deregister_agent.api.serve import ServerOptions
 from deregister_agent.cli import follow as following
 from deregister_agent.cli.client import (
     DEFAULT_TOKEN_FILE,
     DEFAULT_URL,
-    Answer,
+    AgentAnswer,
     Unreachable,
     address,
 )
-from deregister_agent.cli.follow import ExitCode, Failed, Word, ending, follow, refusal
+from deregister_agent.cli.follow import ExitCode, Failed, StatusAndCode, ending, follow, refusal
 from deregister_agent.cli.progress import (
     Live,
     Plain,
@@ -26,19 +25,40 @@ from deregister_agent.cli.progress import (
     summary,
 )
 from deregister_agent.cli.standalone import drain_code, restore_code
+from deregister_agent.config.server_options import ServerOptions
 from deregister_agent.errors import AgentError
-from deregister_agent.model import Drain, Outcome, Phase
+from deregister_agent.model import Drain, Instance, OnDeadline, Outcome, Phase
+from deregister_agent.status import DrainStatus, ProbeStatus, RegistryStatus, Status
 
 
-def report(phase: str = "draining", **more: Any) -> dict[str, Any]:
-    return {
-        "instance": {"name": "orders-1", "service": "orders", "address": "10.0.0.7", "port": 80},
-        "phase": phase,
+def registry(name: str = "consul", **more: Any) -> RegistryStatus:
+    said: dict[str, Any] = {"listed": False, "stragglers": (), "others": None, "error": None}
+    return RegistryStatus(name=name, **{**said, **more})
+
+
+def status(phase: Phase = Phase.DRAINING, **more: Any) -> Status:
+    said: dict[str, Any] = {
         "remaining": 12.0,
-        "registries": [{"name": "consul", "listed": False, "stragglers": []}],
-        "probes": [{"name": "tcp", "in_flight": {"connections": 1}}],
-        **more,
+        "drain": None,
+        "in_flight": {},
+        "blocking": (),
+        "registries": (registry(),),
+        "probes": (ProbeStatus(name="tcp", in_flight={"connections": 1}),),
+        "cursor": "",
     }
+    instance = Instance("orders-1", "orders", "10.0.0.7", 80)
+    return Status(instance=instance, phase=phase, **{**said, **more})
+
+
+def drain_of(outcome: Outcome | None) -> DrainStatus:
+    return DrainStatus(
+        id="d-1",
+        outcome=outcome,
+        reason="",
+        asked_by="",
+        forced=False,
+        on_deadline=OnDeadline.HOLD,
+    )
 
 
 @pytest.mark.parametrize(
@@ -98,11 +118,11 @@ class Absent:
     def __init__(self, answers: int, remaining: float | None) -> None:
         self.answers, self.remaining, self.asked = answers, remaining, 0
 
-    def __call__(self, wait: float) -> Word:
+    def __call__(self, wait: float) -> StatusAndCode:
         self.asked += 1
         if self.asked > self.answers:
             raise Unreachable("no answer from the agent")
-        return Word(None, report(remaining=self.remaining))
+        return StatusAndCode(None, status(remaining=self.remaining))
 
 
 @pytest.mark.parametrize(("answers", "remaining"), [(0, None), (2, 0.05), (2, None)])
@@ -123,7 +143,9 @@ def test_a_drained_that_is_in_doubt_is_not_waited_for_without_end(
 ) -> None:
     """An agent that was restarted and sees no registry cannot tell: 75, with what is in the way."""
     monkeypatch.setattr(following, "SLACK", 0.1)
-    doubt = Word(None, report("drained", remaining=None, blocking=["consul does not answer"]))
+    doubt = StatusAndCode(
+        None, status(Phase.DRAINED, remaining=None, blocking=("consul does not answer",))
+    )
     with pytest.raises(Unreachable, match="consul does not answer"):
         follow(lambda _: doubt, Silent(), patience=0.05)
 
@@ -131,7 +153,12 @@ def test_a_drained_that_is_in_doubt_is_not_waited_for_without_end(
 def test_a_drain_that_ends_is_returned_with_its_code() -> None:
     """The first word with a code ends it, and is shown before."""
     out = io.StringIO()
-    words = iter([Word(None, report()), Word(ExitCode.DONE, report("drained", remaining=None))])
+    words = iter(
+        [
+            StatusAndCode(None, status()),
+            StatusAndCode(ExitCode.DONE, status(Phase.DRAINED, remaining=None)),
+        ]
+    )
     word = follow(lambda _: next(words), Plain(out), patience=1.0)
     assert word.code is ExitCode.DONE
     assert [line.split()[2].rstrip(",") for line in out.getvalue().splitlines()] == [
@@ -145,7 +172,7 @@ def test_a_drain_that_ends_is_returned_with_its_code() -> None:
 )
 def test_a_refusal_has_the_code_of_its_reason(status: int, code: int) -> None:
     """What a person must change is 2; the guard's refusal is 4."""
-    error = refusal(Answer(status, {"detail": "why"}))
+    error = refusal(AgentAnswer(status, {"detail": "why"}))
     assert isinstance(error, Failed)
     assert error.code == code
     assert "why" in str(error)
@@ -153,7 +180,7 @@ def test_a_refusal_has_the_code_of_its_reason(status: int, code: int) -> None:
 
 def test_an_agent_in_trouble_is_tried_later() -> None:
     """5xx says nothing about the drain: like no answer."""
-    assert isinstance(refusal(Answer(503, {"detail": "the journal is full"})), Unreachable)
+    assert isinstance(refusal(AgentAnswer(503, {"detail": "the journal is full"})), Unreachable)
 
 
 DRAINED = {Outcome.DRAINED, Outcome.APP_EXITED}
@@ -182,9 +209,9 @@ def test_standalone_says_serving_only_when_it_is(phase: Phase) -> None:
 def test_only_a_good_end_says_safe_to_kill() -> None:
     """The words "safe to kill" come with exit code 0 and with nothing else."""
     for code in ExitCode:
-        for outcome in ("drained", "expired", "cancelled", "refused", None):
+        for outcome in (*(set(Outcome) - {Outcome.APP_EXITED}), None):
             for restore in (True, False):
-                line = ending(Word(code, report(drain={"outcome": outcome})), restore=restore)
+                line = ending(StatusAndCode(code, status(drain=drain_of(outcome))), restore=restore)
                 safe = code is ExitCode.DONE and not restore
                 assert ("safe to kill" in line) is safe
 
@@ -194,8 +221,8 @@ def test_plain_prints_changes_and_not_the_passing_of_time() -> None:
     out = io.StringIO()
     view = Plain(out)
     for quiet, count in (("0.1", 2), ("0.6", 2), ("0.2", 1)):
-        blocking = [f"quiet for {quiet} of 2 s", f"{count} requests in flight"]
-        view.show(report(blocking=blocking))
+        blocking = (f"quiet for {quiet} of 2 s", f"{count} requests in flight")
+        view.show(status(blocking=blocking))
     view.say("no answer; will try again for 20 s")
     view.say("no answer; will try again for 19 s")
     assert len(out.getvalue().splitlines()) == 3
@@ -205,9 +232,9 @@ def test_live_draws_over_what_it_drew() -> None:
     """The cursor goes up by exactly the lines drawn before, a message below them included."""
     out = io.StringIO()
     view = Live(out, colour=False)
-    view.show(report(blocking=["a", "b"]))
+    view.show(status(blocking=("a", "b")))
     view.say("no answer from the agent")
-    view.show(report())
+    view.show(status())
     frames = out.getvalue().split("\x1b[J")
     assert [frame[-len("\x1b[5F") :] for frame in frames[1:3]] == ["\x1b[5F", "\x1b[6F"]
     assert frames[1].count("\n") == 5
@@ -219,16 +246,16 @@ def test_live_never_draws_more_than_the_screen(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("LINES", "5")
     monkeypatch.setenv("COLUMNS", "80")
     out = io.StringIO()
-    Live(out, colour=False).show(report(notes=["note"] * 20))
+    Live(out, colour=False).show(status(notes=("note",) * 20))
     assert out.getvalue().count("\n") == 4
 
 
 def test_what_is_not_known_is_said_so() -> None:
     """A registry or probe without a word is shown as such, never as good news."""
     lines = describe(
-        report(
-            registries=[{"name": "etcd", "listed": None, "error": "no answer within 3.0 s"}],
-            probes=[{"name": "tcp", "in_flight": None}],
+        status(
+            registries=(registry("etcd", listed=None, error="no answer within 3.0 s"),),
+            probes=(ProbeStatus(name="tcp", in_flight=None),),
             error="the journal cannot be written",
         )
     )
@@ -241,12 +268,10 @@ def test_what_is_not_known_is_said_so() -> None:
 
 def test_stragglers_are_shown() -> None:
     """A registry that has let go but has old workers left is not shown as done."""
-    word = {"name": "nginx", "listed": False, "stragglers": ["worker 17"], "acknowledged": True}
-    text = "\n".join(describe(report(registries=[word])))
+    word = registry("nginx", stragglers=("worker 17",), acknowledged=True)
+    text = "\n".join(describe(status(registries=(word,))))
     assert "does not list it, but has stragglers, acknowledged, worker 17" in text
-    assert "has stragglers" in summary(report(registries=[word]))
-    waived = word | {"stragglers": [], "waived": ["worker 17"]}
-    assert "not waited for: worker 17" in "\n".join(describe(report(registries=[waived])))
+    assert "has stragglers" in summary(status(registries=(word,)))
 
 
 def test_counts_are_english() -> None:

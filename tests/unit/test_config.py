@@ -10,7 +10,14 @@ from typing import Any
 import pytest
 
 from deregister_agent.config import backends
-from deregister_agent.config.load import Config, load, refusals, schema
+from deregister_agent.config.load import (
+    Config,
+    config_schema,
+    load_config,
+    refusals,
+    warnings,
+)
+from deregister_agent.config.options import ClientTlsOptions
 from deregister_agent.errors import AgentError, ConfigError
 from deregister_agent.model import Instance, OnDeadline, Policy, RestoreWhen
 from deregister_agent.wiring import build_agent
@@ -96,7 +103,7 @@ def written(tmp_path: Path) -> Path:
 
 def loaded(path: Path, text: str) -> Config:
     path.write_text(text)
-    return load(path)
+    return load_config(path)
 
 
 def mistakes(path: Path, text: str) -> list[str]:
@@ -133,6 +140,54 @@ def test_every_policy_key_reaches_the_policy(written: Path) -> None:
     assert [(check.url, check.passes) for check in orders.ready] == [
         ("http://127.0.0.1:8080/ready", 3)
     ]
+
+
+OLD_KEY = """
+[[instance.registry]]
+kind = "consul"
+certificate = "/c.pem"
+key = "/k \\"1\\".pem"
+
+[[instance.notifier]]
+kind = "webhook"
+url = "https://localhost/"
+secret = { env = "SECRET" }
+certificate = "/c.pem"
+key = "/k.pem"
+"""
+
+
+def test_the_name_of_the_version_before_is_read_and_warned_of(written: Path) -> None:
+    """A certificate's key may still be called ``key``; the warning is the line to write."""
+    config = loaded(written, GOOD + OLD_KEY)
+    (orders,) = config.instances
+    (*_, consul), (webhook,) = orders.registries, orders.notifiers
+    assert isinstance(consul.options, ClientTlsOptions)
+    assert isinstance(webhook.options, ClientTlsOptions)
+    assert consul.options.tls_files == (None, Path("/c.pem"), Path('/k "1".pem'))
+    assert webhook.options.tls_files == (None, Path("/c.pem"), Path("/k.pem"))
+    said = "key is called certificate_key now; write certificate_key ="
+    assert warnings(config) == [
+        f'orders-1: consul: {said} "/k \\"1\\".pem"',
+        f'orders-1: webhook: {said} "/k.pem"',
+    ]
+    today = loaded(written, GOOD + OLD_KEY.replace("\nkey", "\ncertificate_key"))
+    assert warnings(today) == []
+    assert today.instances[0].registries[1].options.model_dump() == consul.options.model_dump()
+
+
+def test_an_old_name_is_a_mistake_where_it_says_something_else(written: Path) -> None:
+    """Beside the new name the old is unknown; in etcd ``key`` is etcd's; a mistake has a name."""
+    both = OLD_KEY.replace("\nkey", "\ncertificate_key = '/n.pem'\nkey", 1)
+    assert mistakes(written, GOOD + both) == ["instance[0].registry[1].key: no such key"]
+    number = OLD_KEY.replace('"/k.pem"', "1")
+    assert mistakes(written, GOOD + number) == [
+        "instance[0].notifier[0].certificate_key: must be a string, not 1"
+    ]
+    etcd = "[[instance.registry]]\nkind = 'etcd'\nkey = '/orders/1'\n"
+    config = loaded(written, GOOD + etcd)
+    assert warnings(config) == []
+    assert config.instances[0].registries[1].options.model_dump()["key"] == "/orders/1"
 
 
 def test_backends_come_with_their_module_and_validated_options(written: Path) -> None:
@@ -423,10 +478,10 @@ def test_not_toml_names_line_and_column(written: Path) -> None:
 def test_an_unreadable_file_is_a_config_error(written: Path) -> None:
     """A file that is not there, or is not text, is said in one sentence."""
     with pytest.raises(ConfigError, match="No such file or directory"):
-        load(written)
+        load_config(written)
     written.write_bytes(b"name = '\xff'")
     with pytest.raises(ConfigError, match="not UTF-8"):
-        load(written)
+        load_config(written)
 
 
 def test_only_the_kinds_that_are_named_are_imported(written: Path) -> None:
@@ -472,7 +527,7 @@ def test_what_the_agent_keeps_alive_needs_a_readiness_check(written: Path, tmp_p
 
 def test_the_schema_describes_every_built_in_backend() -> None:
     """Each kind is one branch, told apart by a constant kind."""
-    described = schema()
+    described = config_schema()
     instance = described["$defs"]["InstanceConfig"]["properties"]
     for key, port in (("registry", "registries"), ("probe", "probes"), ("notifier", "notifiers")):
         branches = [_resolved(described, branch) for branch in instance[key]["items"]["oneOf"]]
@@ -485,7 +540,7 @@ def test_every_key_is_documented() -> None:
     """docs/reference/config.md has a row or a heading for each key that the schema knows."""
     text = (DOCS / "config.md").read_text(encoding="utf-8")
     missing = [
-        key for key in sorted(_keys(schema())) if not re.search(rf"`{re.escape(key)}`", text)
+        key for key in sorted(_keys(config_schema())) if not re.search(rf"`{re.escape(key)}`", text)
     ]
     assert missing == []
 

@@ -1,14 +1,20 @@
 """The state machine: every phase with every combination of facts."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
 
 import pytest
 
+from deregister_agent.api.app import drained_status, started_status
+from deregister_agent.cli.follow import ExitCode, _is_drained, _is_serving
+from deregister_agent.cli.standalone import drain_code, restore_code
 from deregister_agent.drain import (
     after_start,
     after_stop,
     announcements,
+    is_restored,
+    is_safe_to_kill,
     moved,
     next_phase,
     overtaken,
@@ -17,6 +23,7 @@ from deregister_agent.model import (
     UNFINISHED,
     Announcement,
     Drain,
+    Instance,
     OnDeadline,
     Outcome,
     Phase,
@@ -24,6 +31,7 @@ from deregister_agent.model import (
     RestoreWhen,
     Sighting,
 )
+from deregister_agent.status import DrainStatus, Status
 
 POLICY = Policy(deadline=60, quiet=2, settle=5)
 WHEN_READY = replace(POLICY, restore=RestoreWhen.WHEN_READY)
@@ -35,6 +43,7 @@ FACTS = (
     "restored",
     "exited",
     "replaced",
+    "working",
     "ready",
     "refused",
 )
@@ -43,7 +52,8 @@ FACTS = (
 def drain(phase: Phase, **change: object) -> Drain:
     outcome = {Phase.DRAINED: Outcome.DRAINED, Phase.EXPIRED: Outcome.EXPIRED}.get(phase)
     one = Drain(id="d", instance="web", phase=phase, since=0, deadline=60, outcome=outcome)
-    return replace(one, **change)  # type: ignore[arg-type]
+    one = replace(one, **change)  # type: ignore[arg-type]
+    return replace(one, announced=one.outcome) if phase is Phase.DRAINED else one
 
 
 def seen(*facts: str, quiet_for: float | None = None) -> Sighting:
@@ -51,6 +61,17 @@ def seen(*facts: str, quiet_for: float | None = None) -> Sighting:
 
 
 W, S, D = Phase.WITHDRAWING, Phase.SETTLING, Phase.DRAINING
+ARROWS: dict[Phase, set[Phase]] = {
+    Phase.SERVING: set(),
+    W: {S, Phase.EXPIRED, Phase.RESTORING, Phase.GONE},
+    S: {W, D, Phase.EXPIRED, Phase.GONE},
+    D: {W, Phase.DRAINED, Phase.EXPIRED, Phase.GONE},
+    Phase.DRAINED: {W, D, Phase.GONE},
+    Phase.EXPIRED: {Phase.GONE, Phase.RESTORING},
+    Phase.GONE: {Phase.SERVING, Phase.RESTORING},
+    Phase.RESTORING: {Phase.SERVING},
+}
+"""Where each phase leads by itself."""
 OUT = ("acknowledged", "unlisted")
 
 
@@ -81,6 +102,9 @@ OUT = ("acknowledged", "unlisted")
         (D, seen("withdrawn", "exited", "replaced"), 10, D),
         (Phase.DRAINED, seen("withdrawn"), 999, Phase.DRAINED),
         (Phase.DRAINED, seen("listed"), 10, W),
+        (Phase.DRAINED, seen("working"), 10, D),
+        (Phase.DRAINED, seen("working", "listed"), 10, W),  # listed again beats work
+        (Phase.DRAINED, seen("working", "exited"), 10, Phase.GONE),
         (Phase.DRAINED, seen("exited"), 10, Phase.GONE),
         (Phase.DRAINED, seen("exited", "replaced", "listed"), 10, Phase.GONE),  # the next version
         (Phase.EXPIRED, seen("listed"), 99, Phase.EXPIRED),
@@ -104,9 +128,14 @@ def everything() -> list[tuple[Drain, Sighting, Policy, float]]:
     drains = [
         drain(phase, on_deadline=on_deadline, outcome=outcome, since=since)
         for phase in Phase
-        for since in (0.0, 58.0)
+        for since in ((0.0, 58.0) if phase is S else (0.0,))
         for on_deadline in OnDeadline
         for outcome in (outcomes if phase is Phase.DRAINED else (drain(phase).outcome,))
+    ]
+    drains += [
+        drain(phase, announced=announced, on_deadline=OnDeadline.HOLD)
+        for phase in (*UNFINISHED, Phase.EXPIRED)
+        for announced in outcomes
     ]
     sights = [
         Sighting(**dict(zip(FACTS, flags, strict=True)), quiet_for=quiet)
@@ -148,6 +177,8 @@ def test_an_unfinished_drain_never_outlives_its_deadline() -> None:
         if one.phase in UNFINISHED:
             after = next_phase(one, facts, policy, 60.0)
             may_stay = {Phase.DRAINED, Phase.EXPIRED, Phase.RESTORING}
+            if one.announced is not None:
+                may_stay.add(Phase.GONE)
             if facts.listed or one.phase is not D:
                 may_stay |= {W, S, D}
             assert after in may_stay, (one, facts)
@@ -155,29 +186,27 @@ def test_an_unfinished_drain_never_outlives_its_deadline() -> None:
 
 def test_each_phase_leads_only_where_the_table_says() -> None:
     """The arrows of the phase table, and no others."""
-    table = {
-        Phase.SERVING: set(),
-        W: {S, Phase.EXPIRED, Phase.RESTORING},
-        S: {W, D, Phase.EXPIRED},
-        D: {W, Phase.DRAINED, Phase.EXPIRED},
-        Phase.DRAINED: {W, Phase.GONE},
-        Phase.EXPIRED: {Phase.GONE, Phase.RESTORING},
-        Phase.GONE: {Phase.SERVING, Phase.RESTORING},
-        Phase.RESTORING: {Phase.SERVING},
-    }
     met: dict[Phase, set[Phase]] = {phase: set() for phase in Phase}
     for one, facts, policy, now in EVERYTHING:
         after = next_phase(one, facts, policy, now)
         if after is not one.phase:
             met[one.phase].add(after)
-    assert met == table
+    assert met == ARROWS
 
 
 def test_after_an_announcement_nobody_new_is_withdrawn() -> None:
-    """Once the drained process has been replaced, no fact leads back to withdrawing."""
+    """Once a process that was called drained has exited, no fact leads to anything but gone."""
     for one, facts, policy, now in EVERYTHING:
-        if one.phase in {Phase.DRAINED, Phase.EXPIRED} and facts.replaced:
+        by_itself = one.announced is Outcome.APP_EXITED  # nobody was there: only a new one counts
+        if one.announced and facts.exited and (facts.replaced or not by_itself):
             assert next_phase(one, facts, policy, now) is Phase.GONE
+
+
+def test_gone_without_an_announcement_follows_only_expired() -> None:
+    """Before "drained" an exit leads nowhere by itself: a supervisor may start the app again."""
+    for one, facts, policy, now in EVERYTHING:
+        if one.announced is None and one.phase in UNFINISHED:
+            assert next_phase(one, facts, policy, now) is not Phase.GONE
 
 
 def test_expired_with_restore_goes_on_by_itself() -> None:
@@ -216,6 +245,7 @@ def test_wishes() -> None:
         (D, Phase.RESTORING, seen(), Outcome.CANCELLED),
         (W, Phase.RESTORING, seen("refused"), Outcome.REFUSED),
         (Phase.DRAINED, W, seen("listed"), None),
+        (Phase.DRAINED, D, seen("working"), None),
         (Phase.DRAINED, Phase.GONE, seen("exited"), Outcome.DRAINED),
         (Phase.EXPIRED, Phase.GONE, seen("exited"), Outcome.EXPIRED),
         (Phase.EXPIRED, Phase.RESTORING, seen(), Outcome.EXPIRED),
@@ -251,6 +281,80 @@ def test_every_kill_is_announced_for_what_it_is() -> None:
         assert (Announcement.DRAINED in told) == (phase is Phase.DRAINED)
         by_force = phase is Phase.EXPIRED and on_deadline is OnDeadline.KILL
         assert (Announcement.FORCED in told) == by_force
+
+
+SAFE = set(product((Phase.DRAINED, Phase.GONE), (Outcome.DRAINED, Outcome.APP_EXITED)))
+"""The phases and outcomes of a drain that say that its process may be killed."""
+
+
+@pytest.mark.parametrize("outcome", [None, *Outcome])
+@pytest.mark.parametrize("phase", Phase)
+def test_everybody_answers_alike(phase: Phase, outcome: Outcome | None) -> None:
+    """The HTTP API and both command lines say "safe to kill" and "serving" of the same drains."""
+    one = drain(phase, outcome=outcome)
+    safe, serving = (phase, outcome) in SAFE, phase is Phase.SERVING
+    status = _told(phase, outcome)
+    assert is_safe_to_kill(phase, outcome) is is_safe_to_kill(str(phase), outcome) is safe
+    assert (drained_status(one) == 200) is safe
+    assert (drain_code(one) is ExitCode.DONE) is safe
+    assert _is_drained(status) is safe
+    assert is_restored(phase) is is_restored(str(phase)) is serving
+    assert (started_status(one) == 200) is serving
+    assert (restore_code(one) is ExitCode.DONE) is serving
+    assert _is_serving(status) is serving
+
+
+def _told(phase: Phase, outcome: Outcome | None) -> Status:
+    """Return what a client reads that an agent says of such a drain."""
+    how = DrainStatus(
+        id="d", outcome=outcome, reason="", asked_by="", forced=False, on_deadline=OnDeadline.HOLD
+    )
+    return Status(
+        instance=Instance("web-1", "web", "127.0.0.1", 8080),
+        phase=phase,
+        drain=how,
+        in_flight={},
+        blocking=(),
+        registries=(),
+        probes=(),
+        cursor="",
+    )
+
+
+def test_what_was_never_drained_is_not_safe_to_kill() -> None:
+    """A status without a drain says nothing."""
+    for phase in Phase:
+        assert not _is_drained(replace(_told(phase, None), drain=None))
+
+
+def _reachable() -> Iterator[Drain]:
+    """Yield a drain of each phase, outcome and policy that the machine can lead to."""
+    looks = [seen(), seen("exited"), seen("exited", "replaced"), seen("refused")]
+    for on_deadline in OnDeadline:
+        met: dict[tuple[Phase, Outcome | None], Drain] = {}
+        ahead = [drain(W, on_deadline=on_deadline)]
+        while ahead:
+            one = ahead.pop()
+            if (one.phase, one.outcome) in met:
+                continue
+            met[one.phase, one.outcome] = one
+            ways = {*ARROWS[one.phase], after_start(one.phase)} - {one.phase}
+            ahead += [moved(one, phase, look, 1.0) for phase in ways for look in looks]
+        yield from met.values()
+
+
+def test_whoever_was_told_that_it_may_kill_was_told_so_by_a_safe_drain_or_by_force() -> None:
+    """Every drain that can be met is taken back if it was safe to kill, or forced; no other."""
+    met = 0
+    for one in _reachable():
+        met += 1
+        by_force = one.outcome is Outcome.EXPIRED and one.on_deadline is OnDeadline.KILL
+        forced = by_force and one.phase in {Phase.EXPIRED, Phase.GONE}
+        told = is_safe_to_kill(one.phase, one.outcome) or forced
+        assert (announcements(one, drain(W)) == (Announcement.TAKEN_BACK,)) is told, one
+        assert (one.phase is not Phase.DRAINED) or told, one
+        assert (one.phase is not Phase.GONE) or told is (one.outcome != Outcome.EXPIRED or forced)
+    assert met > 50
 
 
 def test_a_word_that_let_the_platform_kill_is_taken_back() -> None:

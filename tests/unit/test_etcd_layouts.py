@@ -7,20 +7,26 @@ import pytest
 
 from deregister_agent.errors import AgentError, ConfigError
 from deregister_agent.model import Instance
-from deregister_agent.registries.etcd.layouts import LAYOUTS, Address, Finder, Layout, addresses
-from deregister_agent.registries.etcd.operations import Entry, Keys
+from deregister_agent.registries.etcd.layouts import (
+    LAYOUTS,
+    KeyFinder,
+    KeyLayout,
+    WrittenAddress,
+    addresses,
+)
+from deregister_agent.registries.etcd.operations import KeyRange, KeyValue
 from deregister_agent.registries.etcd.registry import Options, build
 
-OURS = Address("10.0.0.7", 8080)
+OURS = WrittenAddress("10.0.0.7", 8080)
 
 
-def entry(key: str, value: object) -> Entry:
+def kv(key: str, value: object) -> KeyValue:
     text = value if isinstance(value, str) else json.dumps(value)
-    return Entry(key.encode(), text.encode())
+    return KeyValue(key.encode(), text.encode())
 
 
-def finder(**layout: Any) -> Finder:
-    return Finder(Keys.under("s/"), OURS, Layout("s/", **({"match": "either"} | layout)))
+def finder(**layout: Any) -> KeyFinder:
+    return KeyFinder(KeyRange.below("s/"), OURS, KeyLayout("s/", **({"match": "either"} | layout)))
 
 
 @pytest.mark.parametrize(
@@ -39,7 +45,7 @@ def finder(**layout: Any) -> Finder:
 )
 def test_an_address_is_read(text: str, host: str, port: int) -> None:
     """The forms in use mean the same, however the host is spelt."""
-    assert Address.parse(text) == Address(host, port)
+    assert WrittenAddress.parse(text) == WrittenAddress(host, port)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +54,7 @@ def test_an_address_is_read(text: str, host: str, port: int) -> None:
 )
 def test_what_is_no_address(text: str) -> None:
     """What leaves host or port open is none."""
-    assert Address.parse(text) is None
+    assert WrittenAddress.parse(text) is None
 
 
 @pytest.mark.parametrize(
@@ -101,32 +107,32 @@ def test_each_layout_has_the_prefix_that_its_framework_writes() -> None:
 
 def test_a_prefix_has_no_siblings() -> None:
     """The range ends right behind the slash."""
-    assert Keys.under("/svc/a/") == Keys(b"/svc/a/", b"/svc/a0")
+    assert KeyRange.below("/svc/a/") == KeyRange(b"/svc/a/", b"/svc/a0")
 
 
 def test_the_key_is_found_by_its_name_or_its_value() -> None:
     """Where the address may be is the layout's word."""
-    by_name, by_value = entry("s/10.0.0.7:8080", "up"), entry("s/x", "10.0.0.7:8080")
-    other = entry("s/10.0.0.8:8080", "10.0.0.8:8080")
+    by_name, by_value = kv("s/10.0.0.7:8080", "up"), kv("s/x", "10.0.0.7:8080")
+    other = kv("s/10.0.0.8:8080", "10.0.0.8:8080")
     for one in (by_name, by_value):
         assert finder().find([other, one]) == [one]
     assert finder(match="key").find([by_name, other]) == [by_name]
     assert finder(match="value").find([by_value, other]) == [by_value]
-    assert finder(match="value").find([other, entry("s/10.0.0.7:8080", "10.0.0.9:1")]) == []
+    assert finder(match="value").find([other, kv("s/10.0.0.7:8080", "10.0.0.9:1")]) == []
 
 
 def test_a_kitex_key_that_says_one_thing_and_its_value_another() -> None:
     """Consumers go by the value: a key with another address in its name is not somebody else's."""
-    kitex = Finder(Keys.under("s/"), OURS, LAYOUTS["kitex"])
+    kitex = KeyFinder(KeyRange.below("s/"), OURS, LAYOUTS["kitex"])
     with pytest.raises(AgentError, match=r"also has 10\.0\.0\.9:8888 in it"):
-        kitex.find([entry("s/10.0.0.9:8888", {"network": "tcp", "address": "10.0.0.7:8080"})])
+        kitex.find([kv("s/10.0.0.9:8888", {"network": "tcp", "address": "10.0.0.7:8080"})])
 
 
 def test_a_record_without_a_port() -> None:
     """In DNS it stands for the whole host; elsewhere its port is somewhere we cannot read it."""
-    record = entry("s/x", {"host": "10.0.0.7", "ttl": 60})
+    record = kv("s/x", {"host": "10.0.0.7", "ttl": 60})
     assert finder(portless=True).find([record]) == [record]
-    hidden = entry("s/x", {"Address": "10.0.0.7", "Service": {"Port": 8080}})
+    hidden = kv("s/x", {"WrittenAddress": "10.0.0.7", "Service": {"Port": 8080}})
     for one in (record, hidden):
         with pytest.raises(AgentError, match="in a form that is not known"):
             finder().find([one])
@@ -134,16 +140,18 @@ def test_a_record_without_a_port() -> None:
 
 def test_another_instance_of_the_same_host_is_not_ours() -> None:
     """A port that is another's is known, also where the host stands once more without one."""
-    other = entry("s/x", {"address": "10.0.0.7:8081", "ip": "10.0.0.7"})
+    other = kv("s/x", {"address": "10.0.0.7:8081", "ip": "10.0.0.7"})
     assert finder().find([other]) == []
 
 
 @pytest.mark.parametrize("text", ["fd00:0:0:0:0:0:0:7:8080", "tcp FD00::7 8080", "fd00::7:8080"])
 def test_an_ipv6_address_in_an_unknown_form(text: str) -> None:
     """However it is spelt, it is noticed that our host is mentioned."""
-    ours = Finder(Keys.under("s/"), Address("fd00::7", 8080), Layout("s/", match="either"))
+    ours = KeyFinder(
+        KeyRange.below("s/"), WrittenAddress("fd00::7", 8080), KeyLayout("s/", match="either")
+    )
     with pytest.raises(AgentError, match="in a form that is not known"):
-        ours.find([entry("s/x", text)])
+        ours.find([kv("s/x", text)])
 
 
 @pytest.mark.parametrize(
@@ -163,13 +171,13 @@ def test_an_ipv6_address_in_an_unknown_form(text: str) -> None:
 def test_what_would_be_a_guess_is_refused(value: object, why: str) -> None:
     """A key with others in it, or with our host in an unknown form, is neither ours nor not."""
     with pytest.raises(AgentError, match=why):
-        finder(match="value").find([entry("s/1", value)])
+        finder(match="value").find([kv("s/1", value)])
 
 
 def test_two_ports_of_one_instance() -> None:
     """Kratos writes an endpoint for each protocol: that is one instance still."""
     value = {"endpoints": ["http://10.0.0.7:8080", "grpc://10.0.0.7:9000"]}
-    one = entry("s/1", value)
+    one = kv("s/1", value)
     assert finder(several=True).find([one]) == [one]
     with pytest.raises(AgentError, match=r"also has 10\.0\.0\.7:9000"):
         finder().find([one])
@@ -178,17 +186,17 @@ def test_two_ports_of_one_instance() -> None:
 @pytest.mark.parametrize("value", ["10.0.0.70", "110.0.0.7", "10.0.0.7.example", "not 10.0.0.8"])
 def test_another_host_in_an_unknown_form_does_not_matter(value: str) -> None:
     """Only our own host makes an unknown form one of ours."""
-    assert finder().find([entry("s/1", value)]) == []
+    assert finder().find([kv("s/1", value)]) == []
 
 
 def test_others_are_counted_by_address() -> None:
     """Two keys of one address are one instance; keys without an address are none."""
     entries = [
-        entry("s/1", "10.0.0.7:8080"),
-        entry("s/2", "10.0.0.8:8080"),
-        entry("s/orphan", "10.0.0.8:8080"),
-        entry("s/3", "10.0.0.7:8081"),
-        entry("s/config", "{}"),
+        kv("s/1", "10.0.0.7:8080"),
+        kv("s/2", "10.0.0.8:8080"),
+        kv("s/orphan", "10.0.0.8:8080"),
+        kv("s/3", "10.0.0.7:8081"),
+        kv("s/config", "{}"),
     ]
     assert finder(match="value").others(entries) == 2
 

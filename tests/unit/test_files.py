@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from deregister_agent.host.files import locked, remove_durably, replace_durably
-from tests.receivers import descriptors
+from tests.apps.receivers import descriptors
 
 HOLD = """
 import sys

@@ -13,12 +13,13 @@ from werkzeug.test import TestResponse
 
 from deregister_agent.api import app
 from deregister_agent.api.app import create_app
-from deregister_agent.api.held_requests import Waits
+from deregister_agent.api.held_requests import HeldRequests
 from deregister_agent.api.openapi import document
 from deregister_agent.api.trust import UNIX, Trust
 from deregister_agent.api.wsgi_bridge import BODY_LIMIT, GONE, PEER
 from deregister_agent.engine.agent import Agent
 from deregister_agent.model import Outcome, Phase
+from deregister_agent.status import Status
 from tests.agent_by_hand import FakeAgent, FakeLoop
 from tests.loops import eventually
 
@@ -32,7 +33,7 @@ class World:
 
     def __init__(self, *names: str, most_waits: int = 8) -> None:
         self.agent = FakeAgent(*names)
-        self.waits = Waits(most_waits)
+        self.waits = HeldRequests(most_waits)
         self.app: Flask = create_app(
             cast(Agent, self.agent), Trust(TOKEN, ["agent.example"]), self.waits
         )
@@ -259,17 +260,17 @@ def test_a_nonce_comes_back(world: World) -> None:
 
 
 def test_status_and_body_are_of_one_moment(world: World) -> None:
-    """A drain taken back between the decision and the report changes both or none."""
+    """A drain taken back between the decision and the status changes both or none."""
     loop = world.agent.instances["orders-1"]
     loop.to(Phase.DRAINED, Outcome.DRAINED)
-    real, moves = loop.report, []
+    real, moves = loop.status, []
 
-    def report_late() -> dict[str, Any]:
-        loop.report = real  # type: ignore[method-assign]
+    def status_late() -> Status:
+        loop.status = real  # type: ignore[method-assign]
         moves.append(meanwhile(loop, Phase.WITHDRAWING))
         return real()
 
-    loop.report = report_late  # type: ignore[method-assign]
+    loop.status = status_late  # type: ignore[method-assign]
     response = world.get("/traffic-drained")
     said = json.loads(response.data)["phase"]
     assert (response.status_code, said) in {(200, "drained"), (503, "withdrawing")}
@@ -613,7 +614,7 @@ def test_events_resume(world: World) -> None:
     ]
     event = json.loads(blocks[1].splitlines()[2].removeprefix("data: "))
     jsonschema_rs.validate(
-        {"$ref": "#/components/schemas/Event", "components": document()["components"]}, event
+        {"$ref": "#/components/schemas/EventRecord", "components": document()["components"]}, event
     )
     assert blocks[3:] == [""]
     response.close()

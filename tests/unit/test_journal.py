@@ -1,7 +1,6 @@
 """What the agent has decided, on disk."""
 
 import errno
-import json
 import os
 import resource
 import sqlite3
@@ -15,7 +14,7 @@ import pytest
 
 from deregister_agent.errors import JournalError
 from deregister_agent.journal.file import SCHEMA_VERSION
-from deregister_agent.journal.journal import KEPT_DRAINS, Entry, Journal
+from deregister_agent.journal.journal import KEPT_DRAINS, Decision, Journal
 from deregister_agent.model import Announcement, Drain, Outcome, Phase
 from tests.unit.loop_bench import OLD, WEB, HandClock
 
@@ -26,8 +25,8 @@ def a_drain(number: int = 1, phase: Phase = Phase.WITHDRAWING) -> Drain:
     return Drain(f"d{number}", WEB.name, phase, since=90.0, deadline=220.0, process=OLD)
 
 
-def an_entry(drain: Drain, *announcements: Announcement) -> Entry:
-    return Entry(drain, WEB, drain.phase, {"from": "serving"}, announcements, ALL)
+def a_decision(drain: Drain, *announcements: Announcement) -> Decision:
+    return Decision(drain, WEB, drain.phase, {"from": "serving"}, announcements, ALL)
 
 
 @pytest.fixture
@@ -57,7 +56,7 @@ def reopened(journal: Journal, clock: HandClock) -> Journal:
 def test_an_instance_that_was_never_drained_is_serving(journal: Journal) -> None:
     """An empty journal is no error."""
     assert journal.current(WEB.name) == Drain.never(WEB.name)
-    assert (journal.letters(), journal.last_event()) == ([], 0)
+    assert (journal.pending_announcements(), journal.last_event()) == ([], 0)
 
 
 def test_what_was_written_is_there_after_a_restart(path: Path, clock: HandClock) -> None:
@@ -65,19 +64,19 @@ def test_what_was_written_is_there_after_a_restart(path: Path, clock: HandClock)
     journal = Journal(path, clock)
     drain = replace(a_drain(phase=Phase.DRAINED), outcome=Outcome.DRAINED, reason="deploy 7")
     journal.keep_snapshot(WEB.name, "consul", {"ID": "web-1", "Tags": ["a"]})
-    journal.write(an_entry(drain, Announcement.DRAINED))
-    [letter] = journal.letters()
+    journal.write(a_decision(drain, Announcement.DRAINED))
+    [pending] = journal.pending_announcements()
     journal = reopened(journal, clock)
     assert journal.current(WEB.name) == drain
     assert journal.snapshot(WEB.name, "consul") == {"ID": "web-1", "Tags": ["a"]}
-    assert journal.letters() == [letter]
+    assert journal.pending_announcements() == [pending]
     journal.close()
 
 
 def test_after_a_reboot_the_deadline_is_carried_over(path: Path, clock: HandClock) -> None:
     """The clock begins anew with each boot: what is left of the deadline goes by the date."""
     journal = Journal(path, clock)
-    journal.write(an_entry(a_drain()))  # 120 s are left
+    journal.write(a_decision(a_drain()))  # 120 s are left
     clock.boot, clock.time = "next boot", 5.0
     clock.date += 100.0 + 30.0 - 5.0  # half a minute has passed
     journal = reopened(journal, clock)
@@ -90,7 +89,7 @@ def test_after_a_reboot_the_deadline_is_carried_over(path: Path, clock: HandCloc
 def test_a_date_set_back_over_a_reboot_makes_no_drain_longer(path: Path, clock: HandClock) -> None:
     """What is left of a deadline is never more than what was asked for."""
     journal = Journal(path, clock)
-    journal.write(an_entry(replace(a_drain(), limit=130.0)))
+    journal.write(a_decision(replace(a_drain(), limit=130.0)))
     clock.boot, clock.time = "next boot", 5.0
     clock.date -= 86_400.0
     journal = reopened(journal, clock)
@@ -157,7 +156,7 @@ def test_a_damaged_journal_is_refused(path: Path, clock: HandClock) -> None:
     """What was known of instances that are out cannot be trusted any more."""
     journal = Journal(path, clock)
     for number in range(50):
-        journal.write(an_entry(a_drain(number)))
+        journal.write(a_decision(a_drain(number)))
     journal.close()
     pages = bytearray(path.read_bytes())
     pages[4096 * 2 : 4096 * 6] = b"\xa5" * 4096 * 4
@@ -184,15 +183,15 @@ def test_a_folder_that_does_not_exist_is_refused(tmp_path: Path, clock: HandCloc
 
 def test_with_a_full_disk_nothing_half_is_written(journal: Journal) -> None:
     """A decision is written as a whole or not at all, and the journal works again after that."""
-    journal.write(an_entry(a_drain()))
+    journal.write(a_decision(a_drain()))
     pages = journal._file._db.execute("PRAGMA page_count").fetchone()[0]
     journal._file._db.execute(f"PRAGMA max_page_count = {pages}")
     large = replace(a_drain(2), reason="x" * 100_000)
     with pytest.raises(JournalError, match=r"cannot write the journal .* full"):
-        journal.write(an_entry(large, Announcement.DRAINED))
-    assert (journal.current(WEB.name).id, journal.letters()) == ("d1", [])
+        journal.write(a_decision(large, Announcement.DRAINED))
+    assert (journal.current(WEB.name).id, journal.pending_announcements()) == ("d1", [])
     journal._file._db.execute("PRAGMA max_page_count = 1000000")
-    journal.write(an_entry(large))
+    journal.write(a_decision(large))
     assert journal.current(WEB.name) == large
 
 
@@ -231,56 +230,57 @@ print("kept:", journal.snapshot("web-1", "0") is not None)
 def test_a_drain_keeps_when_it_ended_first(journal: Journal, clock: HandClock) -> None:
     """Its outcome is settled once; what follows does not move its end."""
     drain = replace(a_drain(phase=Phase.DRAINED), outcome=Outcome.DRAINED)
-    journal.write(an_entry(drain))
+    journal.write(a_decision(drain))
     [first] = journal.drains(WEB.name, 10)
     clock.time += 60.0
-    journal.write(an_entry(replace(drain, phase=Phase.GONE)))
+    journal.write(a_decision(replace(drain, phase=Phase.GONE)))
     [second] = journal.drains(WEB.name, 10)
-    assert (second["ended"], second["phase"]) == (first["ended"], Phase.GONE)
+    assert (second.ended, second.drain.phase) == (first.ended, Phase.GONE)
 
 
 def test_history_is_newest_first_and_has_its_timeline(journal: Journal) -> None:
     """Each drain by its own id, each with its own events."""
-    journal.write(an_entry(a_drain(1)))
-    journal.write(an_entry(a_drain(2)))
-    journal.write(an_entry(a_drain(2, Phase.SETTLING)))
-    assert [one["id"] for one in journal.drains(WEB.name, 10)] == ["d2", "d1"]
-    assert [one["id"] for one in journal.drains(WEB.name, 1)] == ["d2"]
+    journal.write(a_decision(a_drain(1)))
+    journal.write(a_decision(a_drain(2)))
+    journal.write(a_decision(a_drain(2, Phase.SETTLING)))
+    assert [one.drain.id for one in journal.drains(WEB.name, 10)] == ["d2", "d1"]
+    assert [one.drain.id for one in journal.drains(WEB.name, 1)] == ["d2"]
     shown = journal.drain(WEB.name, "d2")
     assert shown is not None
-    assert [event["kind"] for event in shown["events"]] == ["withdrawing", "settling"]
+    assert shown[0].drain == a_drain(2, Phase.SETTLING)
+    assert [event.kind for event in shown[1]] == ["withdrawing", "settling"]
     assert (journal.drain(WEB.name, "d9"), journal.drain("other", "d2")) == (None, None)
-    assert [event["id"] for event in journal.events_after(1, 10)] == [2, 3]
-    assert json.dumps(shown)  # plain JSON
+    assert [event.id for event in journal.events_after(1, 10)] == [2, 3]
 
 
 def test_old_drains_are_forgotten(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     """The journal does not grow for ever; another instance's history is left alone."""
     monkeypatch.setattr("deregister_agent.journal.journal.KEPT_DRAINS", 3)
     other = replace(WEB, name="other")
-    journal.write(replace(an_entry(replace(a_drain(99), instance="other")), instance=other))
+    journal.write(replace(a_decision(replace(a_drain(99), instance="other")), instance=other))
     for number in range(6):
-        journal.write(an_entry(a_drain(number)))
-    assert [one["id"] for one in journal.drains(WEB.name, 10)] == ["d5", "d4", "d3"]
-    assert [one["id"] for one in journal.drains("other", 10)] == ["d99"]
-    assert {event["drain"] for event in journal.events_after(0, 100)} == {"d99", "d3", "d4", "d5"}
+        journal.write(a_decision(a_drain(number)))
+    assert [one.drain.id for one in journal.drains(WEB.name, 10)] == ["d5", "d4", "d3"]
+    assert [one.drain.id for one in journal.drains("other", 10)] == ["d99"]
+    assert {event.drain for event in journal.events_after(0, 100)} == {"d99", "d3", "d4", "d5"}
     assert KEPT_DRAINS > 3
 
 
-def test_a_letter_is_open_until_delivered_or_overtaken(journal: Journal) -> None:
+def test_an_announcement_is_pending_until_delivered_or_overtaken(journal: Journal) -> None:
     """And each has an id of its own decision."""
-    journal.write(an_entry(a_drain(phase=Phase.DRAINED), Announcement.DRAINED))
-    journal.write(an_entry(a_drain(), Announcement.TAKEN_BACK))
-    journal.write(an_entry(a_drain(phase=Phase.DRAINED), Announcement.DRAINED))
-    first, second, third = journal.letters()
+    journal.write(a_decision(a_drain(phase=Phase.DRAINED), Announcement.DRAINED))
+    journal.write(a_decision(a_drain(), Announcement.TAKEN_BACK))
+    journal.write(a_decision(a_drain(phase=Phase.DRAINED), Announcement.DRAINED))
+    first, second, third = journal.pending_announcements()
     assert len({first.event.id, second.event.id, third.event.id}) == 3
     journal.not_delivered(first, "connection refused")
-    assert (journal.letters()[0].attempts, journal.letters()[0].error) == (1, "connection refused")
+    again = journal.pending_announcements()[0]
+    assert (again.attempts, again.error) == (1, "connection refused")
     journal.delivered(first)
     assert (journal.still_holds(first), journal.still_holds(third)) == (False, True)
-    over = replace(an_entry(a_drain()), overtaken=frozenset({Announcement.DRAINED}))
+    over = replace(a_decision(a_drain()), overtaken=frozenset({Announcement.DRAINED}))
     journal.write(over)
-    assert journal.letters() == [second]
+    assert journal.pending_announcements() == [second]
 
 
 def test_snapshots_last_until_the_instance_serves_again(journal: Journal) -> None:
@@ -290,7 +290,7 @@ def test_snapshots_last_until_the_instance_serves_again(journal: Journal) -> Non
     journal.keep_snapshot("other", "consul", {"weight": 3})
     journal.keep_snapshot(WEB.name, "etcd", {"weight": 4})
     assert journal.snapshot(WEB.name, "consul") == {"weight": 2}
-    serving = an_entry(a_drain(phase=Phase.SERVING))
+    serving = a_decision(a_drain(phase=Phase.SERVING))
     journal.write(serving)
     assert journal.snapshot(WEB.name, "consul") == {"weight": 2}
     journal.write(replace(serving, snapshots_of=frozenset({"etcd"})))
@@ -303,7 +303,7 @@ def test_snapshots_last_until_the_instance_serves_again(journal: Journal) -> Non
 
 def test_only_its_owner_can_read_it(journal: Journal) -> None:
     """Snapshots hold what registries hold: the files are not for every user of the host."""
-    journal.write(an_entry(a_drain()))
+    journal.write(a_decision(a_drain()))
     modes = {each.name: each.stat().st_mode & 0o777 for each in journal.path.parent.iterdir()}
     names = ["journal.db", "journal.db-shm", "journal.db-wal", "journal.db.lock"]
     assert modes == dict.fromkeys(names, 0o600)
@@ -329,10 +329,10 @@ def test_a_full_disk_at_the_start_is_a_sentence(
 )
 def test_a_record_of_another_version_is_a_sentence(journal: Journal, text: str) -> None:
     """What this program cannot read is named, with what to do; it is no crash."""
-    journal.write(an_entry(a_drain(), Announcement.DRAINED))
+    journal.write(a_decision(a_drain(), Announcement.DRAINED))
     journal._file._db.execute("UPDATE drains SET record = ?", (text,))
     journal._file._db.execute("UPDATE outbox SET event = ?", (text,))
     with pytest.raises(JournalError, match="holds a drain that this program cannot read"):
         journal.current(WEB.name)
     with pytest.raises(JournalError, match="holds an announcement that this program cannot read"):
-        journal.letters()
+        journal.pending_announcements()

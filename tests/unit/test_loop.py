@@ -81,7 +81,7 @@ def test_the_end_of_old_routes_is_one_that_was_said_after_the_withdrawal(
 ) -> None:
     """Somebody else had taken it out, and it had no old routes before withdraw() had made any."""
     bench = make()
-    registry, view = bench.registries[0], bench.loop.registries[0]
+    registry, view = bench.registries[0], bench.loop.known.registries[0]
     with monkeypatch.context() as patched:
 
         def fails() -> None:
@@ -106,7 +106,7 @@ def test_work_in_hand_holds_it_up_until_the_deadline(make: Make) -> None:
     took = bench.until(Phase.EXPIRED)
     assert 4.9 < took < 5.2
     assert bench.loop.drain.outcome is Outcome.EXPIRED
-    assert bench.told[-1].detail["blocking"] == ["1 requests in flight (page)"]
+    assert bench.written[-1].detail["blocking"] == ["1 requests in flight (page)"]
 
 
 def test_a_probe_that_does_not_answer_is_not_idle(make: Make) -> None:
@@ -129,13 +129,13 @@ def test_several_probes_are_read_side_by_side(make: Make) -> None:
     bench.page.while_reading = lambda: under_way.append(len(bench.calls.waiting))
     bench.go_on(0.5)
     assert max(under_way) > 0
-    report = bench.loop.report()
-    assert report["in_flight"] == {"requests": 5}
-    blocking = ["2 requests in flight (page)", "3 requests in flight (queue)"]
-    assert report["blocking"] == blocking
+    status = bench.loop.status()
+    assert status.in_flight == {"requests": 5}
+    blocking = ("2 requests in flight (page)", "3 requests in flight (queue)")
+    assert status.blocking == blocking
     bench.page.in_flight = 0
     bench.go_on(3.0)
-    assert (bench.phase, bench.loop.report()["blocking"]) == (Phase.DRAINING, blocking[1:])
+    assert (bench.phase, bench.loop.status().blocking) == (Phase.DRAINING, blocking[1:])
     queue.in_flight = 0
     bench.until(Phase.DRAINED)
 
@@ -166,24 +166,19 @@ def test_a_reading_begun_before_the_phase_does_not_count(make: Make) -> None:
     bench.page.while_reading = settling_ends
     bench.until(Phase.DRAINING)
     bench.loop._calls.collect()
-    assert bench.loop.probes[0].reading is not None
-    assert bench.loop.probes[0].window.since is None
+    assert bench.loop.known.probes[0].reading is not None
+    assert bench.loop.known.probes[0].window.since is None
 
 
-def test_a_straggler_holds_up_the_drain_unless_it_is_waived(make: Make) -> None:
-    """What its registry waits for no longer is passed over, and the timeline says so."""
+def test_a_straggler_holds_up_the_drain(make: Make) -> None:
+    """An old route that may still send work blocks; the drain goes on as soon as it has gone."""
     bench = make()
-    bench.registries[0].old_routes = [Straggler("worker 7"), Straggler("worker 8", waived=True)]
+    bench.registries[0].old_routes = [Straggler("worker 7")]
     bench.stop()
     bench.go_on(10.0)
-    report = bench.loop.report()
-    assert (bench.phase, report["blocking"]) == (Phase.DRAINING, ["memory: worker 7"])
-    assert report["registries"][0]["waived"] == ["worker 8"]
+    assert (bench.phase, bench.loop.status().blocking) == (Phase.DRAINING, ("memory: worker 7",))
     bench.registries[0].old_routes.pop(0)
     assert bench.until(Phase.DRAINED) < bench.policy.quiet
-    told = {entry.kind: entry.detail.get("waived") for entry in bench.told}
-    assert told["withdrawing"] is None
-    assert told["settling"] == told["drained"] == {"memory": ["worker 8"]}
 
 
 @pytest.mark.parametrize("after", [0.0, 0.12])
@@ -207,7 +202,7 @@ def test_what_an_old_route_brought_at_its_end_is_seen(make: Make, after: float) 
 
     registry.while_looking = ends
     bench.go_on(5.0)
-    assert bench.loop.report()["blocking"] == ["1 requests in flight (page)"]
+    assert bench.loop.status().blocking == ("1 requests in flight (page)",)
     bench.page.in_flight, bench.page.while_reading = 0, lambda: None
     assert bench.until(Phase.DRAINED) >= bench.policy.quiet
 
@@ -265,11 +260,11 @@ def test_what_hangs_on_the_agent_is_kept_while_the_app_is_ready(make: Make) -> N
     registry.did.clear()
     bench.go_on(35.0)
     assert registry.did == []
-    assert "it answered 503" in bench.loop.report()["notes"][0]
+    assert "it answered 503" in bench.loop.status().notes[0]
     check.ready = True
     bench.new_life()
     bench.go_on(1.0)
-    assert (registry.did, bench.loop.report()["notes"]) == ([kept], [])
+    assert (registry.did, bench.loop.status().notes) == ([kept], ())
     bench.stop()
     bench.go_on(35.0)
     assert kept not in registry.did[1:]
@@ -283,12 +278,12 @@ def test_what_cannot_be_kept_is_tried_on_and_told_of(make: Make) -> None:
     bench.go_on(2.0)
     registry.down = True
     bench.go_on(20.0)
-    assert "cannot keep" in bench.loop.report()["registries"][0]["error"]
+    assert "cannot keep" in str(bench.loop.status().registries[0].error)
     registry.down = False
     registry.did.clear()
     bench.go_on(6.0)
     assert registry.did == ["keep None"]
-    assert bench.loop.report()["registries"][0]["error"] is None
+    assert bench.loop.status().registries[0].error is None
 
 
 def test_trouble_is_logged_when_it_begins_and_when_it_ends(
@@ -388,8 +383,8 @@ def test_listed_again_after_drained_is_taken_back(make: Make) -> None:
     bench = drained(make())
     bench.registries[0].listed = True
     bench.until(Phase.WITHDRAWING, within=2.0)
-    assert bench.told[-1].announcements == (Announcement.TAKEN_BACK,)
-    assert bench.told[-1].overtaken >= {Announcement.DRAINED}
+    assert bench.written[-1].announcements == (Announcement.TAKEN_BACK,)
+    assert bench.written[-1].overtaken >= {Announcement.DRAINED}
     bench.until(Phase.DRAINED)
 
 
@@ -411,7 +406,7 @@ def test_a_crash_of_the_app_while_draining_changes_nothing(make: Make) -> None:
     bench.finder.running = NEW
     bench.go_on(2.0)
     assert (bench.phase, bench.loop.drain.process) == (Phase.DRAINING, NEW)
-    assert "app-restarted" in [entry.kind for entry in bench.told]
+    assert "app-restarted" in [decision.kind for decision in bench.written]
 
 
 def test_an_app_that_exits_by_itself_is_drained(make: Make) -> None:
@@ -441,8 +436,8 @@ def test_a_look_begun_before_the_phase_does_not_count(make: Make) -> None:
     bench.finder.while_looking = settling_ends
     bench.until(Phase.DRAINING)
     bench.loop._calls.collect()
-    assert bench.loop.process.exited
-    assert bench.loop.process.window.since is None
+    assert bench.loop.known.process.exited
+    assert bench.loop.known.process.window.since is None
     bench.until(Phase.DRAINED)
     assert bench.loop.drain.outcome is Outcome.APP_EXITED
 
@@ -469,7 +464,7 @@ def test_an_expired_drain_holds_its_process_out(make: Make) -> None:
 def test_an_expired_drain_leaves_the_next_version_alone(make: Make) -> None:
     """Killed by the platform and replaced: nothing is withdrawn any more."""
     bench = expired(make, OnDeadline.KILL)
-    assert bench.told[-1].announcements == (Announcement.EXPIRED, Announcement.FORCED)
+    assert bench.written[-1].announcements == (Announcement.EXPIRED, Announcement.FORCED)
     bench.go_on(5.0)
     before = list(bench.registries[0].did)
     bench.finder.running, bench.registries[0].listed = NEW, True
@@ -515,7 +510,7 @@ def test_too_late_a_restore_is_announced_once_and_tried_on(make: Make) -> None:
     bench.registries[0].down = True
     bench.loop.start_traffic("", "")
     bench.go_on(10.0)
-    kinds = [kind for entry in bench.told for kind in entry.announcements]
+    kinds = [kind for decision in bench.written for kind in decision.announcements]
     assert kinds.count(Announcement.NOT_RESTORED) == 1
     bench.registries[0].down = False
     bench.until(Phase.SERVING)
@@ -616,9 +611,9 @@ def test_what_cannot_be_written_down_is_not_done(
     with monkeypatch.context() as disk:
         disk.setattr(bench.journal, "write", full)
         bench.go_on(3.0)
-        assert (bench.phase, str(bench.loop.error)) == (Phase.WITHDRAWING, "disk is full")
+        assert (bench.phase, str(bench.loop.known.error)) == (Phase.WITHDRAWING, "disk is full")
     bench.until(Phase.DRAINED)
-    assert bench.loop.error is None
+    assert bench.loop.known.error is None
 
 
 def test_no_snapshot_no_withdraw(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -688,5 +683,5 @@ def test_a_registry_that_never_knew_the_instance_is_told_of(make: Make, *, known
     """Not listed from the start may be a misspelt name: the drain goes on, and status says so."""
     bench = make()
     bench.registries[0].listed = known
-    notes = drained(bench).loop.report()["notes"]
+    notes = drained(bench).loop.status().notes
     assert ("did not know" not in str(notes)) is known

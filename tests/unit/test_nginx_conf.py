@@ -12,17 +12,17 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from deregister_agent.registries.nginx.address import Address, canonical
-from deregister_agent.registries.nginx.conf import Layout
+from deregister_agent.registries.nginx.conf import ConfPaths
 from deregister_agent.registries.nginx.parse import read
-from deregister_agent.registries.nginx.tokens import Unreadable, statements, words
+from deregister_agent.registries.nginx.server_address import ServerAddress, canonical
+from deregister_agent.registries.nginx.tokens import UnreadableError, statements, words
 
 CORPUS = Path(__file__).parents[1] / "nginx_corpus"
 MAINS = sorted(CORPUS.glob("*.conf")) + sorted(CORPUS.glob("*/main.conf"))
 NAMES = [str(path.relative_to(CORPUS)) for path in MAINS]
 # crossplane gives up on these (its issue 87): Lua with an apostrophe, a bare word with a brace.
 BEYOND_CROSSPLANE = {"with_lua/main.conf", "escapes.conf"}
-APP = Address("10.0.0.7:8080")
+APP = ServerAddress("10.0.0.7:8080")
 
 
 @pytest.fixture(params=NAMES)
@@ -36,9 +36,9 @@ def all_bytes(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in sorted(folder.glob("**/*")) if path.is_file()}
 
 
-def mark(main: Path, *, down: bool, server: Address = APP) -> int:
+def mark(main: Path, *, down: bool, server: ServerAddress = APP) -> int:
     """Change the files as the agent does, and return how many."""
-    seen = read(Layout(main))
+    seen = read(ConfPaths(main))
     after = seen.marked(seen.find("http", "app", server), down=down)
     for path, content in after.items():
         path.write_bytes(content)
@@ -148,8 +148,8 @@ def test_what_cannot_be_read_is_refused(text: str, line: int, tmp_path: Path) ->
     """A file that Nginx would not read, or that is not certain, is refused with its line."""
     main = tmp_path / "n.conf"
     main.write_text(text)
-    with pytest.raises(Unreadable) as caught:
-        read(Layout(main))
+    with pytest.raises(UnreadableError) as caught:
+        read(ConfPaths(main))
     assert (caught.value.file, caught.value.line) == (main, line)
     assert str(caught.value).endswith(f"in {main}:{line}")
 
@@ -170,8 +170,8 @@ def test_what_cannot_be_read_is_refused(text: str, line: int, tmp_path: Path) ->
 )
 def test_spellings_of_an_address(one: str, other: str, same: bool) -> None:
     """Spellings that Nginx takes for one address are one here; host names are not resolved."""
-    assert Address(one).is_named(other.encode()) is same
-    assert Address(other).is_named(one.encode()) is same
+    assert ServerAddress(one).is_named(other.encode()) is same
+    assert ServerAddress(other).is_named(one.encode()) is same
     assert canonical(canonical(one.encode())) == canonical(one.encode())
 
 
@@ -180,7 +180,7 @@ def test_a_root_is_put_before_absolute_includes(tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc" / "n.conf").write_text("http { include /etc/up.conf; }")
     (tmp_path / "etc" / "up.conf").write_text("upstream app { server 10.0.0.7:8080; }")
-    seen = read(Layout(tmp_path / "etc" / "n.conf", tmp_path))
+    seen = read(ConfPaths(tmp_path / "etc" / "n.conf", tmp_path))
     assert len(seen.find("http", "app", APP)) == 1
 
 
@@ -191,8 +191,8 @@ def test_a_link_out_of_the_root_is_refused(tmp_path: Path) -> None:
     (inside / "etc" / "n.conf").write_text("http { include /etc/up.conf; }")
     outside.write_text("upstream app { server 10.0.0.7:8080; }")
     (inside / "etc" / "up.conf").symlink_to(outside)
-    with pytest.raises(Unreadable, match="leads out of root"):
-        read(Layout(inside / "etc" / "n.conf", inside))
+    with pytest.raises(UnreadableError, match="leads out of root"):
+        read(ConfPaths(inside / "etc" / "n.conf", inside))
 
 
 def test_a_change_on_disk_is_seen(tmp_path: Path) -> None:
@@ -200,11 +200,11 @@ def test_a_change_on_disk_is_seen(tmp_path: Path) -> None:
     main = tmp_path / "n.conf"
     main.write_text("http { include up/*; upstream app { server 10.0.0.7:8080; } }")
     (tmp_path / "up").mkdir()
-    seen = read(Layout(main))
+    seen = read(ConfPaths(main))
     assert seen.current()
     (tmp_path / "up" / "new").write_text("")
     assert not seen.current()
-    seen = read(Layout(main))
+    seen = read(ConfPaths(main))
     main.write_text("http { include up/*; upstream app { server 10.0.0.7:8081; } }")
     assert not seen.current()
 
@@ -315,6 +315,6 @@ def test_any_bytes_are_read_or_refused(content: bytes) -> None:
     """Whatever the bytes, reading ends, with statements or with a refusal."""
     try:
         found = list(statements(content, Path("x")))
-    except Unreadable:
+    except UnreadableError:
         return
     assert json.dumps([one.start for one in found])

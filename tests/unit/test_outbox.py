@@ -6,9 +6,10 @@ from random import Random
 
 import pytest
 
+from deregister_agent.engine.knowledge import AgentContext
 from deregister_agent.engine.outbox import Outbox
 from deregister_agent.errors import JournalError, NotifyError
-from deregister_agent.journal.journal import Entry, Journal
+from deregister_agent.journal.journal import Decision, Journal
 from deregister_agent.model import Announcement, Drain, Event, Phase
 from tests.unit.loop_bench import WEB, Calls, HandClock
 
@@ -49,11 +50,16 @@ class Post:
     def new_life(self, only: str = "") -> None:
         """Begin anew with what the journal holds; with *only*, one notifier is left."""
         self.calls.waiting.clear()
-        chance = Random(1)
-        self.outbox = Outbox(self.journal, self.clock, self.calls.submit, chance, lambda: None)
+        self.outbox = self.new_outbox()
         both = {"one": self.one, "two": self.two}
         notifiers = {name: each for name, each in both.items() if only in ("", name)}
         self.outbox.add(WEB.name, notifiers, lambda _: self.stands)
+
+    def new_outbox(self) -> Outbox:
+        """Return an outbox with nobody to tell yet."""
+        chance = Random(1)
+        context = AgentContext(self.journal, self.clock, self.calls.submit, chance, lambda *_: None)
+        return Outbox(context, lambda: None)
 
     def decide(
         self, announcements: tuple[Announcement, ...], overtaken: frozenset[Announcement]
@@ -61,8 +67,8 @@ class Post:
         """Write a decision down."""
         drain = Drain("d1", WEB.name, Phase.DRAINED, since=0.0, deadline=200.0)
         who = {"one": ALL, "two": ALL}
-        entry = Entry(drain, WEB, "drained", {}, announcements, who, overtaken=overtaken)
-        self.journal.write(entry)
+        decision = Decision(drain, WEB, "drained", {}, announcements, who, overtaken=overtaken)
+        self.journal.write(decision)
 
     def go_on(self, seconds: float) -> None:
         """Let the outbox work for a time."""
@@ -99,18 +105,18 @@ def test_what_was_not_taken_comes_again_with_the_same_id(post: Post) -> None:
     post.go_on(60.0)
     assert len(post.one.heard) > 1
     assert len({event.id for event in post.one.heard}) == 1
-    assert post.journal.letters() == []
+    assert post.journal.pending_announcements() == []
 
 
 def test_nobody_waits_for_a_notifier_that_is_configured_no_more(post: Post) -> None:
-    """Its letter is kept for the day it comes back; alerts and commands do not wait for it."""
+    """Its one is kept for the day it comes back; alerts and commands do not wait for it."""
     post.one.down = True
     post.decide(DRAINED, frozenset())
     post.go_on(3.0)
-    assert [letter.notifier for letter in post.outbox.waiting()] == ["one"]
+    assert [one.notifier for one in post.outbox.pending()] == ["one"]
     post.new_life(only="two")
-    assert post.outbox.waiting() == []
-    assert [letter.notifier for letter in post.journal.letters()] == ["one"]
+    assert post.outbox.pending() == []
+    assert [one.notifier for one in post.journal.pending_announcements()] == ["one"]
     post.one.down = False
     post.new_life()
     post.go_on(60.0)
@@ -118,17 +124,17 @@ def test_nobody_waits_for_a_notifier_that_is_configured_no_more(post: Post) -> N
 
 
 def test_one_notifier_that_is_down_holds_up_no_other(post: Post) -> None:
-    """The letter to the other is delivered; the first one's waits with its error."""
+    """The one to the other is delivered; the first one's waits with its error."""
     post.one.down = True
     post.decide(DRAINED, frozenset())
     post.go_on(3.0)
     assert post.two.kinds == ["drained"]
-    [letter] = post.journal.letters()
-    assert (letter.notifier, letter.error) == (
+    [one] = post.journal.pending_announcements()
+    assert (one.notifier, one.error) == (
         "one",
         "one: cannot announce it: connection refused",
     )
-    assert letter.attempts > 1
+    assert one.attempts > 1
 
 
 def test_announcements_keep_their_order(post: Post) -> None:
@@ -154,7 +160,7 @@ def test_what_was_overtaken_is_not_sent(post: Post) -> None:
 
 
 def test_what_is_overtaken_on_its_way_is_neither_sent_nor_noted_as_sent(post: Post) -> None:
-    """Between choosing a letter and sending it a decision may be written: it is asked again."""
+    """Between choosing a one and sending it a decision may be written: it is asked again."""
     post.decide(DRAINED, frozenset())
     post.outbox.tick()
     post.decide((), frozenset({Announcement.DRAINED}))
@@ -164,7 +170,7 @@ def test_what_is_overtaken_on_its_way_is_neither_sent_nor_noted_as_sent(post: Po
     assert delivered.fetchall() == []
 
 
-def test_letters_outlive_the_agent(post: Post) -> None:
+def test_announcements_outlive_the_agent(post: Post) -> None:
     """What was decided before a crash is announced after it."""
     post.decide(DRAINED, frozenset())
     post.new_life()
@@ -180,17 +186,17 @@ def test_a_journal_that_fails_is_no_end(post: Post, monkeypatch: pytest.MonkeyPa
         raise JournalError("cannot read the journal")
 
     with monkeypatch.context() as disk:
-        disk.setattr(post.journal, "letters", broken)
+        disk.setattr(post.journal, "pending_announcements", broken)
         post.go_on(3.0)
         assert post.one.heard == []
     post.go_on(3.0)
     assert post.one.kinds == ["drained"]
 
 
-def test_letters_to_a_notifier_that_is_no_longer_configured_wait(post: Post) -> None:
+def test_announcements_to_a_notifier_that_is_no_longer_configured_wait(post: Post) -> None:
     """They are no hindrance to others."""
     post.decide(DRAINED, frozenset())
-    post.outbox = Outbox(post.journal, post.clock, post.calls.submit, Random(1), lambda: None)
+    post.outbox = post.new_outbox()
     post.outbox.add(WEB.name, {"two": post.two}, lambda _: True)
     post.go_on(3.0)
     assert (post.one.kinds, post.two.kinds) == ([], ["drained"])
@@ -221,4 +227,4 @@ def test_what_cannot_be_noted_as_taken_comes_again_less_and_less_often(
         post.go_on(60.0)
         assert 2 < len(post.one.heard) < 10
     post.go_on(60.0)
-    assert post.journal.letters() == []
+    assert post.journal.pending_announcements() == []

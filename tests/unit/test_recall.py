@@ -23,7 +23,7 @@ def test_drained_stands_once_registries_and_process_were_seen(tmp_path: Path) ->
     bench.calls.waiting = list(others)
     bench.calls.run()
     bench.loop.tick()
-    assert bench.loop.registries[0].word is not None
+    assert bench.loop.known.registries[0].word is not None
     assert not bench.loop.stands_by(Announcement.DRAINED)
     look_at_process()
     bench.loop.tick()
@@ -37,7 +37,7 @@ def test_stop_traffic_after_that_is_about_the_process_that_is_there(tmp_path: Pa
     bench = restarted(tmp_path)
     bench.finder.running = NEW
     first = bench.loop.drain.id
-    while not bench.loop.stands_by(Announcement.DRAINED):
+    while not bench.loop.is_recalled:
         bench.step(1.0)
     bench.stop()
     assert bench.phase is Phase.WITHDRAWING

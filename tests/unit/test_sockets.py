@@ -323,7 +323,7 @@ class TestUnreadable:
         """The files are not read past that time either."""
         server, _, _ = pair(opened)
         monkeypatch.setattr(sockets, "sock_diag", Refused(PermissionError(1, "not permitted")))
-        monkeypatch.setattr(sockets, "LIMIT", -1.0)
+        monkeypatch.setattr(sockets, "TABLE_TIMEOUT", -1.0)
         with pytest.raises(SocketsError, match=r"could not be read within"):
             listeners(server.getsockname()[1])
 

@@ -1,5 +1,5 @@
-"""Metrics of other programs: their text, and what of it is meant."""
+"""What the app has in hand, by its metrics: their text, and which of them count."""
 
-from deregister_agent.probes.prometheus.probe import Options, build
+from deregister_agent.probes.prometheus.probe import Options, build, warnings
 
-__all__ = ["Options", "build"]
+__all__ = ["Options", "build", "warnings"]

@@ -1,103 +1,107 @@
-"""What the app has in hand, by the metrics that it serves for Prometheus."""
+"""What the app has in hand, by the metrics on its page for Prometheus."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated
 
-from pydantic import Field
-
-from deregister_agent.config.options import Seconds, Secret
-from deregister_agent.errors import ProbeError
+from deregister_agent.config.options import Seconds
+from deregister_agent.errors import AgentError, ProbeError, excerpt
 from deregister_agent.model import Instance, Reading
-from deregister_agent.net.fetcher import Answer, FetchError
+from deregister_agent.net.fetcher import Answer
 from deregister_agent.ports import IdleProbe
-from deregister_agent.probes.counting import Doubt, Starts, Turn, above
-from deregister_agent.probes.http_endpoint import Page, Served, Url, bearer, start_of
-from deregister_agent.probes.prometheus.samples import Metrics, NotMetrics, Sample, Selector, read
+from deregister_agent.probes.counting import (
+    ReadLock,
+    StartedCounter,
+    Unclear,
+    WorkKind,
+    above_baseline,
+)
+from deregister_agent.probes.http_endpoint import (
+    CountsPageOptions,
+    PolledPage,
+    Url,
+    bearer_headers,
+    media_type,
+)
+from deregister_agent.probes.prometheus.samples import (
+    MetricsPage,
+    NotMetricsError,
+    Sample,
+    Selector,
+    read_metrics,
+)
 from deregister_agent.probes.prometheus.terms import (
-    OF_MANY,
+    UNPROVEN,
     Alternatives,
-    Kind,
     Metric,
-    Preset,
+    MetricPreset,
     Term,
     Terms,
-    added_up,
-    each,
+    metrics_in,
+    terms_by_kind,
 )
 
 OPENMETRICS = "application/openmetrics-text"
 ACCEPT = f"text/plain;version=0.0.4, {OPENMETRICS};version=1.0.0;q=0.5"
 
 
-Count = Annotated[int, Field(ge=0)]
-
-
-class Options(Served):
+class Options(CountsPageOptions):
     """An app that serves metrics for Prometheus."""
 
     url: Url
     """Where: ``http://``, ``https://`` or ``http+unix://%2Frun%2Fapp.sock/metrics``."""
-    in_flight: Mapping[Kind, Metric | Term | Terms] = {}
+    in_flight: Mapping[WorkKind, Metric | Term | Terms] = {}
     """For each kind of work (requests, tasks, messages) its metric, or a list, whose sums are
     added."""
-    presets: tuple[Preset, ...] = ()
+    presets: tuple[MetricPreset, ...] = ()
     """Metrics of well-known software, added to ``in_flight``."""
     labels: Mapping[str, str] = {}
-    """Labels that every metric must have: for an exporter that tells of more than this instance."""
-    baseline: Mapping[Kind, Count] = {}
-    """What each kind's sum shows when the app is idle, because it counts the scrape itself; it is
-    subtracted. A sum below it is an error: then the baseline is wrong."""
+    """Labels that every metric must have: for a page that shows more than this instance."""
     started: Metric | Alternatives = ()
     """Counters of all work ever started: work too short to be seen in flight still ends the quiet
-    window. Those from which something is subtracted and that end in ``_total`` are added."""
-    own_starts: Count = 0
-    """How much each scrape adds to ``started`` by itself; it is subtracted."""
+    window. Metrics with a ``minus`` that end in ``_total`` are added to these."""
     mark: Metric | None = None
-    """What names the process: ``process_start_time_seconds``. Exactly one sample."""
+    """The metric that names the process: ``process_start_time_seconds``. Exactly one sample."""
     lag: Seconds = 0.0
-    """How old the numbers may be, in seconds, where the endpoint serves those of a while ago: the
-    app must be seen idle for so much longer."""
-    token: Secret | None = None
-    """A bearer token, sent as ``Authorization``."""
+    """How old the numbers may be, in seconds, where the page shows those of a while ago: the app
+    must be seen idle for so much longer."""
 
 
 class PrometheusProbe(IdleProbe):
-    """Reads one page of metrics; whatever is not exactly as expected is not known."""
+    """Reads one page of metrics; what is not exactly as expected is not known."""
 
-    def __init__(self, options: Options, page: Page) -> None:
+    def __init__(self, options: Options, page: PolledPage) -> None:
         self.name = options.label
         self._options, self._page = options, page
-        self._terms = added_up(options.presets, options.in_flight)
+        self._terms = terms_by_kind(options.presets, options.in_flight)
         self._counters = tuple(_counters(options))
         self._wanted = {Selector.of(text).name for text in self._mentioned()}
-        self._starts, self._turn = Starts(options.own_starts), Turn()
+        self._starts, self._reads = StartedCounter(options.own_starts), ReadLock()
 
     def _mentioned(self) -> Iterator[str]:
         for terms in self._terms.values():
             for term in terms:
-                yield from each(term.metric)
-                yield from each(term.minus)
+                yield from metrics_in(term.metric)
+                yield from metrics_in(term.minus)
         yield from self._counters
-        yield from each(self._options.mark)
+        yield from metrics_in(self._options.mark)
 
     def read(self, wait: float) -> Reading:
-        """Tell what the metrics say. Raises ProbeError unless they say it plainly."""
+        """Return the counts in the metrics. Raises ProbeError unless each is plain."""
         del wait
         try:
-            with self._turn.taken(self._options.timeout) as left:
+            with self._reads.held(self._options.timeout) as left:
                 return self._reading(self._metrics(left))
-        except (FetchError, Doubt, ValueError) as e:
+        except (AgentError, ValueError) as e:
             doing = f"tell what is in flight from {self._options.url}"
             raise ProbeError(self.name, doing, e) from e
 
-    def _metrics(self, limit: float) -> Metrics:
+    def _metrics(self, limit: float) -> MetricsPage:
         answer = self._page.get(limit, accept=ACCEPT, lag=self._options.lag)
         return _metrics(answer, self._wanted)
 
-    def _reading(self, metrics: Metrics) -> Reading:
+    def _reading(self, metrics: MetricsPage) -> Reading:
         options = self._options
         in_flight = {
-            kind: above(
+            kind: above_baseline(
                 kind, sum(self._term(metrics, t) for t in terms), options.baseline.get(kind, 0)
             )
             for kind, terms in self._terms.items()
@@ -108,93 +112,97 @@ class PrometheusProbe(IdleProbe):
             started = self._starts.count(sum(sums))
         return Reading(in_flight, started, self._mark(metrics), options.lag)
 
-    def _term(self, metrics: Metrics, term: Term) -> int:
-        names = each(term.metric)
+    def _term(self, metrics: MetricsPage, term: Term) -> int:
+        names = metrics_in(term.metric)
         total = self._sum(metrics, names, absent=term.absent)
         if term.minus is None:
             for name in (Selector.of(text).name for text in names):
                 if metrics.counts_up(name):
-                    raise Doubt(f"{name} is a counter, which never falls: give its minus")
+                    raise Unclear(f"{name} is a counter, which never falls: give its minus")
             return total
         less = self._sum(metrics, (term.minus,), absent=term.absent)
         if less > total:
-            raise Doubt(f"{term.metric} are {total}, fewer than {term.minus}, which are {less}")
+            raise Unclear(f"{term.metric} are {total}, fewer than {term.minus}, which are {less}")
         return total - less
 
-    def _sum(self, metrics: Metrics, names: Sequence[str], *, absent: str) -> int:
-        """Add up the samples of the one of *names* that is there."""
+    def _sum(self, metrics: MetricsPage, names: Sequence[str], *, absent: str) -> int:
+        """Add up the samples of whichever of *names* is there."""
         found = [samples for text in names if (samples := self._samples(metrics, text))]
         if len(found) > 1:
-            raise Doubt(f"there is more than one of {', '.join(names)}")
+            raise Unclear(f"there is more than one of {', '.join(names)}")
         if not found and absent == "unknown":
-            raise Doubt(f"there is no sample of {' or '.join(self._shown(names))}")
+            raise Unclear(f"there is no sample of {' or '.join(self._shown(names))}")
         return sum(sample.count() for samples in found for sample in samples)
 
-    def _samples(self, metrics: Metrics, text: str) -> Sequence[Sample]:
+    def _samples(self, metrics: MetricsPage, text: str) -> Sequence[Sample]:
         selector = Selector.of(text).also(self._options.labels)
         found = [sample for sample in metrics.samples if selector.fits(sample)]
         for sample in found:
             if sample.dated:
-                raise Doubt(f"{sample} has a time of its own: it may be old")
+                raise Unclear(f"{sample} has a time of its own: it may be old")
         return found
 
     def _shown(self, names: Sequence[str]) -> list[str]:
         return [Selector.of(text).also(self._options.labels).text for text in names]
 
-    def _mark(self, metrics: Metrics) -> str:
+    def _mark(self, metrics: MetricsPage) -> str:
         if self._options.mark is None:
             return ""
         found = self._samples(metrics, self._options.mark)
         if len(found) != 1:
-            raise Doubt(f"there are {len(found)} samples of the mark {self._options.mark}, not one")
+            raise Unclear(
+                f"there are {len(found)} samples of the mark {self._options.mark}, not one"
+            )
         return found[0].value
 
 
 def _counters(options: Options) -> Iterator[str]:
-    """Give each counter of started work once: those named, and those that finished ones follow."""
-    seen = set(each(options.started))
+    """Give each counter of started work once: those named, and those with a ``minus``."""
+    seen = set(metrics_in(options.started))
     yield from seen
-    for terms in added_up(options.presets, options.in_flight).values():
+    for terms in terms_by_kind(options.presets, options.in_flight).values():
         for term in terms:
-            for text in each(term.metric) if term.minus is not None else ():
+            for text in metrics_in(term.metric) if term.minus is not None else ():
                 if Selector.of(text).name.endswith("_total") and text not in seen:
                     seen.add(text)
                     yield text
 
 
-def _metrics(answer: Answer, wanted: set[str]) -> Metrics:
-    """Return the metrics of *answer*. Raises Doubt unless they are that, and whole."""
-    start = start_of(answer)
-    kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+def _metrics(answer: Answer, wanted: set[str]) -> MetricsPage:
+    """Return the metrics in *answer*. Raises Unclear unless all is metrics, and whole."""
+    kind = media_type(answer)
     if kind not in ("text/plain", OPENMETRICS):
-        raise Doubt(f"the answer is no metrics but {kind or 'of no type'}: {start}")
+        raise Unclear(
+            f"the answer is no metrics but {kind or 'of no type'}: {excerpt(answer.text, 240)!r}"
+        )
     try:
-        metrics = read(answer.body.decode(), wanted)
-    except (NotMetrics, UnicodeDecodeError) as e:
-        raise Doubt(f"the answer is no valid metrics: {e}") from e
+        metrics = read_metrics(answer.body.decode(), wanted)
+    except (NotMetricsError, UnicodeDecodeError) as e:
+        raise Unclear(f"the answer is no valid metrics: {e}") from e
     chunked = answer.headers.get("Transfer-Encoding", "").lower() == "chunked"
     if kind == OPENMETRICS and not metrics.ended:
-        raise Doubt("the answer breaks off: it does not end with # EOF")
+        raise Unclear("the answer breaks off: it does not end with # EOF")
     if not (metrics.ended or chunked or "Content-Length" in answer.headers):
-        raise Doubt("the answer may break off: the app does not tell how long it is")
+        raise Unclear("the answer may break off: the app does not tell how long it is")
     if not metrics.lines:
-        raise Doubt("there is not one sample in the answer")
+        raise Unclear("there is not one sample in the answer")
     return metrics
 
 
 def build(options: Options, instance: Instance) -> PrometheusProbe:
     """Return the probe. Raises ConfigError if the options contradict each other."""
     del instance
-    terms = added_up(options.presets, options.in_flight)
-    stray = sorted(options.baseline.keys() - terms.keys())
-    mistakes = [f"baseline.{kind}: there is no such kind in in_flight" for kind in stray]
+    terms = terms_by_kind(options.presets, options.in_flight)
+    mistakes = options.contradictions(terms, started=any(_counters(options)))
     if not terms:
         mistakes.append("in_flight: give it, or presets")
-    for preset in sorted(OF_MANY.intersection(options.presets)):
-        if not options.labels:
-            mistakes.append(f"labels: needed with {preset}, which tells of every worker")
-        if not options.lag:
-            mistakes.append(f"lag: needed with {preset}, which knows only what it last heard")
-    if options.own_starts and not tuple(_counters(options)):
-        mistakes.append("own_starts: says nothing without started")
-    return PrometheusProbe(options, Page(options, bearer(options.token), mistakes))
+    return PrometheusProbe(options, PolledPage(options, bearer_headers(options.token), mistakes))
+
+
+def warnings(options: Options, instance: Instance) -> Sequence[str]:
+    """Name the presets that no test has run against the real product."""
+    del instance
+    return [
+        f"preset {preset!r} is unproven: compare it with the app's own count while work is in hand"
+        for preset in sorted(UNPROVEN.intersection(options.presets))
+    ]

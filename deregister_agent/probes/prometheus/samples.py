@@ -1,9 +1,8 @@
 """
-The text that Prometheus reads: which samples are in it, and which of them are meant.
+The text that Prometheus reads: the samples, and selectors that say which samples count.
 
-Both forms: text 0.0.4 and OpenMetrics 1.0. Stricter than ``prometheus_client.parser``,
-which renames counters, and reads past what it cannot understand: here each line
-is exactly a sample or a comment, or the text is refused.
+Both forms: text 0.0.4 and OpenMetrics 1.0. Each line is exactly a sample or a comment, or
+the text is refused. Why not ``prometheus_client.parser``: docs/decisions, number 11.
 """
 
 import math
@@ -26,16 +25,16 @@ _ITEM = re.compile(
 _SELECTOR = re.compile(rf"(?P<name>{_NAME})(?:\{{(?P<labels>.*)\}})?")
 _ESCAPED = re.compile(r"\\(.)")
 _ODD_ESCAPE = re.compile(r'(?<!\\)(?:\\\\)*\\[^\\"n]')  # PromQL refuses most of them too
-_EXACT = 2**53  # up to here a float tells every whole number
+_EXACT = 2**53  # up to here a float shows every whole number
 
 
-class NotMetrics(ValueError):  # noqa: N818 - the reason, completed by the caller
-    """The text is not what Prometheus could read: a sentence part."""
+class NotMetricsError(ValueError):
+    """The text is not what Prometheus could read. A fragment of a sentence: why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Matcher:
-    """What one label must be; a label that is missing is the empty text."""
+    """What one label must be; a missing label is the empty text."""
 
     label: str
     how: str
@@ -43,7 +42,7 @@ class Matcher:
     pattern: re.Pattern[str] | None = None
 
     def fits(self, labels: Mapping[str, str]) -> bool:
-        """Whether *labels* are as this one wants."""
+        """Whether *labels* are as the matcher wants."""
         found = labels.get(self.label, "")
         same = found == self.text if self.pattern is None else self.pattern.fullmatch(found)
         return bool(same) is self.how.startswith("=")
@@ -51,7 +50,7 @@ class Matcher:
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """Which samples are meant: ``name{label="value", other=~"pattern"}``, as in PromQL."""
+    """Which samples count: ``name{label="value", other=~"pattern"}``, as in PromQL."""
 
     name: str
     matchers: tuple[Matcher, ...] = ()
@@ -73,13 +72,13 @@ class Selector:
         return cls(whole["name"], tuple(matchers), text.strip())
 
     def also(self, labels: Mapping[str, str]) -> "Selector":
-        """Return this one, with more labels that must be just so."""
+        """Return this selector with more *labels*, each of which must be equal."""
         more = tuple(Matcher(label, "=", text) for label, text in labels.items())
         shown = "".join(f" and {label}={text!r}" for label, text in labels.items())
         return Selector(self.name, self.matchers + more, self.text + shown)
 
     def fits(self, sample: "Sample") -> bool:
-        """Whether *sample* is meant."""
+        """Whether *sample* counts."""
         return sample.name == self.name and all(m.fits(sample.labels) for m in self.matchers)
 
 
@@ -99,15 +98,15 @@ class Sample:
     name: str
     labels: Mapping[str, str]
     value: str
-    dated: bool  # it has a time of its own, so it may be old
+    dated: bool  # with a time of its own, so perhaps old
 
     def __str__(self) -> str:
-        """Return it as it is written."""
+        """Return name and labels as they are written."""
         labels = ",".join(f'{key}="{text}"' for key, text in self.labels.items())
         return f"{self.name}{{{labels}}}" if labels else self.name
 
     def count(self) -> int:
-        """Return its value as a count of things. Raises ValueError if it is none."""
+        """Return the value as a count of things. Raises ValueError for any other number."""
         number = float(self.value)
         if not math.isfinite(number) or number < 0 or not number.is_integer() or number > _EXACT:
             raise ValueError(f"{self} is {self.value}, not a whole number of at least 0")
@@ -115,29 +114,29 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Metrics:
-    """The samples of the names that were asked for."""
+class MetricsPage:
+    """The samples of the names that were asked for, and what else shows whether all came."""
 
     samples: Sequence[Sample]
     kinds: Mapping[str, str]  # type by name, as the text declares it
-    lines: int  # how many samples there were, wanted or not
-    ended: bool  # the text says itself that it is whole (OpenMetrics: "# EOF")
+    lines: int  # how many samples there are, wanted or not
+    ended: bool  # by "# EOF", which ends a whole text of OpenMetrics
 
     def counts_up(self, name: str) -> bool:
         """Whether *name* is declared a counter, which never goes down."""
         return "counter" in (self.kinds.get(name), self.kinds.get(name.removesuffix("_total")))
 
 
-def read(text: str, wanted: Container[str]) -> Metrics:
-    """Return the samples in *text* whose name is *wanted*. Raises NotMetrics at any odd line."""
+def read_metrics(text: str, wanted: Container[str]) -> MetricsPage:
+    """Return the samples in *text* of the names *wanted*. Raises NotMetricsError at an odd line."""
     samples: dict[tuple[str, frozenset[tuple[str, str]]], Sample] = {}
     kinds: dict[str, str] = {}
     lines, ended = 0, False
     if not text.endswith("\n"):
-        raise NotMetrics("the last line breaks off")
+        raise NotMetricsError("the last line breaks off")
     for number, line in enumerate(text[:-1].split("\n"), 1):
         if ended:
-            raise NotMetrics(f"line {number} comes after the end")
+            raise NotMetricsError(f"line {number} comes after the end")
         stripped = line.strip(" \t\r")
         if stripped.startswith("#"):
             _note(stripped, kinds)
@@ -149,9 +148,9 @@ def read(text: str, wanted: Container[str]) -> Metrics:
                 continue
             key = (sample.name, frozenset(sample.labels.items()))
             if key in samples:
-                raise NotMetrics(f"{sample} stands there twice")
+                raise NotMetricsError(f"{sample} stands there twice")
             samples[key] = sample
-    return Metrics(tuple(samples.values()), kinds, lines, ended)
+    return MetricsPage(tuple(samples.values()), kinds, lines, ended)
 
 
 def _note(comment: str, kinds: dict[str, str]) -> None:
@@ -163,10 +162,10 @@ def _note(comment: str, kinds: dict[str, str]) -> None:
 
 
 def _sample(line: str, number: int, wanted: Container[str]) -> Sample | None:
-    """Return the sample that *line* is; None if its name is not *wanted*."""
+    """Return the sample in *line*; None if its name is not *wanted*."""
     found = _LINE.fullmatch(line)
     if found is None or not (found["name"] or found["labels"]):
-        raise NotMetrics(f"line {number} is no sample: {line[:60]!r}")
+        raise NotMetricsError(f"line {number} is no sample: {line[:60]!r}")
     name = found["name"]
     if name is not None and name not in wanted:
         return None
@@ -174,7 +173,7 @@ def _sample(line: str, number: int, wanted: Container[str]) -> Sample | None:
         name, labels = _named(name, found["labels"] or "")
         float(found["value"])
     except ValueError as e:
-        raise NotMetrics(f"line {number} is no sample ({e}): {line[:60]!r}") from e
+        raise NotMetricsError(f"line {number} is no sample ({e}): {line[:60]!r}") from e
     sample = Sample(name, labels, found["value"], found["stamp"] is not None)
     return sample if name in wanted else None
 
@@ -191,7 +190,7 @@ def _named(name: str | None, written: str) -> tuple[str, Mapping[str, str]]:
         else:
             labels[label] = _plain(item["text"])
     if name is None:
-        raise ValueError("it has no name")
+        raise ValueError("no name")
     return name, labels
 
 

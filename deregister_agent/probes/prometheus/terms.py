@@ -1,4 +1,4 @@
-"""Which metrics add up to the work in hand: what the operator writes down, and the presets."""
+"""Which metrics add up to the work in hand: those that the operator names, and the presets."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -7,10 +7,11 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from deregister_agent.config.options import Table
+from deregister_agent.probes.counting import WorkKind
 from deregister_agent.probes.prometheus.samples import Selector
 
 SCRAPES = re.compile(r"promhttp_metric_handler_.*|exposer_.*|(.*_)?scrapes?(_.*)?")
-"""What client libraries count of the scrapes themselves: never 0 while somebody reads it."""
+"""Metrics in which client libraries count the scrapes: never 0 while somebody reads them."""
 
 
 def _metric(text: str) -> str:
@@ -22,15 +23,20 @@ def _metric(text: str) -> str:
 
 Metric = Annotated[str, AfterValidator(_metric)]
 Alternatives = Annotated[tuple[Metric, ...], Field(min_length=1)]
-Kind = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
-Preset = Literal[
-    "celery-exporter", "fastapi", "flower", "grpc", "opentelemetry", "php-fpm", "puma",
-    "spring-boot", "spring-executors", "tomcat",
-]  # fmt: skip
+MetricPreset = Literal[
+    "fastapi",
+    "grpc",
+    "opentelemetry",
+    "php-fpm",
+    "puma",
+    "spring-boot",
+    "spring-executors",
+    "tomcat",
+]
 
 
-def each(given: str | tuple[str, ...] | None) -> tuple[str, ...]:
-    """Return what was given as one text, several, or none."""
+def metrics_in(given: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """Return the metrics in a value of the configuration: one, several, or none."""
     if given is None:
         return ()
     return (given,) if isinstance(given, str) else given
@@ -49,7 +55,7 @@ class Term(Table):
 
     @model_validator(mode="after")
     def _of_the_same(self) -> Self:
-        narrow = any(Selector.of(text).matchers for text in each(self.metric))
+        narrow = any(Selector.of(text).matchers for text in metrics_in(self.metric))
         if narrow and self.minus is not None and not Selector.of(self.minus).matchers:
             raise ValueError(
                 "minus must have labels as metric has: it would subtract what others have finished"
@@ -60,15 +66,8 @@ class Term(Table):
 Terms = Annotated[tuple[Metric | Term, ...], Field(min_length=1)]
 
 _ACTIVE = "http_server_requests_active_seconds_"
-PRESETS: Mapping[Preset, Mapping[str, tuple[Term, ...]]] = {
-    "celery-exporter": {"tasks": (Term(metric="celery_worker_tasks_active"),)},
+PRESETS: Mapping[MetricPreset, Mapping[WorkKind, tuple[Term, ...]]] = {
     "fastapi": {"requests": (Term(metric="http_requests_inprogress"),)},
-    "flower": {
-        "tasks": (
-            Term(metric="flower_worker_number_of_currently_executing_tasks"),
-            Term(metric="flower_worker_prefetched_tasks", absent="zero"),
-        )
-    },
     "grpc": {
         "calls": (Term(metric="grpc_server_started_total", minus="grpc_server_handled_total"),)
     },
@@ -85,19 +84,19 @@ PRESETS: Mapping[Preset, Mapping[str, tuple[Term, ...]]] = {
     },
     "tomcat": {"threads": (Term(metric="tomcat_threads_busy_threads"),)},
 }
-OF_MANY = frozenset({"celery-exporter", "flower"})
-"""Exporters that tell of every worker there is, so labels must say which one is meant."""
+UNPROVEN = frozenset(PRESETS)
+"""Presets that no test runs against the real product: made from its documentation."""
 
 
-def added_up(
-    presets: Sequence[Preset], in_flight: Mapping[str, str | Term | Terms]
-) -> Mapping[str, Sequence[Term]]:
-    """Return what is added up for each kind of work, that of the presets first."""
+def terms_by_kind(
+    presets: Sequence[MetricPreset], in_flight: Mapping[str, str | Term | Terms]
+) -> Mapping[WorkKind, Sequence[Term]]:
+    """Return the terms to add up for each kind of work, those of the presets first."""
     found: dict[str, list[Term]] = {}
     for preset in presets:
         for kind, terms in PRESETS[preset].items():
             found.setdefault(kind, []).extend(terms)
     for kind, given in in_flight.items():
-        for one in given if isinstance(given, tuple) else (given,):
-            found.setdefault(kind, []).append(Term(metric=one) if isinstance(one, str) else one)
+        for term in given if isinstance(given, tuple) else (given,):
+            found.setdefault(kind, []).append(Term(metric=term) if isinstance(term, str) else term)
     return found

@@ -1,4 +1,4 @@
-"""A consumer group of a Redis stream."""
+"""What a consumer of Redis streams has in hand."""
 
 from deregister_agent.probes.redis_stream.probe import Options, build
 

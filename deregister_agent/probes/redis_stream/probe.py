@@ -8,16 +8,17 @@ from urllib.parse import unquote, urlsplit
 from pydantic import AfterValidator, Field
 
 from deregister_agent.config.options import Secret
-from deregister_agent.errors import AgentError, ConfigError, ProbeError
+from deregister_agent.errors import AgentError, ConfigError, ProbeError, excerpt
+from deregister_agent.host.json_values import is_whole_number
 from deregister_agent.model import Instance, Reading
-from deregister_agent.net.connections import trust
+from deregister_agent.net.tls import tls_context
 from deregister_agent.ports import IdleProbe
-from deregister_agent.probes.counting import Doubt, is_named
-from deregister_agent.probes.http_endpoint import Trusting
-from deregister_agent.probes.redis_stream.resp import Line, Refusal, Reply
+from deregister_agent.probes.counting import Unclear, fits_name
+from deregister_agent.probes.http_endpoint import TlsProbeOptions
+from deregister_agent.probes.redis_stream.resp import RedisConnection, RedisRefusal, RedisReply
 
 DEFAULT_PORT = 6379
-Name = Annotated[str, Field(min_length=1)]
+RedisName = Annotated[str, Field(min_length=1)]
 
 
 def _url(value: str) -> str:
@@ -36,16 +37,16 @@ def _url(value: str) -> str:
     raise ValueError("must be redis://HOST:PORT/DATABASE, rediss://... or unix:///path/to/socket")
 
 
-class Options(Trusting):
+class Options(TlsProbeOptions):
     """A consumer of one group of one stream, or of several."""
 
     url: Annotated[str, AfterValidator(_url)]
     """``redis://HOST:PORT/DATABASE``, ``rediss://...`` (TLS) or ``unix:///path/to/socket``."""
-    streams: Annotated[tuple[Name, ...], Field(min_length=1)]
+    streams: Annotated[tuple[RedisName, ...], Field(min_length=1)]
     """The keys of the streams."""
-    group: Name
+    group: RedisName
     """The consumer group."""
-    consumer: Name
+    consumer: RedisName
     """This instance's consumer in that group; ``*`` stands for any characters, so that one name
     fits several consumers of this instance."""
     absent: Literal["unknown", "zero"] = "unknown"
@@ -70,7 +71,7 @@ class RedisStreamProbe(IdleProbe):
         self._database = "" if self._unix else parts.path.removeprefix("/")
 
     def read(self, wait: float) -> Reading:
-        """Tell what is pending. Raises ProbeError unless the master of it all says so."""
+        """Return what is pending. Raises ProbeError unless a master of Redis says so."""
         del wait
         options = self._options
         try:
@@ -79,27 +80,27 @@ class RedisStreamProbe(IdleProbe):
                 self._pending(stream, reply)
                 for stream, reply in zip(options.streams, replies, strict=True)
             ]
-        except (AgentError, Doubt, OSError) as e:
+        except (AgentError, OSError) as e:
             doing = f"tell what {options.consumer} has in hand from {options.url}"
             raise ProbeError(self.name, doing, e) from e
         return Reading({"messages": sum(pending)})
 
-    def _asked(self) -> Sequence[Reply]:
+    def _asked(self) -> Sequence[RedisReply]:
         """Return what Redis says of each stream's group."""
         before = self._introduction()
         groups = [("XINFO", "CONSUMERS", s, self._options.group) for s in self._options.streams]
-        line = Line(
+        connection = RedisConnection(
             self._unix or (self._host, self._port),
-            timeout=self._options.timeout,
+            limit=self._options.timeout,
             tls=self._trusted() if self._tls else None,
         )
         try:
-            replies = line.ask([*before, ("HELLO",), *groups])
+            replies = connection.ask([*before, ("HELLO",), *groups])
         finally:
-            line.close()
+            connection.close()
         for command, reply in zip(before, replies, strict=False):
             if reply != "OK":
-                raise Doubt(f"{command[0]}: {reply}")
+                raise Unclear(f"{command[0]}: {reply}")
         _must_be_master(replies[len(before)])
         return replies[len(before) + 1 :]
 
@@ -113,49 +114,47 @@ class RedisStreamProbe(IdleProbe):
         return found
 
     def _trusted(self) -> ssl.SSLContext:
-        context = trust(self._options.ca, self._options.certificate, self._options.key)
-        context.sslsocket_class = ssl.SSLSocket  # the line has its own deadline
-        return context
+        return tls_context(*self._options.tls_files)
 
-    def _pending(self, stream: str, reply: Reply) -> int:
+    def _pending(self, stream: str, reply: RedisReply) -> int:
         """Return how many entries of *stream* are pending, all consumers that fit together."""
         if not isinstance(reply, list):
-            raise Doubt(f"XINFO CONSUMERS {stream} {self._options.group}: {_shown(reply)}")
-        consumers = [_fields(each) for each in reply]
-        own = [c for c in consumers if is_named(c.get("name"), self._options.consumer)]
+            raise Unclear(f"XINFO CONSUMERS {stream} {self._options.group}: {_shown(reply)}")
+        consumers = [_fields(consumer) for consumer in reply]
+        own = [c for c in consumers if fits_name(c.get("name"), self._options.consumer)]
         if not own and self._options.absent == "unknown":
             names = ", ".join(sorted(str(c.get("name")) for c in consumers)[:5]) or "none"
-            raise Doubt(
+            raise Unclear(
                 f"group {self._options.group} of {stream} has no consumer "
                 f"{self._options.consumer}, but {names}"
             )
         return sum(_count(consumer.get("pending")) for consumer in own)
 
 
-def _must_be_master(hello: Reply) -> None:
-    """Raise Doubt unless the server is a master: a replica may be behind."""
+def _must_be_master(hello: RedisReply) -> None:
+    """Raise Unclear unless the server is a master: a replica may be behind."""
     if not isinstance(hello, list):
-        raise Doubt(f"HELLO: {_shown(hello)}")
+        raise Unclear(f"HELLO: {_shown(hello)}")
     role = _fields(hello).get("role")
     if role != "master":
-        raise Doubt(f"this is no master but a {_shown(role)}, which may be behind")
+        raise Unclear(f"this is no master but a {_shown(role)}, which may be behind")
 
 
-def _fields(reply: Reply) -> Mapping[str, Reply]:
+def _fields(reply: RedisReply) -> Mapping[str, RedisReply]:
     """Return an array of names and values, in turn, as a mapping."""
     if not isinstance(reply, list) or len(reply) % 2:
-        raise Doubt(f"the answer holds {_shown(reply)} where names and values were expected")
+        raise Unclear(f"the answer holds {_shown(reply)} where names and values were expected")
     return {str(name): value for name, value in zip(reply[::2], reply[1::2], strict=True)}
 
 
-def _count(value: Reply | None) -> int:
-    if not isinstance(value, int) or value < 0:
-        raise Doubt(f"pending is {_shown(value)}, not a whole number of at least 0")
+def _count(value: RedisReply | None) -> int:
+    if not is_whole_number(value) or value < 0:
+        raise Unclear(f"pending is {_shown(value)}, not a whole number of at least 0")
     return value
 
 
-def _shown(value: Reply) -> str:
-    return str(value)[:200] if isinstance(value, Refusal) else repr(value)[:80]
+def _shown(value: RedisReply) -> str:
+    return excerpt(str(value), 200) if isinstance(value, RedisRefusal) else excerpt(repr(value), 80)
 
 
 def build(options: Options, instance: Instance) -> RedisStreamProbe:

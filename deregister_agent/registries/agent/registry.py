@@ -9,17 +9,18 @@ registries have said since.
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from deregister_agent.config.options import BackendOptions, Secret, Timeout
+from deregister_agent.config.options import ClientTlsOptions, Secret, Timeout
 from deregister_agent.errors import AgentError, ConfigError, RegistryError
+from deregister_agent.host.addresses import host_and_port, joined
 from deregister_agent.model import Instance, Phase, Snapshot, Straggler
 from deregister_agent.net.fetcher import Fetcher, FetchError
 from deregister_agent.ports import Registry
-from deregister_agent.registries.agent.remote_status import FarInstance, Place, Status
+from deregister_agent.registries.agent.remote_status import FarInstance
+from deregister_agent.status import Status
 
 POLL = 0.05
 """Seconds between two questions to an agent that acts, or does not hold its answers."""
@@ -32,7 +33,7 @@ _ABSENT = "absent"
 _OUT = frozenset({Phase.SETTLING, Phase.DRAINING, Phase.DRAINED, Phase.GONE})
 
 
-class Options(BackendOptions):
+class Options(ClientTlsOptions):
     """How to reach the other agent, and what to ask of it."""
 
     url: str
@@ -49,20 +50,14 @@ class Options(BackendOptions):
     """What it means that the agent there has no such instance: a mistake, or withdrawn."""
     token: Secret | None = None
     """The bearer token of that agent."""
-    ca: Path | None = None
-    """A file with the CAs to trust with https; the system's unless given."""
-    certificate: Path | None = None
-    """The client certificate to show."""
-    key: Path | None = None
-    """The key of that certificate, if it is not in the same file."""
     timeout: Timeout = 12.0
     """The limit of one operation in seconds; one call to that agent gets a quarter of it."""
 
     @field_validator("known_as")
     @classmethod
     def _address_and_port(cls, known_as: str) -> str:
-        if known_as:
-            Place.parsed(known_as)
+        if known_as and host_and_port(known_as) is None:
+            raise ValueError("must be address:port, as in 10.0.0.7:8080 or [fd00::7]:8080")
         return known_as
 
 
@@ -75,9 +70,7 @@ class FarAgent(Registry):
         self._called = options.remote or instance.name
         self._far = FarInstance(fetcher, self._called)
         self._reason = f"withdrawn by the agent of {instance.name}"
-        self._place = Place(address=instance.address, port=instance.port)
-        if options.known_as:
-            self._place = Place.parsed(options.known_as)
+        self._known_as = options.known_as or joined(instance.address, instance.port)
 
     def lists(self) -> bool:
         """
@@ -96,9 +89,9 @@ class FarAgent(Registry):
             _refuse_odd(status)
             listed = status.phase not in _OUT or any(each.listed for each in status.registries)
             return listed, [
-                Straggler(f"{each.name}: {one}", waived=one in each.waived)
+                Straggler(f"{each.name}: {one}")
                 for each in status.registries
-                for one in (*each.stragglers, *each.waived)
+                for one in each.stragglers
             ]
 
     def snapshot(self) -> Snapshot | None:
@@ -125,7 +118,7 @@ class FarAgent(Registry):
             status = self._after(Phase.WITHDRAWING, status, end)
             if status.phase not in _OUT:
                 outcome = f" ({status.drain.outcome})" if status.drain else ""
-                raise AgentError(f"it is {status.phase} there{outcome}: {status.what_blocks}")
+                raise AgentError(f"it is {status.phase} there{outcome}: {_what_blocks(status)}")
 
     def restore(self, snapshot: Snapshot | None) -> None:
         """Ask for start-traffic if it was us who stopped it, and wait until it is back."""
@@ -182,9 +175,10 @@ class FarAgent(Registry):
                     'absent = "withdrawn" if its gateway does not send work to this instance'
                 )
             return None
-        if not self._place.is_same(status.instance):
+        there = joined(status.instance.address, status.instance.port)
+        if host_and_port(there) != host_and_port(self._known_as):
             raise AgentError(
-                f"{self._called} there is {status.instance}, and here {self._place}: "
+                f"{self._called} there is {there}, and here {self._known_as}: "
                 "correct remote, or set known_as to what that agent calls this very instance"
             )
         return status
@@ -193,7 +187,7 @@ class FarAgent(Registry):
         """Return the status once that agent has left *phase*."""
         while status.phase is phase:
             if time.monotonic() + POLL >= end:
-                raise AgentError(f"not yet done there: {status.what_blocks}")
+                raise AgentError(f"not yet done there: {_what_blocks(status)}")
             # Not held: a drain hangs on this, and the places for held answers may all be taken.
             time.sleep(POLL)
             status = self._status(end) or status
@@ -223,6 +217,10 @@ class FarAgent(Registry):
             raise RegistryError(self.name, f"{doing} {where}", e) from e
 
 
+def _what_blocks(status: Status) -> str:
+    return status.what_blocks or f"it is {status.phase}"
+
+
 def _refuse_odd(status: Status) -> None:
     """Raise AgentError where a registry there has not told, or contradicts the phase."""
     for each in status.registries if status.phase in _OUT else ():
@@ -244,9 +242,7 @@ def build(options: Options, instance: Instance) -> FarAgent:
             options.url,
             timeout=options.timeout,
             headers=(lambda: {"Authorization": f"Bearer {token.read()}"}) if token else None,
-            ca=options.ca,
-            certificate=options.certificate,
-            key=options.key,
+            tls_files=options.tls_files,
         )
     except FetchError as e:
         raise ConfigError(f"registry {options.label}", [f"url: {e}"]) from e

@@ -1,91 +1,27 @@
-"""One instance as the agent of another host shows it; see docs/reference/http-api.md."""
+"""The status of one instance at the agent of another host; see docs/reference/http-api.md."""
 
+import json
 import secrets
 from collections.abc import Mapping
-from typing import Annotated, Any, Self, TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
 from deregister_agent.errors import AgentError
-from deregister_agent.host import addresses
-from deregister_agent.model import Phase
 from deregister_agent.net.fetcher import Answer, Fetcher
+from deregister_agent.status import Status, read
+
+_AnyModel = TypeVar("_AnyModel")
 
 ACCEPTED, OK, NOT_FOUND = 202, 200, 404
 PROBLEM = "application/problem+json"
 
 
-class _Part(BaseModel):
-    """A part of what that agent says; fields that are not needed here are passed over."""
+@dataclass(frozen=True, slots=True)
+class _Problem:
+    """The part of a problem (RFC 9457) that is needed here."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
-
-
-class Place(_Part):
-    """Where the instance listens, as that agent knows it."""
-
-    address: str
-    port: int
-
-    @classmethod
-    def parsed(cls, text: str) -> Self:
-        """Return the place that ``10.0.0.7:8080`` or ``[fd00::7]:8080`` names. ValueError."""
-        address, _, port = text.rpartition(":")
-        if not address or not port.isascii() or not port.isdecimal():
-            raise ValueError("must be address:port, as in 10.0.0.7:8080 or [fd00::7]:8080")
-        return cls(address=address.removeprefix("[").removesuffix("]"), port=int(port))
-
-    def is_same(self, other: "Place") -> bool:
-        """Tell whether *other* is this place, however its address is spelled."""
-        here, there = addresses.host(self.address), addresses.host(other.address)
-        return (here, self.port) == (there, other.port)
-
-    def __str__(self) -> str:
-        return f"{self.address}:{self.port}"
-
-
-class Listing(_Part):
-    """The last word of one registry there."""
-
-    name: str
-    listed: bool | None
-    stragglers: tuple[str, ...]
-    waived: tuple[str, ...]
-    others: int | None
-    error: str | None
-
-
-class FarDrain(_Part):
-    """The drain that is, or was, under way there."""
-
-    outcome: str | None
-    reason: str
-    asked_by: str
-
-
-class Status(_Part):
-    """The status of one instance there."""
-
-    instance: Place
-    phase: Phase
-    drain: FarDrain | None
-    blocking: tuple[str, ...]
-    cursor: str  # another one as soon as the phase, or what a registry says, is
-    nonce: str = ""
-    registries: Annotated[tuple[Listing, ...], Field(min_length=1)]
-
-    @property
-    def what_blocks(self) -> str:
-        """What that agent is waiting for, in its own words."""
-        return "; ".join(self.blocking) or f"it is {self.phase}"
-
-
-class _Problem(_Part):
     detail: str
-
-
-_AnyPart = TypeVar("_AnyPart", bound=_Part)
 
 
 class FarInstance:
@@ -120,7 +56,10 @@ class FarInstance:
 
 def _status(answer: Answer, expected: int) -> Status:
     if answer.status == expected:
-        return _parsed(answer, Status)
+        status = _parsed(answer, Status)
+        if not status.registries:
+            raise AgentError("what answers there is not this agent: it has no registries")
+        return status
     detail = _detail(answer)
     if detail:
         raise AgentError(f"that agent refuses (HTTP {answer.status}): {detail}")
@@ -134,12 +73,10 @@ def _detail(answer: Answer) -> str:
     return _parsed(answer, _Problem).detail
 
 
-def _parsed(answer: Answer, model: type[_AnyPart]) -> _AnyPart:
+def _parsed(answer: Answer, model: type[_AnyModel]) -> _AnyModel:
     try:
-        return model.model_validate_json(answer.body)
-    except ValidationError as e:
-        first = e.errors(include_url=False, include_input=False)[0]
-        key = ".".join(map(str, first["loc"])) or "the whole"
+        return read(model, json.loads(answer.body))
+    except (ValueError, RecursionError, AgentError) as e:
         raise AgentError(
-            f"what answers there is not this agent, or not of this version: {key}: {first['msg']}"
+            f"what answers there is not this agent, or not of this version: {e}"
         ) from e

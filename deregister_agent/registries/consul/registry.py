@@ -1,10 +1,10 @@
 """
 Consul, through the agent that holds the registration.
 
-"200 OK" proves nothing here: the agent answers it and tells the catalog later, which
-may refuse (agent/local/state.go, "deregistration blocked by ACLs"). And a token that
-may not read gets an empty list instead of an error. So only a consistent read of the
-catalog by a token that may read it counts.
+"200 OK" proves nothing here: the agent says so and tells the catalog later, which may
+refuse (agent/local/state.go, "deregistration blocked by ACLs"). And a token that may not
+read gets an empty list instead of an error. So only a consistent read of the catalog by
+a token that may read the service counts.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,15 +12,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from deregister_agent.config.options import BackendOptions, Secret, Timeout
+from deregister_agent.config.options import ClientTlsOptions, Secret, Timeout
 from deregister_agent.errors import AgentError, ConfigError, RegistryError
-from deregister_agent.host.addresses import host_and_port
+from deregister_agent.host.addresses import host_and_port, joined
 from deregister_agent.model import Instance, Snapshot
 from deregister_agent.net.fetcher import Fetcher, FetchError
 from deregister_agent.ports import Registry
-from deregister_agent.registries.consul.api import Entry, Place, Talk, read_definition
-from deregister_agent.registries.consul.kept import lost, taken
-from deregister_agent.registries.consul.watch import Ours
+from deregister_agent.registries.consul.definition import lost, read_definition
+from deregister_agent.registries.consul.operations import (
+    CatalogEntry,
+    ConsulOperation,
+    RegisteredService,
+)
+from deregister_agent.registries.consul.watch import OwnEntries
 
 REASON = "withdrawn by deregister-agent"
 """The reason of our own maintenance: restore() lifts no other."""
@@ -34,7 +38,7 @@ GIVE_UP = 0.25
 """The part of the timeout that is left for the answer of the last look."""
 
 
-class Options(BackendOptions):
+class Options(ClientTlsOptions):
     """How to reach Consul, and what to do there."""
 
     url: str = "http://127.0.0.1:8500"
@@ -60,12 +64,6 @@ class Options(BackendOptions):
     """The namespace of the service (Consul Enterprise)."""
     node: str = ""
     """The name of the agent's node; asked of the agent, with agent:read, unless given."""
-    ca: Path | None = None
-    """A file with the CAs to trust with https; the system's unless given."""
-    certificate: Path | None = None
-    """A client certificate for https."""
-    key: Path | None = None
-    """The key of that certificate."""
     timeout: Timeout = 3.0
     """The limit of one operation, in seconds."""
 
@@ -73,64 +71,66 @@ class Options(BackendOptions):
 class Consul(Registry):
     """One instance in Consul."""
 
-    def __init__(self, options: Options, place: Place, about: Ours, fetcher: Fetcher) -> None:
+    def __init__(
+        self, options: Options, service: RegisteredService, own: OwnEntries, fetcher: Fetcher
+    ) -> None:
         self.name = options.label
-        self._options, self._place, self._about = options, place, about
+        self._options, self._service, self._own = options, service, own
         self._fetcher = fetcher
 
     def lists(self) -> bool:
         """Ask the catalog; in maintenance mode a critical instance gets no work."""
-        with self._doing("look up") as talk:
-            entries, _ = talk.entries(only=self._about.filter)
-            # Which node this is costs as much to learn as all the rest, and matters only if
-            # something is there, or where somebody may keep it from us.
-            node = talk.node() if self._about.among(entries) else None
+        with self._doing("look up") as operation:
+            entries, _ = operation.entries(only=self._own.filter)
+            # To learn the node's name costs as much as all the rest, and it matters only if
+            # there is an entry, or where ACLs may keep one from us.
+            node = operation.node() if self._own.among(entries) else None
             entry = self._ours(entries, node)
             if entry is not None:
                 return self._options.mode == "deregister" or not entry.critical
             self._refuse_twin(entries, node)
-            if self._options.token is not None or not talk.is_open():
-                talk.check_rights(node or talk.node())
-            # What the agent holds and the catalog has not got will be there in a moment.
-            return talk.held() is not None
+            if self._options.token is not None or not operation.is_open():
+                operation.check_rights(node or operation.node())
+            # What the agent holds, the catalog will have in a moment.
+            return operation.held() is not None
 
     def others(self) -> int | None:
         """Count the other instances that are passing or warning."""
-        with self._doing("count the others of") as talk:
-            entries, _ = talk.entries()
-            ours = self._ours(entries, talk.node())
+        with self._doing("count the others of") as operation:
+            entries, _ = operation.entries()
+            ours = self._ours(entries, operation.node())
             return sum(entry != ours and not entry.critical for entry in entries)
 
     def snapshot(self) -> Snapshot | None:
         """Keep the service as the agent has it, its maintenance, and the names of the rest."""
-        with self._doing("take a snapshot of") as talk:
-            return taken(talk)
+        with self._doing("take a snapshot of") as operation:
+            return operation.snapshot()
 
     def withdraw(self) -> None:
-        """Deregister it or put it into maintenance, and wait until the catalog has it so."""
-        with self._doing("withdraw") as talk:
-            if talk.held() is not None:
+        """Deregister or put into maintenance, and wait until the catalog has the service so."""
+        with self._doing("withdraw") as operation:
+            if operation.held() is not None:
                 if self._options.mode == "maintenance":
-                    talk.maintain(reason=REASON)
+                    operation.maintain(reason=REASON)
                 else:
-                    talk.deregister()
-            self._until(talk, self._still_listed)
+                    operation.deregister()
+            self._until(operation, self._still_listed)
 
     def restore(self, snapshot: Snapshot | None) -> None:
-        """Lift our maintenance or register it again, and wait until the catalog has it healthy."""
-        with self._doing("restore") as talk:
+        """Lift our maintenance or register again, and wait until the catalog shows it healthy."""
+        with self._doing("restore") as operation:
             if self._options.mode == "maintenance":
-                if talk.checks().get(self._place.maintenance) == REASON:
-                    talk.maintain(reason=None)
-            elif self._options.restore_by == "agent" and talk.held() is None:
-                self._register(talk, snapshot)
-            self._until(talk, self._not_yet_listed)
+                if operation.checks().get(self._service.maintenance) == REASON:
+                    operation.maintain(reason=None)
+            elif self._options.restore_by == "agent" and operation.held() is None:
+                self._register(operation, snapshot)
+            self._until(operation, self._not_yet_listed)
 
     def watch(self, cursor: str | None, timeout: float) -> str | None:
         """Wait until something about the instance may have changed in the catalog."""
-        with self._doing("watch", timeout) as talk:
+        with self._doing("watch", timeout) as operation:
             # Consul waits up to a sixteenth longer, and the answer has a way to go.
-            return self._about.watch(talk, cursor, timeout * 0.8)
+            return self._own.watch(operation, cursor, timeout * 0.8)
 
     def notes(self, snapshot: Snapshot | None) -> Sequence[str]:
         """Say which checks and sidecars a restore will not bring back."""
@@ -139,91 +139,104 @@ class Consul(Registry):
         if not (registers and options.definition is None and missing):
             return ()
         note = (
-            f"{self.name}: restoring {self._place.id} does not bring back {missing}: "
+            f"{self.name}: restoring {self._service.id} does not bring back {missing}: "
             "set definition to a file that has them"
         )
         return (note,)
 
-    def _register(self, talk: Talk, snapshot: Snapshot | None) -> None:
-        """Register it from the definition or the snapshot, in maintenance if it was before us."""
+    def _register(self, operation: ConsulOperation, snapshot: Snapshot | None) -> None:
+        """Register the service as it was, in maintenance if somebody had it so before us."""
         before = snapshot or {}
         if self._options.definition is not None:
-            definition = read_definition(self._options.definition, self._place.id)
+            definition = read_definition(self._options.definition, self._service.id)
         elif isinstance(kept := before.get("service"), dict):
             definition = kept
         else:
             raise AgentError("there is neither a snapshot nor a definition: " + LEFT_TO_APP)
-        talk.register(definition)
+        operation.register(definition)
         reason = before.get("maintenance")
         if isinstance(reason, str) and reason != REASON:
-            talk.maintain(reason=reason or "as before the drain")
+            operation.maintain(reason=reason or "as before the drain")
 
-    def _until(self, talk: Talk, complaint: Callable[[Entry | None], str]) -> None:
-        """Read the catalog until there is nothing to complain of; raise what is left at the end."""
+    def _until(
+        self, operation: ConsulOperation, complaint: Callable[[CatalogEntry | None], str]
+    ) -> None:
+        """Read the catalog until there is no complaint; raise the one that is left at the end."""
         index = ""
         spare = self._options.timeout * GIVE_UP
         while True:
-            wait = max(talk.left() - spare, 0.001)
-            entries, index = talk.entries(index, wait, self._about.filter)
-            node = talk.node() if self._about.among(entries) else None
+            wait = max(operation.left() - spare, 0.001)
+            entries, index = operation.entries(index, wait, self._own.filter)
+            node = operation.node() if self._own.among(entries) else None
             why = complaint(self._ours(entries, node))
             if not why:
                 return
-            if talk.left() <= spare:
+            if operation.left() <= spare:
                 raise AgentError(why)
 
-    def _still_listed(self, entry: Entry | None) -> str:
+    def _still_listed(self, entry: CatalogEntry | None) -> str:
         if entry is None:
             return ""
         if self._options.mode == "maintenance":
-            return "" if self._place.maintenance in entry.critical else LATE
+            return "" if self._service.maintenance in entry.critical else LATE
         return BLOCKED
 
-    def _not_yet_listed(self, entry: Entry | None) -> str:
+    def _not_yet_listed(self, entry: CatalogEntry | None) -> str:
         if entry is None:
             by_app = self._options.restore_by == "app"
             return f"the catalog does not list it yet{': ' + LEFT_TO_APP if by_app else ''}"
         checks = [f"{id_} ({notes})" if notes else id_ for id_, notes in entry.critical.items()]
         return f"it is there, but critical: {', '.join(checks)}" if checks else ""
 
-    def _ours(self, entries: Sequence[Entry], node: str | None) -> Entry | None:
+    def _ours(self, entries: Sequence[CatalogEntry], node: str | None) -> CatalogEntry | None:
         """Return the entry of this instance; IDs are unique only within a node."""
-        found = (e for e in entries if e.id == self._place.id and node in (None, e.node))
+        found = (e for e in entries if e.id == self._service.id and node in (None, e.node))
         return next(found, None)
 
-    def _refuse_twin(self, entries: Sequence[Entry], node: str | None) -> None:
+    def _refuse_twin(self, entries: Sequence[CatalogEntry], node: str | None) -> None:
         """Raise AgentError if another entry sends work to this very address all the same."""
-        for entry in filter(self._about.is_here, entries):
+        for entry in filter(self._own.is_here, entries):
             if node in (None, entry.node) or not entry.on_loopback:
                 raise AgentError(
-                    f"{entry.address}:{entry.port} is also registered as {entry.id!r} on node "
-                    f"{entry.node}, which would still send it work: set url or service_id to "
+                    f"{joined(entry.address, entry.port)} is also registered as {entry.id!r} on "
+                    f"node {entry.node}, which would still send it work: set url or service_id to "
                     "where the app is registered, or deregister that one"
                 )
 
     @contextmanager
-    def _doing(self, doing: str, timeout: float | None = None) -> Iterator[Talk]:
+    def _doing(self, doing: str, timeout: float | None = None) -> Iterator[ConsulOperation]:
         try:
-            yield Talk(self._fetcher, self._place, timeout or self._options.timeout)
+            yield ConsulOperation(self._fetcher, self._service, timeout or self._options.timeout)
         except AgentError as e:
-            raise RegistryError(self.name, f"{doing} {self._place.id}", e) from e
+            raise RegistryError(self.name, f"{doing} {self._service.id}", e) from e
         except (KeyError, TypeError, AttributeError, ValueError) as e:
             why = f"the answer is not one of Consul's ({type(e).__name__}: {e})"
-            raise RegistryError(self.name, f"{doing} {self._place.id}", why) from e
+            raise RegistryError(self.name, f"{doing} {self._service.id}", why) from e
 
 
 def build(options: Options, instance: Instance) -> Consul:
     """Make the registry. Raises ConfigError; touches no network."""
-    mistakes = []
-    address = (instance.address, instance.port)
-    if options.address:
-        given = host_and_port(options.address)
-        if given is None:
-            mistakes.append(f"address: {options.address!r} is not host:port")
-        address = given or address
     service_id = options.service_id or instance.name
+    mistakes = list(_mistakes(options, service_id))
+    try:
+        fetcher = _fetcher(options)
+    except FetchError as e:
+        mistakes.append(f"url: {e}")
+    if mistakes:
+        raise ConfigError(f"registry {options.label}", mistakes)
+    name = options.service or instance.service
+    service = RegisteredService(
+        name, service_id, options.node, options.datacenter, options.namespace
+    )
+    address = host_and_port(options.address) or (instance.address, instance.port)
+    return Consul(options, service, OwnEntries(service_id, *address), fetcher)
+
+
+def _mistakes(options: Options, service_id: str) -> Iterator[str]:
+    if options.address and host_and_port(options.address) is None:
+        yield f"address: {options.address!r} is not host:port"
     if {"", ".", ".."} & set(service_id.removesuffix("/").split("/")):
-        mistakes.append(
+        yield (
             f"service_id: Consul cannot deregister {service_id!r}: it takes '//', '/./' and "
             "'/../' out of a path before it reads the id; register it under another one"
         )
@@ -231,22 +244,15 @@ def build(options: Options, instance: Instance) -> Consul:
         try:
             read_definition(options.definition, service_id)
         except AgentError as e:
-            mistakes.append(f"definition: {e}")
+            yield f"definition: {e}"
+
+
+def _fetcher(options: Options) -> Fetcher:
     token = options.token
-    try:
-        fetcher = Fetcher(
-            options.url,
-            timeout=options.timeout,
-            headers=(lambda: {"X-Consul-Token": token.read()}) if token else None,
-            ca=options.ca,
-            certificate=options.certificate,
-            key=options.key,
-            body_limit=16_777_216,
-        )
-    except FetchError as e:
-        mistakes.append(f"url: {e}")
-    if mistakes:
-        raise ConfigError(f"registry {options.label}", mistakes)
-    service = options.service or instance.service
-    place = Place(service, service_id, options.node, options.datacenter, options.namespace)
-    return Consul(options, place, Ours(service_id, *address), fetcher)
+    return Fetcher(
+        options.url,
+        timeout=options.timeout,
+        headers=(lambda: {"X-Consul-Token": token.read()}) if token else None,
+        tls_files=options.tls_files,
+        body_limit=16_777_216,
+    )

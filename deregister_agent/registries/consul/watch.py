@@ -1,8 +1,8 @@
 """
 Which entries of a service in Consul are about one instance, and a watch for these alone.
 
-Consul can only be asked to wait for a change of the whole service. But what it answers then
-tells whose the change was: each entry bears the indexes of its last change.
+Consul can only be asked to wait for a change of the whole service. But the answer tells whose
+the change was: each entry bears the indexes of its last change.
 """
 
 import re
@@ -13,13 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from deregister_agent.host import addresses
-from deregister_agent.registries.consul.api import Entry, Talk
+from deregister_agent.host.addresses import host
+from deregister_agent.registries.consul.operations import CatalogEntry, ConsulOperation
 
 SOON = 1.0
 """
-Seconds after which a watch tells that others have changed, where the instance is not there: it
-may have come and gone in between, which leaves no trace in the catalog.
+Seconds after which a watch ends when others have changed and the instance is not there: the
+instance may have come and gone in between, which leaves no trace in the catalog.
 """
 PAUSE = 0.5
 """
@@ -36,8 +36,8 @@ _PLAIN = re.compile(r"[\w.:/@-]+", re.ASCII)  # what needs no quoting in a filte
 
 
 @dataclass(frozen=True, slots=True)
-class Ours:
-    """The instance: what it is registered as, and where it listens."""
+class OwnEntries:
+    """What is about the instance among the entries of its service: its ID, or its address."""
 
     id: str
     address: str
@@ -45,43 +45,43 @@ class Ours:
 
     @property
     def filter(self) -> str:
-        """Return what lets Consul leave out most others; one before 1.5 takes no notice."""
+        """Return a filter that leaves out most others; a Consul before 1.5 ignores it."""
         if not _PLAIN.fullmatch(self.id):
             return ""
         return f'Service.ID == "{self.id}" or Service.Port == {self.port}'
 
-    def is_here(self, entry: Entry) -> bool:
+    def is_here(self, entry: CatalogEntry) -> bool:
         """Tell whether an entry sends work to the instance's address, whatever its ID is."""
-        here = (addresses.host(self.address), self.port)
-        return (addresses.host(entry.address), entry.port) == here
+        here = (host(self.address), self.port)
+        return (host(entry.address), entry.port) == here
 
-    def among(self, entries: Sequence[Entry]) -> list[Entry]:
-        """Return those that are about the instance, on whatever node."""
+    def among(self, entries: Sequence[CatalogEntry]) -> list[CatalogEntry]:
+        """Return the entries that are about the instance, on whatever node."""
         return [entry for entry in entries if entry.id == self.id or self.is_here(entry)]
 
-    def mark(self, entries: Sequence[Entry]) -> str:
-        """Return what is another one after any change of what is about the instance."""
+    def mark(self, entries: Sequence[CatalogEntry]) -> str:
+        """Return a fingerprint that changes whenever an entry about the instance does."""
         shown = sorted(repr(entry) for entry in self.among(entries))
         if not shown:
             return _NOT_THERE
         return blake2b("\n".join(shown).encode(), digest_size=8).hexdigest()
 
-    def watch(self, talk: Talk, cursor: str | None, wait: float) -> str:
+    def watch(self, operation: ConsulOperation, cursor: str | None, wait: float) -> str:
         """
         Wait, for at most *wait* seconds, until something about the instance may have changed.
 
-        The cursor is an index of the catalog, and the mark of what it showed then. Where the
-        mark is the same and that of an entry, nothing has changed, as indexes never repeat.
+        The cursor is an index of the catalog, and the mark of what the catalog showed then.
+        While the mark of an entry is the same, nothing has changed, as indexes never repeat.
         """
         with _watches.one_more():
-            return self._watch(talk, cursor or "", time.monotonic() + wait)
+            return self._watch(operation, cursor or "", time.monotonic() + wait)
 
-    def _watch(self, talk: Talk, cursor: str, end: float) -> str:
+    def _watch(self, operation: ConsulOperation, cursor: str, end: float) -> str:
         index, _, before = cursor.partition(" ")
         while True:
-            entries, now = talk.entries(index, end - time.monotonic(), self.filter)
+            entries, now = operation.entries(index, end - time.monotonic(), self.filter)
             mark, moved = self.mark(entries), now != index
-            # An index that goes backwards is of another life of Consul: then all may be new.
+            # An index that goes backwards is of another life of Consul: all may be new.
             new = mark != before or int(now) < int(index)
             if new or not moved or time.monotonic() >= end:
                 return f"{now} {mark}"
@@ -93,7 +93,7 @@ class Ours:
 
 
 class _Watches:
-    """How many watches this process has under way."""
+    """The number of watches that this process has under way."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -101,7 +101,7 @@ class _Watches:
 
     @contextmanager
     def one_more(self) -> Iterator[None]:
-        """Count one until the block ends."""
+        """Count one watch more until the block ends."""
         with self._lock:
             self.count += 1
         try:

@@ -1,5 +1,5 @@
 """
-Reaching an etcd cluster through its JSON gateway: at any endpoint, logged in, with an end.
+An etcd cluster, reached through its JSON gateway: at any endpoint, logged in, with an end.
 
 Paths and headers are from etcd's "gRPC gateway" and "Authentication" pages; the errors
 were seen in runs against etcd 3.3, 3.4 and 3.5. A gateway answers with the HTTP status
@@ -37,7 +37,7 @@ _ELSEWHERE = frozenset({408, 429, 500, 502, 503, 504})
 """Another endpoint may do better: cancelled, overloaded, no leader, too slow."""
 
 _TRY_ANOTHER = frozenset({1, 2, 4, 8, 10, 13, 14})
-"""The same as gRPC codes, which is all that a stream that has begun has."""
+"""The same as gRPC codes: a stream that has begun has no other."""
 
 T = TypeVar("T")
 
@@ -56,20 +56,20 @@ class EtcdError(AgentError):
         return any(part in self.said for part in STALE_LOGIN)
 
 
-class Unavailable(AgentError):  # noqa: N818 - the fact
+class EndpointUnavailable(AgentError):  # noqa: N818 - the fact
     """The endpoint cannot serve now; another one may."""
 
 
 @dataclass(frozen=True, slots=True)
-class Login:
-    """Who the agent is to etcd."""
+class EtcdLogin:
+    """The user that the agent is to etcd."""
 
     user: str
     password: Secret
 
 
 class Endpoint:
-    """One member of the cluster, or a proxy to it."""
+    """One member of the cluster, or a proxy to one."""
 
     def __init__(self, url: str, fetcher: Fetcher) -> None:
         self.url = url
@@ -78,9 +78,9 @@ class Endpoint:
 
     def call(self, path: str, payload: object, token: str, limit: float) -> Any:
         """
-        Return what it answers, read as JSON.
+        Return the answer, read as JSON.
 
-        Raises FetchError or Unavailable if another endpoint may do better, and EtcdError.
+        Raises FetchError or EndpointUnavailable if another endpoint may do better, and EtcdError.
         """
         end = time.monotonic() + limit
         for prefix in (self._prefix, *(each for each in PREFIXES if each != self._prefix)):
@@ -94,7 +94,7 @@ class Endpoint:
             if not _no_such_path(answer):
                 self._prefix = prefix
                 return self._read(answer)
-        raise Unavailable(f"{self.url}: {GATEWAY_OFF}")
+        raise EndpointUnavailable(f"{self.url}: {GATEWAY_OFF}")
 
     def stream(
         self, path: str, payload: object, token: str, limit: float
@@ -107,13 +107,13 @@ class Endpoint:
         )
 
     def read(self, stream: Stream, limit: float) -> Any:
-        """Return the next message of a stream. Raises as call() does, also if it has ended."""
+        """Return the next message of a stream. Raises as call() does, also at the stream's end."""
         line = stream.line(limit)
         if line is None:
-            raise Unavailable(f"{self.url}: it has ended the watch")
+            raise EndpointUnavailable(f"{self.url}: it has ended the watch")
         answer = Answer(stream.status, {}, line)
         if _no_such_path(answer):
-            raise Unavailable(f"{self.url}: {GATEWAY_OFF}")
+            raise EndpointUnavailable(f"{self.url}: {GATEWAY_OFF}")
         message = answer.json()
         if stream.status == _OK and "result" in message:
             return message["result"]
@@ -135,7 +135,7 @@ class Endpoint:
 
     def _refusal(self, status: int, said: str) -> AgentError:
         if status in _ELSEWHERE:
-            return Unavailable(f"{self.url} answered: {said}")
+            return EndpointUnavailable(f"{self.url} answered: {said}")
         return EtcdError(said)
 
 
@@ -143,28 +143,28 @@ class Cluster:
     """
     An etcd cluster. Any thread may use it.
 
-    All that it remembers is which endpoint answered last and the token of the login;
-    both only save time.
+    A cluster remembers which endpoint answered last and the token of the login; both only
+    save time.
     """
 
-    def __init__(self, endpoints: Sequence[Endpoint], login: Login | None) -> None:
+    def __init__(self, endpoints: Sequence[Endpoint], login: EtcdLogin | None) -> None:
         self._endpoints, self._login = endpoints, login
         self._first = 0
         self._token = ""
 
     def anywhere(self, end: float, ask: Callable[[Endpoint, str, float], T]) -> T:
         """
-        Return what *ask* does of one endpoint, a token and a limit in seconds.
+        Return what *ask* returns for an endpoint, a token and a limit in seconds.
 
-        It is asked of one endpoint after the other, that which answered last first, each
-        with its share of the time until *end*, while it raises FetchError or Unavailable.
-        So it may have been done more than once. Raises AgentError if none can do it.
+        The endpoints are asked in turn, first the one that answered last, each with its share
+        of the time until *end*, while *ask* raises FetchError or EndpointUnavailable. So a
+        request may have been done more than once. Raises AgentError if no endpoint answers.
         """
         troubles = []
         for number, limit in self._order(end):
             try:
                 done = self._logged_in(self._endpoints[number], limit, ask)
-            except (FetchError, Unavailable) as e:
+            except (FetchError, EndpointUnavailable) as e:
                 troubles.append(str(e))
             else:
                 self._first = number
@@ -179,7 +179,7 @@ class Cluster:
     def _logged_in(
         self, endpoint: Endpoint, limit: float, ask: Callable[[Endpoint, str, float], T]
     ) -> T:
-        """Ask with the token there is; log in if there is none, or not one that holds."""
+        """Ask with the token at hand; log in if there is none, or it does not hold."""
         end = time.monotonic() + limit
         if self._login is not None and not self._token:
             self._log_in(self._login, endpoint, limit)
@@ -191,14 +191,14 @@ class Cluster:
             self._log_in(self._login, endpoint, left_until(end))
         return ask(endpoint, self._token, left_until(end))
 
-    def _log_in(self, login: Login, endpoint: Endpoint, limit: float) -> None:
+    def _log_in(self, login: EtcdLogin, endpoint: Endpoint, limit: float) -> None:
         who = {"name": login.user, "password": login.password.read()}
         try:
             self._token = endpoint.call("/auth/authenticate", who, "", limit)["token"]
         except EtcdError as e:
             if "authentication is not enabled" not in e.said:
                 raise
-            self._token = ""  # etcd 3.4 refuses an old one even then
+            self._token = ""  # etcd 3.4 refuses an old token even then
 
 
 def left_until(end: float) -> float:
@@ -207,7 +207,7 @@ def left_until(end: float) -> float:
 
 
 def _no_such_path(answer: Answer) -> bool:
-    """Whether it is the path that was not found, and not a lease."""
+    """Whether a 404 means the path, and not a lease."""
     return answer.status == _NOT_FOUND and "etcdserver:" not in answer.text
 
 

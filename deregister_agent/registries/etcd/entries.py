@@ -1,23 +1,23 @@
 """
 The two ways in which an instance is written in etcd: a key of its own, or a member of a document.
 
-What is here may raise what Talk raises.
+Each method may raise what EtcdOperation raises.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from hashlib import blake2b
 from typing import Any, Protocol
 
 from deregister_agent.errors import AgentError
 from deregister_agent.model import Snapshot
-from deregister_agent.registries.etcd.json_document import Members, Removed, plain
-from deregister_agent.registries.etcd.layouts import Address, Finder
+from deregister_agent.registries.etcd.json_document import DocumentMembers, RemovedMember
+from deregister_agent.registries.etcd.layouts import KeyFinder, WrittenAddress
 from deregister_agent.registries.etcd.operations import (
-    Entry,
-    Keys,
+    EtcdOperation,
+    KeyRange,
+    KeyValue,
     LeaseGone,
-    Talk,
     decoded,
     encoded,
 )
@@ -26,37 +26,37 @@ LEFT_TO_APP = "the app has to register itself"
 FOREIGN = "its snapshot was taken with another mode than is configured now: "
 
 
-class Place(Protocol):
+class EtcdEntry(Protocol):
     """How an instance is written in etcd."""
 
-    keys: Keys  # which to read and to watch
+    keys: KeyRange  # what to read and to watch
 
-    def listed(self, talk: Talk) -> bool:
-        """Whether it is there now."""
+    def listed(self, operation: EtcdOperation) -> bool:
+        """Whether the instance is there now."""
         ...
 
-    def others(self, talk: Talk) -> int | None:
-        """Count the other instances; None if it cannot tell."""
+    def others(self, operation: EtcdOperation) -> int | None:
+        """Count the other instances; None if they cannot be told apart."""
         ...
 
-    def snapshot(self, talk: Talk) -> Snapshot | None:
-        """Return what restore() will need; None if it is not there."""
+    def snapshot(self, operation: EtcdOperation) -> Snapshot | None:
+        """Return what restore() will need; None if the instance is not there."""
         ...
 
-    def withdraw(self, talk: Talk) -> None:
-        """Take it out."""
+    def withdraw(self, operation: EtcdOperation) -> None:
+        """Take the instance out."""
         ...
 
-    def restore(self, talk: Talk, snapshot: Snapshot | None) -> None:
-        """Put it back as it was, unless it is there."""
+    def restore(self, operation: EtcdOperation, snapshot: Snapshot | None) -> None:
+        """Put the instance back as it was, unless it is there."""
         ...
 
-    def keep(self, talk: Talk, snapshot: Snapshot | None) -> None:
-        """Prolong what restore() has written, if it hangs on the agent."""
+    def keep(self, operation: EtcdOperation, snapshot: Snapshot | None) -> None:
+        """Prolong what restore() has written, if it hangs on a lease of the agent."""
         ...
 
-    def concerns(self, entry: Entry) -> bool:
-        """Whether what an entry says, or said, is about the instance. Never raises."""
+    def concerns(self, kv: KeyValue) -> bool:
+        """Whether what a key says, or said, is about the instance. Never raises."""
         ...
 
     def note(self, snapshot: Snapshot) -> str:
@@ -64,185 +64,191 @@ class Place(Protocol):
         ...
 
 
-class OwnKey:
+class KeyEntry:
     """
-    An instance that has a key of its own: one that is named, or found by its address.
+    An instance that has a key of its own: a key that is named, or found by its address.
 
-    With *lease_ttl*, in seconds, it is put back on a lease of the agent's. The number of
-    that lease follows from the key, so that an agent that has restarted knows it again.
+    With *lease_ttl*, in seconds, the key is put back on a lease of the agent's. The number of
+    that lease follows from the key, so an agent that has restarted knows its lease again.
     """
 
-    def __init__(self, key: str, finder: Finder | None, lease_ttl: float | None = None) -> None:
+    def __init__(self, key: str, finder: KeyFinder | None, lease_ttl: float | None = None) -> None:
         self._key, self._finder, self._lease_ttl = key, finder, lease_ttl
         if key or finder is None:
-            self.keys = Keys(key.encode())
+            self.keys = KeyRange(key.encode())
         else:
             self.keys = finder.keys
 
-    def listed(self, talk: Talk) -> bool:
+    def listed(self, operation: EtcdOperation) -> bool:
         """Whether the key is there."""
-        return bool(self._find(talk))
+        return bool(self._find(operation))
 
-    def others(self, talk: Talk) -> int | None:
-        """Count the other instances below the prefix; None without one."""
+    def others(self, operation: EtcdOperation) -> int | None:
+        """Count the other instances below the prefix; None without a prefix."""
         if self._finder is None:
             return None
-        entries = talk.read(self._finder.keys)
-        return self._finder.others([e for e in entries if e.key != self._key.encode()])
+        kvs = operation.read(self._finder.keys)
+        return self._finder.others([e for e in kvs if e.key != self._key.encode()])
 
-    def snapshot(self, talk: Talk) -> Snapshot | None:
+    def snapshot(self, operation: EtcdOperation) -> Snapshot | None:
         """Keep key, value and lease."""
-        entries = [
+        kvs = [
             {"key": encoded(e.key), "value": encoded(e.value), "lease": str(e.lease)}
-            for e in self._find(talk)
+            for e in self._find(operation)
         ]
-        return {"keys": entries} if entries else None
+        return {"keys": kvs} if kvs else None
 
-    def withdraw(self, talk: Talk) -> None:
-        """Delete the key as it was read; read again if it has changed since."""
-        while (found := self._find(talk)) and not talk.delete(found):
-            _refuse_if_over(talk)
+    def withdraw(self, operation: EtcdOperation) -> None:
+        """Delete the key as it was read; read the key again if it has changed since."""
+        while (found := self._find(operation)) and not operation.delete(found):
+            _refuse_if_over(operation)
 
-    def restore(self, talk: Talk, snapshot: Snapshot | None) -> None:
+    def restore(self, operation: EtcdOperation, snapshot: Snapshot | None) -> None:
         """Create the key, if it is not there, on the lease that it had or on the agent's own."""
-        if self._find(talk):
+        if self._find(operation):
             return
         if snapshot is None:
             raise AgentError(f"it was not there when the drain began: {LEFT_TO_APP}")
-        entries = _kept(snapshot)
+        kvs = _kept(snapshot)
         if self._lease_ttl is not None:
-            lease = _own_lease(entries)
-            talk.grant(lease, self._lease_ttl)
-            talk.prolong(lease)  # it may be an old one, and about to end
-            entries = [replace(entry, lease=lease) for entry in entries]
+            lease = _own_lease(kvs)
+            operation.grant(lease, self._lease_ttl)
+            operation.prolong(lease)  # where the lease is an old one, it may be about to end
+            kvs = [replace(kv, lease=lease) for kv in kvs]
         try:
-            if talk.create(entries) or self._find(talk):
+            if operation.create(kvs) or self._find(operation):
                 return
         except LeaseGone as e:
             raise AgentError(
                 "its lease has ended, and without one it would stay there when the app has gone: "
                 + LEFT_TO_APP
             ) from e
-        names = ", ".join(map(str, entries))
+        names = ", ".join(map(str, kvs))
         raise AgentError(f"somebody else has put something at {names}: {LEFT_TO_APP}")
 
-    def keep(self, talk: Talk, snapshot: Snapshot | None) -> None:
+    def keep(self, operation: EtcdOperation, snapshot: Snapshot | None) -> None:
         """Prolong the agent's own lease; where it has ended, put the key back on a new one."""
-        if snapshot is not None and not talk.prolong(_own_lease(_kept(snapshot))):
-            self.restore(talk, snapshot)
+        if snapshot is not None and not operation.prolong(_own_lease(_kept(snapshot))):
+            self.restore(operation, snapshot)
 
-    def concerns(self, entry: Entry) -> bool:
-        """Whether an entry is, or may be, the instance's."""
-        return bool(self._key) or self._finder is None or self._finder.concerns(entry)
+    def concerns(self, kv: KeyValue) -> bool:
+        """Whether a key is, or may be, the instance's."""
+        return bool(self._key) or self._finder is None or self._finder.concerns(kv)
 
     def note(self, snapshot: Snapshot) -> str:
         """Say what becomes of the key when its lease, or the app, has gone."""
         if "keys" not in snapshot:
             return f"{FOREIGN}{LEFT_TO_APP}"
-        entry = _kept(snapshot)[0]
+        kv = _kept(snapshot)[0]
         if self._lease_ttl is not None:
-            return f"{entry} is put back on the agent's own lease, for as long as the app is ready"
-        if entry.lease:
-            return f"{entry} is put back only while that lease lives; after that {LEFT_TO_APP}"
-        return f"{entry} has no lease: once put back, it stays when the app has gone"
+            return f"{kv} is put back on the agent's own lease, for as long as the app is ready"
+        if kv.lease:
+            return f"{kv} is put back only while that lease lives; after that {LEFT_TO_APP}"
+        return f"{kv} has no lease: once put back, it stays when the app has gone"
 
-    def _find(self, talk: Talk) -> list[Entry]:
-        entries = talk.read(self.keys)
-        return entries if self._key or self._finder is None else self._finder.find(entries)
+    def _find(self, operation: EtcdOperation) -> list[KeyValue]:
+        kvs = operation.read(self.keys)
+        return kvs if self._key or self._finder is None else self._finder.find(kvs)
 
 
-class Member:
-    """An instance that is one of several in a document."""
+class DocumentEntry:
+    """An instance that is one of several members of a document."""
 
-    def __init__(self, key: str, pointer: str, address: Address) -> None:
-        self.keys = Keys(key.encode())
+    def __init__(self, key: str, pointer: str, address: WrittenAddress) -> None:
+        self.keys = KeyRange(key.encode())
         self._pointer, self._address = pointer, address
 
-    def listed(self, talk: Talk) -> bool:
+    def listed(self, operation: EtcdOperation) -> bool:
         """Whether the document has the member."""
-        _, members = self._read(talk)
+        _, members = self._read(operation)
         return members is not None and members.find(self._address) is not None
 
-    def others(self, talk: Talk) -> int | None:
+    def others(self, operation: EtcdOperation) -> int | None:
         """Count the members with another address."""
-        _, members = self._read(talk)
+        _, members = self._read(operation)
         return 0 if members is None else members.others(self._address)
 
-    def snapshot(self, talk: Talk) -> Snapshot | None:
-        """Keep the member as it is written, and where it stands."""
-        _, members = self._read(talk)
+    def snapshot(self, operation: EtcdOperation) -> Snapshot | None:
+        """Keep the member, and where it stands."""
+        _, members = self._read(operation)
         index = None if members is None else members.find(self._address)
-        return None if members is None or index is None else plain(members.taken(index))
+        return None if members is None or index is None else asdict(members.taken(index))
 
-    def withdraw(self, talk: Talk) -> None:
+    def withdraw(self, operation: EtcdOperation) -> None:
         """Write the document without the member."""
-        self._until_written(talk, self._without)
+        self._until_written(operation, self._without)
 
-    def restore(self, talk: Talk, snapshot: Snapshot | None) -> None:
+    def restore(self, operation: EtcdOperation, snapshot: Snapshot | None) -> None:
         """Write the document with the member back in its place."""
-        if self.listed(talk):
+        if self.listed(operation):
             return
         if snapshot is None:
             raise AgentError("it was not there when the drain began: put it there by hand")
         if "text" not in snapshot:
             raise AgentError(f"{FOREIGN}put it there by hand, or set mode back")
         kept: Any = snapshot
-        removed = Removed(**kept)
+        removed = RemovedMember(kept["text"], kept["after"], kept["index"])
         self._until_written(
-            talk, lambda m: None if m.find(self._address) is not None else m.including(removed)
+            operation, lambda m: None if m.find(self._address) is not None else m.including(removed)
         )
-        if not self.listed(talk):
+        if not self.listed(operation):
             raise AgentError("the document is gone: put it there again")
 
-    def keep(self, talk: Talk, snapshot: Snapshot | None) -> None:
+    def keep(self, operation: EtcdOperation, snapshot: Snapshot | None) -> None:
         """Nothing: the document hangs on no lease of the agent's."""
 
-    def concerns(self, entry: Entry) -> bool:
+    def concerns(self, kv: KeyValue) -> bool:
         """Whether a document has the member, or cannot be read."""
         try:
-            members = Members.read(entry.value, self._pointer)
+            members = DocumentMembers.read(kv.value, self._pointer)
             return members.find(self._address) is not None
-        except AgentError:
-            return True  # listed() says which
+        except (AgentError, RecursionError):
+            return True  # listed() says why
 
     def note(self, snapshot: Snapshot) -> str:
         """Nothing."""
         del snapshot
         return ""
 
-    def _without(self, members: Members) -> bytes | None:
+    def _without(self, members: DocumentMembers) -> bytes | None:
         index = members.find(self._address)
         return None if index is None else members.without(index)
 
-    def _until_written(self, talk: Talk, change: Callable[[Members], bytes | None]) -> None:
-        """Change the document; read it anew when somebody else was faster."""
+    def _until_written(
+        self, operation: EtcdOperation, change: Callable[[DocumentMembers], bytes | None]
+    ) -> None:
+        """Change the document; read it again when somebody else was faster."""
         while True:
-            entry, members = self._read(talk)
+            kv, members = self._read(operation)
             content = None if members is None else change(members)
-            if entry is None or content is None or talk.replace(entry, content):
+            if kv is None or content is None or operation.replace(kv, content):
                 return
-            _refuse_if_over(talk)
+            _refuse_if_over(operation)
 
-    def _read(self, talk: Talk) -> tuple[Entry | None, Members | None]:
-        found = talk.read(self.keys)
-        return (found[0], Members.read(found[0].value, self._pointer)) if found else (None, None)
+    def _read(self, operation: EtcdOperation) -> tuple[KeyValue | None, DocumentMembers | None]:
+        found = operation.read(self.keys)
+        return (
+            (found[0], DocumentMembers.read(found[0].value, self._pointer))
+            if found
+            else (None, None)
+        )
 
 
-def _kept(snapshot: Snapshot) -> list[Entry]:
-    """Return the keys that OwnKey.snapshot() has kept."""
+def _kept(snapshot: Snapshot) -> list[KeyValue]:
+    """Return the keys that KeyEntry.snapshot() has kept."""
     if "keys" not in snapshot:
         raise AgentError(f"{FOREIGN}{LEFT_TO_APP}")
     keys: Any = snapshot["keys"]
-    return [Entry(decoded(k["key"]), decoded(k["value"]), int(k["lease"])) for k in keys]
+    return [KeyValue(decoded(k["key"]), decoded(k["value"]), int(k["lease"])) for k in keys]
 
 
-def _own_lease(entries: Sequence[Entry]) -> int:
-    """Return the number of the agent's lease for these keys: 1 to 2**63 - 1, as etcd wants it."""
-    name = b"deregister-agent\0" + b"\0".join(entry.key for entry in entries)
+def _own_lease(kvs: Sequence[KeyValue]) -> int:
+    """Return the number of the agent's lease for these keys, between 1 and 2**63 - 1."""
+    name = b"deregister-agent\0" + b"\0".join(kv.key for kv in kvs)
     return int.from_bytes(blake2b(name, digest_size=8).digest()) >> 1 or 1
 
 
-def _refuse_if_over(talk: Talk) -> None:
+def _refuse_if_over(operation: EtcdOperation) -> None:
     """Stop when the time is over: somebody else has always been faster."""
-    if talk.over:
+    if operation.over:
         raise AgentError("others keep changing it")

@@ -1,77 +1,81 @@
 """
-One member of a list or object in a JSON text: find it, take it out, put it back.
+One member of a list or object in a JSON document: find it, take it out, put it back.
 
-Pure. Nothing else in the text changes, not its layout, and not the way its numbers are
-written: others compare documents, and read them with other libraries. The pointer to the
-list or object is one of RFC 6901.
+Pure. The document is parsed, changed and written again. Blanks may change; every other member
+stays, in its order, and each number keeps its digits, of which Python would round some away.
+The pointer to the list or object is one of RFC 6901.
 """
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from jsonpointer import JsonPointerException, resolve_pointer
 
 from deregister_agent.errors import AgentError
-from deregister_agent.registries.etcd.layouts import Address, addresses, mentions
-
-_JSON = json.JSONDecoder()
-_SPACE = " \t\r\n"
+from deregister_agent.registries.etcd.layouts import WrittenAddress, addresses, mentions
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
-    """An element of a list, or a name and value of an object: where it is and what it says."""
+class _Number:
+    """A number as it is written: 1.50, 1e400, or one of thirty digits."""
 
-    start: int
-    end: int
-    value: Any
+    digits: str
+
+    def __str__(self) -> str:
+        return self.digits
+
+
+class DocumentMember(NamedTuple):
+    """An element of a list, or a name and value of an object."""
+
     name: str | None  # None in a list
+    value: Any
 
     @property
-    def addresses(self) -> frozenset[Address]:
+    def addresses(self) -> frozenset[WrittenAddress]:
         """The addresses in it: of an object's member its name counts as well."""
         return frozenset([*addresses(self.value), *addresses(self.name)])
 
+    def __str__(self) -> str:
+        """Return the member as it stands in a document."""
+        value = _text(self.value)
+        return value if self.name is None else f"{_text(self.name)}: {value}"
+
 
 @dataclass(frozen=True, slots=True)
-class Removed:
+class RemovedMember:
     """What it takes to put a member back: plain JSON, by asdict()."""
 
     text: str
     after: str  # the text of the member before it; empty for the first
     index: int
-    lead: str  # what stood between it and the one before, or the bracket
-    trail: str  # and behind it
 
 
 @dataclass(frozen=True, slots=True)
-class Members:
-    """The members of one list or object in a text."""
+class DocumentMembers:
+    """The members of the list or object that a pointer leads to in a document."""
 
-    text: str
-    start: int  # behind the opening bracket
-    end: int  # of the closing one
-    all: Sequence[Member]
+    document: Any
+    inside: list[Any] | dict[str, Any]  # the list or object itself
+    all: Sequence[DocumentMember]
 
     @classmethod
-    def read(cls, content: bytes, pointer: str) -> "Members":
-        """Find what *pointer* leads to. Raises AgentError."""
+    def read(cls, content: bytes, pointer: str) -> "DocumentMembers":
+        """Parse a document and go where *pointer* leads. Raises AgentError."""
         try:
-            text = content.decode()
-            _JSON.decode(text)
+            document = _parsed(content.decode())
+            inside = resolve_pointer(document, pointer)
+        except JsonPointerException as e:
+            raise AgentError(f"the document has nothing at {pointer!r}: correct pointer") from e
         except (ValueError, RecursionError) as e:
             raise AgentError(f"the document is not JSON: {e}") from e
-        found = _scan(text, _past_space(text, 0), pointer)
-        for token in pointer.split("/")[1:]:
-            wanted = token.replace("~1", "/").replace("~0", "~")
-            names = {str(n) if m.name is None else m.name: m for n, m in enumerate(found.all)}
-            member = names.get(wanted)  # of a name that stands twice the last, as readers do
-            if member is None:
-                raise AgentError(f"the document has nothing at {pointer!r}: correct pointer")
-            found = _scan(text, _value_start(text, member), pointer)
-        return found
+        if not isinstance(inside, list | dict):
+            raise AgentError(f"what is at {pointer!r} is no list or object: correct pointer")
+        return cls(document, inside, _members(inside))
 
-    def find(self, address: Address) -> int | None:
+    def find(self, address: WrittenAddress) -> int | None:
         """
         Return the index of the member with that address; None if there is none.
 
@@ -79,104 +83,94 @@ class Members:
         """
         found = [n for n, member in enumerate(self.all) if address in member.addresses]
         if len(found) > 1:
-            texts = ", ".join(self._text(self.all[n]) for n in found)
+            texts = ", ".join(str(self.all[n]) for n in found)
             raise AgentError(f"{len(found)} members are {address}: {texts}")
         for member in self.all:
-            if mentions(self._text(member), address, member.addresses):
+            if mentions(str(member), address, member.addresses):
                 raise AgentError(
-                    f"{self._text(member)} mentions {address.host} in a form that is not known: "
+                    f"{member} mentions {address.host} in a form that is not known: "
                     "pointer may lead to the wrong place"
                 )
         return found[0] if found else None
 
-    def others(self, address: Address) -> int:
+    def others(self, address: WrittenAddress) -> int:
         """Count the members with another address."""
         seen = {member.addresses for member in self.all if address not in member.addresses}
         return len(seen - {frozenset()})
 
-    def taken(self, index: int) -> Removed:
+    def taken(self, index: int) -> RemovedMember:
         """Return what it takes to put a member back."""
-        before, member = self.all[index - 1] if index else None, self.all[index]
-        after = self.all[index + 1] if index + 1 < len(self.all) else None
-        return Removed(
-            text=self._text(member),
-            after=self._text(before) if before else "",
-            index=index,
-            lead=self.text[before.end if before else self.start : member.start],
-            trail=self.text[member.end : after.start if after else self.end],
-        )
+        before = str(self.all[index - 1]) if index else ""
+        return RemovedMember(str(self.all[index]), before, index)
 
     def without(self, index: int) -> bytes:
-        """Return the text without a member."""
-        member = self.all[index]
-        if index + 1 < len(self.all):
-            start, end = member.start, self.all[index + 1].start
-        elif index:
-            start, end = self.all[index - 1].end, member.end
+        """Return the document without a member."""
+        return self._with([*self.all[:index], *self.all[index + 1 :]])
+
+    def including(self, removed: RemovedMember) -> bytes:
+        """
+        Return the document with a member back: behind the one before it, if that is there.
+
+        Raises AgentError if it does not fit in any more.
+        """
+        (member,) = self._reread(removed.text)
+        if member.name is not None and member.name in {each.name for each in self.all}:
+            raise AgentError(f"somebody else has put something at {member.name!r}")
+        texts = [str(each) for each in self.all]
+        before = ", ".join(map(str, self._reread(removed.after)))
+        index = texts.index(before) + 1 if before in texts else removed.index
+        return self._with([*self.all[:index], member, *self.all[index:]])
+
+    def _with(self, members: Sequence[DocumentMember]) -> bytes:
+        if isinstance(self.inside, dict):
+            self.inside.clear()
+            self.inside.update((str(member.name), member.value) for member in members)
         else:
-            start, end = self.start, self.end
-        return (self.text[:start] + self.text[end:]).encode()
+            self.inside[:] = [member.value for member in members]
+        return _text(self.document).encode()
 
-    def including(self, removed: Removed) -> bytes:
-        """Return the text with a member back: behind the one before it, if that is there."""
-        texts = [self._text(member) for member in self.all]
-        behind = texts.index(removed.after) + 1 if removed.after in texts else removed.index
-        index = min(behind, len(texts))
-        if not texts:
-            lead, trail = ("" if "," in gap else gap for gap in (removed.lead, removed.trail))
-            return self._with(self.start, self.end, lead + removed.text + trail)
-        if index < len(texts):
-            gap = _gap(removed.trail, removed.lead)
-            return self._with(self.all[index].start, self.all[index].start, removed.text + gap)
-        end = self.all[-1].end
-        return self._with(end, end, _gap(removed.lead, removed.trail) + removed.text)
-
-    def _with(self, start: int, end: int, text: str) -> bytes:
-        return (self.text[:start] + text + self.text[end:]).encode()
-
-    def _text(self, member: Member) -> str:
-        return self.text[member.start : member.end]
+    def _reread(self, text: str) -> list[DocumentMember]:
+        """Read what a member was kept as; an empty text is none."""
+        begin, end = "{}" if isinstance(self.inside, dict) else "[]"
+        try:
+            return _members(_parsed(f"{begin}{text}{end}"))
+        except ValueError as e:
+            raise AgentError(f"{text} does not fit in between {begin} and {end}") from e
 
 
-def plain(removed: Removed) -> dict[str, object]:
-    """Return it as plain JSON, from which Removed(**...) makes it again."""
-    return asdict(removed)
+def _parsed(text: str) -> Any:
+    return json.loads(
+        text,
+        object_pairs_hook=_each_name_once,
+        parse_int=_Number,
+        parse_float=_Number,
+        parse_constant=_Number,
+    )
 
 
-def _gap(*written: str) -> str:
-    """Return what to put between two members: as it was, if it was between two."""
-    return next((gap for gap in written if "," in gap), ", ")
+def _each_name_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object; of a name that stands twice, readers may take the first or the last."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise AgentError(f"the document has the name {twice!r} twice in one object")
+    return found
 
 
-def _scan(text: str, at: int, pointer: str) -> Members:
-    """Find the members of the list or object that begins at *at*, in a text that is JSON."""
-    if text[at] not in "[{":
-        raise AgentError(f"what is at {pointer!r} is no list or object: correct pointer")
-    named = text[at] == "{"
-    members: list[Member] = []
-    start = at + 1
-    at = _past_space(text, start)
-    while text[at] not in "]}":
-        begin, name = at, None
-        if named:
-            name, at = _JSON.raw_decode(text, at)
-            at = _past_space(text, _past_space(text, at) + 1)
-        value, at = _JSON.raw_decode(text, at)
-        members.append(Member(begin, at, value, name))
-        at = _past_space(text, at)
-        if text[at] == ",":
-            at = _past_space(text, at + 1)
-    return Members(text, start, at, members)
+def _members(inside: list[Any] | dict[str, Any]) -> list[DocumentMember]:
+    if isinstance(inside, dict):
+        return [DocumentMember(*item) for item in inside.items()]
+    return [DocumentMember(None, value) for value in inside]
 
 
-def _value_start(text: str, member: Member) -> int:
-    if member.name is None:
-        return member.start
-    _, at = _JSON.raw_decode(text, member.start)
-    return _past_space(text, _past_space(text, at) + 1)
-
-
-def _past_space(text: str, at: int) -> int:
-    while text[at] in _SPACE:
-        at += 1
-    return at
+def _text(value: object) -> str:
+    """Return a value as JSON. Only half a surrogate pair has to be escaped, to be UTF-8."""
+    match value:
+        case dict():
+            return "{" + ", ".join(f"{_text(k)}: {_text(v)}" for k, v in value.items()) + "}"
+        case list():
+            return "[" + ", ".join(map(_text, value)) + "]"
+        case _Number():
+            return value.digits
+    return json.dumps(value, ensure_ascii=False).encode(errors="backslashreplace").decode()

@@ -15,8 +15,9 @@ from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from deregister_agent.errors import AgentError
-from deregister_agent.host import addresses as spelling
-from deregister_agent.registries.etcd.operations import Entry, Keys
+from deregister_agent.host.addresses import host as one_spelling
+from deregister_agent.host.addresses import in_brackets, joined, without_brackets
+from deregister_agent.registries.etcd.operations import KeyRange, KeyValue
 
 Match = Literal["either", "key", "value"]
 LayoutName = Literal["grpc", "go-zero", "kratos", "go-micro", "kitex", "skydns", "traefik"]
@@ -27,20 +28,20 @@ _LAST_PORT = 65535
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
-    """Where work is sent to; no port in a DNS record without one."""
+class WrittenAddress:
+    """Where work is sent to, as etcd has it; a DNS record may have no port."""
 
     host: str
     port: int | None
 
     @classmethod
-    def of(cls, host: str, port: int | None) -> "Address":
-        """Return it with the host in its one form: IPv4 also where it is written as IPv6."""
-        return cls(spelling.host(host), port)
+    def of(cls, host: str, port: int | None) -> "WrittenAddress":
+        """Return an address with its host in the one form: IPv4 also where written as IPv6."""
+        return cls(one_spelling(host), port)
 
     @classmethod
-    def parse(cls, text: str) -> "Address | None":
-        """Read ``host:port``, ``[v6]:port`` or a URL; None if it is none of these."""
+    def parse(cls, text: str) -> "WrittenAddress | None":
+        """Read ``host:port``, ``[v6]:port`` or a URL; None if the text is none of these."""
         text = text.strip()
         if "://" in text:
             return _of_url(text)
@@ -50,21 +51,20 @@ class Address:
         return cls.of(found["v6"] or found["host"], int(found["port"]))
 
     def __str__(self) -> str:
-        """Return it as it is mostly written."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port is None else f"{host}:{self.port}"
+        """Return the form that is mostly written."""
+        return in_brackets(self.host) if self.port is None else joined(self.host, self.port)
 
 
-def _of_url(text: str) -> Address | None:
+def _of_url(text: str) -> WrittenAddress | None:
     try:
         parts = urlsplit(text)
         port = parts.port or _SCHEME_PORTS.get(parts.scheme)
     except ValueError:
         return None
-    return Address.of(parts.hostname, port) if parts.hostname and port else None
+    return WrittenAddress.of(parts.hostname, port) if parts.hostname and port else None
 
 
-def addresses(value: object) -> Iterator[Address]:
+def addresses(value: object) -> Iterator[WrittenAddress]:
     """
     Yield each address in a value: a text, or JSON as read, of the forms in use.
 
@@ -73,7 +73,7 @@ def addresses(value: object) -> Iterator[Address]:
     """
     match value:
         case str():
-            found = Address.parse(value)
+            found = WrittenAddress.parse(value)
             if found is not None:
                 yield found
         case list():
@@ -83,11 +83,13 @@ def addresses(value: object) -> Iterator[Address]:
             yield from _of_object({str(name).casefold(): each for name, each in value.items()})
 
 
-def _of_object(names: Mapping[str, Any]) -> Iterator[Address]:
+def _of_object(names: Mapping[str, Any]) -> Iterator[WrittenAddress]:
     for name in ("addr", "address", "host", "ip"):
         host = names.get(name)
         if isinstance(host, str) and host:
-            yield Address.parse(host) or Address.of(host.strip("[]"), _port(names.get("port")))
+            yield WrittenAddress.parse(host) or WrittenAddress.of(
+                without_brackets(host), _port(names.get("port"))
+            )
     for name in ("endpoints", "nodes"):
         inner = names.get(name)
         yield from addresses(list(inner) if isinstance(inner, dict) else inner)
@@ -99,8 +101,8 @@ def _port(value: object) -> int | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
-    """How a framework writes instances down."""
+class KeyLayout:
+    """How a framework writes the keys of instances."""
 
     prefix: str  # {service}, {dashed} and {reversed} stand for forms of its name
     match: Match = "value"
@@ -115,105 +117,105 @@ class Layout:
         return self.prefix.format(service=service, dashed=dashed, reversed=labels)
 
 
-LAYOUTS: Mapping[str, Layout] = {
-    "grpc": Layout("{service}/"),
-    "go-zero": Layout("{service}/"),
-    "kratos": Layout("/microservices/{service}/", several=True),
-    "go-micro": Layout("/micro/registry/{dashed}/"),
-    "kitex": Layout("kitex/registry-etcd/{service}/", match="either"),
-    "skydns": Layout("/skydns/{reversed}/", portless=True),
-    "traefik": Layout(
+LAYOUTS: Mapping[str, KeyLayout] = {
+    "grpc": KeyLayout("{service}/"),
+    "go-zero": KeyLayout("{service}/"),
+    "kratos": KeyLayout("/microservices/{service}/", several=True),
+    "go-micro": KeyLayout("/micro/registry/{dashed}/"),
+    "kitex": KeyLayout("kitex/registry-etcd/{service}/", match="either"),
+    "skydns": KeyLayout("/skydns/{reversed}/", portless=True),
+    "traefik": KeyLayout(
         "traefik/http/services/{service}/loadbalancer/servers/", match="value", leaf="url"
     ),
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Finder:
+class KeyFinder:
     """Finds the keys of the instance at one address among those of its service."""
 
-    keys: Keys
-    address: Address
-    layout: Layout
+    keys: KeyRange
+    address: WrittenAddress
+    layout: KeyLayout
 
-    def find(self, entries: Sequence[Entry]) -> list[Entry]:
+    def find(self, kvs: Sequence[KeyValue]) -> list[KeyValue]:
         """
         Return the instance's keys: one, or with a leaf all of its folder; none if it is not there.
 
         Raises AgentError where that would be a guess.
         """
-        found = [entry for entry in entries if self._is_ours(entry)]
+        found = [kv for kv in kvs if self._is_ours(kv)]
         if len(found) > 1:
             raise AgentError(
                 f"{len(found)} keys are {self.address}: {', '.join(map(str, found))}; set key to "
                 "the one that is meant, or delete those that are left over"
             )
-        for entry in found:
-            self._refuse_shared(entry)
+        for kv in found:
+            self._refuse_shared(kv)
         if not found:
-            self._refuse_unread(entries)
+            self._refuse_unread(kvs)
             return []
         folder = self._folder(found[0])
-        return [entry for entry in entries if entry.key.startswith(folder)] if folder else found
+        return [kv for kv in kvs if kv.key.startswith(folder)] if folder else found
 
-    def others(self, entries: Sequence[Entry]) -> int:
+    def others(self, kvs: Sequence[KeyValue]) -> int:
         """Count the other instances; two keys with the same address are one."""
-        seen = {frozenset(self._addresses(entry)) for entry in entries if not self._is_ours(entry)}
+        seen = {frozenset(self._addresses(kv)) for kv in kvs if not self._is_ours(kv)}
         return len(seen - {frozenset()})
 
-    def concerns(self, entry: Entry) -> bool:
+    def concerns(self, kv: KeyValue) -> bool:
         """Whether a key may be the instance's."""
-        return self._is_ours(entry) or self._mentions(entry)
+        return self._is_ours(kv) or self._mentions(kv)
 
-    def _is_ours(self, entry: Entry) -> bool:
+    def _is_ours(self, kv: KeyValue) -> bool:
         ours = {self.address}
         if self.layout.portless:
-            ours.add(Address(self.address.host, None))
-        return not ours.isdisjoint(self._addresses(entry))
+            ours.add(WrittenAddress(self.address.host, None))
+        return not ours.isdisjoint(self._addresses(kv))
 
-    def _addresses(self, entry: Entry) -> list[Address]:
-        key, leaf = entry.key.decode(errors="replace"), self.layout.leaf
+    def _addresses(self, kv: KeyValue) -> list[WrittenAddress]:
+        key, leaf = kv.key.decode(errors="replace"), self.layout.leaf
         name = key.rpartition("/")[2]
         if leaf and name.casefold() != leaf:
             return []
-        found: list[Address] = []
+        found: list[WrittenAddress] = []
         if self.layout.match != "key":
-            found += addresses(_read(entry.value))
+            found += addresses(_read(kv.value))
         if self.layout.match != "value":
             found += addresses(name)
         return found
 
-    def _folder(self, entry: Entry) -> bytes:
-        return entry.key[: entry.key.rindex(b"/") + 1] if self.layout.leaf else b""
+    def _folder(self, kv: KeyValue) -> bytes:
+        return kv.key[: kv.key.rindex(b"/") + 1] if self.layout.leaf else b""
 
-    def _refuse_shared(self, entry: Entry) -> None:
+    def _refuse_shared(self, kv: KeyValue) -> None:
         others = {
             str(each)
-            for each in self._addresses(entry)
+            for each in self._addresses(kv)
             if each.host != self.address.host
             or not (self.layout.several or each.port in (None, self.address.port))
         }
         if others:
             raise AgentError(
-                f"{entry} also has {', '.join(sorted(others))} in it, so to delete it would take "
+                f"{kv} also has {', '.join(sorted(others))} in it, so to delete it would take "
                 'others out as well: set mode = "document", key and pointer'
             )
 
-    def _refuse_unread(self, entries: Sequence[Entry]) -> None:
-        for entry in entries:
-            if self._mentions(entry):
+    def _refuse_unread(self, kvs: Sequence[KeyValue]) -> None:
+        for kv in kvs:
+            if self._mentions(kv):
                 raise AgentError(
-                    f"{entry} mentions {self.address.host} in a form that is not known: set key "
+                    f"{kv} mentions {self.address.host} in a form that is not known: set key "
                     'to it if it is the instance, with mode = "document" if it holds others too'
                 )
 
-    def _mentions(self, entry: Entry) -> bool:
-        """Whether an entry may be ours, in a form in which that cannot be read."""
-        text = (entry.key + b"\n" + entry.value).decode(errors="replace")
-        return mentions(text, self.address, self._addresses(entry))
+    def _mentions(self, kv: KeyValue) -> bool:
+        """Whether a key may be ours, in a form that cannot be read."""
+        text = (kv.key + b"\n" + kv.value).decode(errors="replace")
+        return mentions(text, self.address, self._addresses(kv))
 
 
-def mentions(text: str, address: Address, read: Collection[Address]) -> bool:
+def mentions(text: str, address: WrittenAddress, read: Collection[WrittenAddress]) -> bool:
     """
     Whether a text may mean *address*, though that is not among the addresses *read* in it.
 

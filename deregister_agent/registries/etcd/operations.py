@@ -21,8 +21,8 @@ from deregister_agent.net.stream import Stream
 from deregister_agent.registries.etcd.cluster import (
     Cluster,
     Endpoint,
+    EndpointUnavailable,
     EtcdError,
-    Unavailable,
     left_until,
 )
 
@@ -32,37 +32,37 @@ class LeaseGone(AgentError):  # noqa: N818 - the fact
 
 
 @dataclass(frozen=True, slots=True)
-class Keys:
-    """One key, or all with one beginning."""
+class KeyRange:
+    """One key, or all that begin alike."""
 
     start: bytes
     end: bytes | None = None
 
     @classmethod
-    def under(cls, prefix: str) -> "Keys":
+    def below(cls, prefix: str) -> "KeyRange":
         """Return all keys that begin with *prefix*, which must not be empty."""
         start = prefix.encode()
         return cls(start, start[:-1] + bytes([start[-1] + 1]))
 
     def asked(self) -> dict[str, str]:
-        """Return it as a part of a request."""
+        """Return the range as a part of a request."""
         only = {"key": encoded(self.start)}
         return only if self.end is None else only | {"range_end": encoded(self.end)}
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class KeyValue:
     """One key as etcd has it; ``lease`` is 0 for none."""
 
     key: bytes
     value: bytes
     lease: int = 0
-    created: int = 0  # the revision at which it began to be
+    created: int = 0  # the revision of its creation
     modified: int = 0  # the revision of its last change
 
     @classmethod
-    def read(cls, raw: Mapping[str, Any]) -> "Entry":
-        """Make one of a KeyValue, as the gateway writes it."""
+    def read(cls, raw: Mapping[str, Any]) -> "KeyValue":
+        """Return what a KeyValue says, as the gateway writes it."""
         numbers = (int(raw.get(name, 0)) for name in ("lease", "create_revision", "mod_revision"))
         return cls(b64decode(raw["key"]), b64decode(raw.get("value", "")), *numbers)
 
@@ -74,15 +74,15 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class _Watch:
-    keys: Keys
+    keys: KeyRange
     since: int
-    concerns: Callable[[Entry], bool]
+    concerns: Callable[[KeyValue], bool]
     end: float
 
     def at(self, endpoint: Endpoint, token: str, limit: float) -> int:
         """Watch at one endpoint, which must begin within *limit* seconds."""
         begin = time.monotonic() + limit
-        # prev_kv tells of a key that is no more, or no longer ours, whether it was.
+        # prev_kv tells whether a key that is gone, or is another's now, was ours.
         wanted = {"start_revision": str(self.since + 1), "prev_kv": True}
         asked = {"create_request": self.keys.asked() | wanted}
         with endpoint.stream("/watch", asked, token, limit) as stream:
@@ -117,18 +117,22 @@ class _Watch:
 
     def _matters(self, event: Mapping[str, Any]) -> bool:
         """Whether an event concerns; so does one of a key of which nobody knows what it was."""
-        now, deleted = Entry.read(event["kv"]), event.get("type") == "DELETE"
+        now, deleted = KeyValue.read(event["kv"]), event.get("type") == "DELETE"
         if not deleted and (self.concerns(now) or now.created == now.modified):
             return self.concerns(now)
-        return "prev_kv" not in event or self.concerns(Entry.read(event["prev_kv"]))
+        return "prev_kv" not in event or self.concerns(KeyValue.read(event["prev_kv"]))
 
 
 def _cancelled(told: Mapping[str, Any]) -> AgentError:
     reason = str(told.get("cancel_reason", "the watch is cancelled"))
-    return Unavailable(f"etcd answered: {reason}") if "no leader" in reason else EtcdError(reason)
+    return (
+        EndpointUnavailable(f"etcd answered: {reason}")
+        if "no leader" in reason
+        else EtcdError(reason)
+    )
 
 
-class Talk:
+class EtcdOperation:
     """
     The calls of one operation, which share its deadline.
 
@@ -145,40 +149,39 @@ class Talk:
         """Whether the time of the operation is over."""
         return time.monotonic() >= self._end
 
-    def read(self, keys: Keys) -> list[Entry]:
+    def read(self, keys: KeyRange) -> list[KeyValue]:
         """Return what is there now: the read is linearizable, so a quorum has confirmed it."""
         answer = self._call("/kv/range", keys.asked())
-        entries = [Entry.read(raw) for raw in answer.get("kvs", [])]
-        if len(entries) != int(answer.get("count", 0)):
+        kvs = [KeyValue.read(raw) for raw in answer.get("kvs", [])]
+        if len(kvs) != int(answer.get("count", 0)):
             raise ValueError("not all keys are in it")
-        return entries
+        return kvs
 
-    def revision(self, keys: Keys) -> int:
+    def revision(self, keys: KeyRange) -> int:
         """Return a revision that is not older than any write acknowledged before."""
         answer = self._call("/kv/range", keys.asked() | {"count_only": True})
         return int(answer["header"]["revision"])
 
-    def delete(self, entries: Sequence[Entry]) -> bool:
+    def delete(self, kvs: Sequence[KeyValue]) -> bool:
         """Delete all of them, if each is still as it was read. Leases are left alone."""
-        deletes = [{"request_delete_range": {"key": encoded(entry.key)}} for entry in entries]
-        return self._change([_unchanged(entry) for entry in entries], deletes)
+        deletes = [{"request_delete_range": {"key": encoded(kv.key)}} for kv in kvs]
+        return self._change([_unchanged(kv) for kv in kvs], deletes)
 
-    def create(self, entries: Sequence[Entry]) -> bool:
+    def create(self, kvs: Sequence[KeyValue]) -> bool:
         """Create all of them on their leases, if none of the keys is there. Raises LeaseGone."""
         absent = [
             {"key": encoded(e.key), "target": "CREATE", "result": "EQUAL", "create_revision": "0"}
-            for e in entries
+            for e in kvs
         ]
         puts = [
-            {"key": encoded(e.key), "value": encoded(e.value), "lease": str(e.lease)}
-            for e in entries
+            {"key": encoded(e.key), "value": encoded(e.value), "lease": str(e.lease)} for e in kvs
         ]
         return self._change(absent, [{"request_put": put} for put in puts])
 
-    def replace(self, entry: Entry, value: bytes) -> bool:
+    def replace(self, kv: KeyValue, value: bytes) -> bool:
         """Give a key another value on the same lease, if it is still as it was read."""
-        put = {"key": encoded(entry.key), "value": encoded(value), "ignore_lease": True}
-        return self._change([_unchanged(entry)], [{"request_put": put}])
+        put = {"key": encoded(kv.key), "value": encoded(value), "ignore_lease": True}
+        return self._change([_unchanged(kv)], [{"request_put": put}])
 
     def grant(self, lease: int, seconds: float) -> None:
         """Begin a lease with this number, unless there is one already."""
@@ -194,7 +197,7 @@ class Talk:
         answer = self._call("/lease/keepalive", {"ID": str(lease)}, part="result")
         return int(answer.get("TTL", 0))
 
-    def watch(self, keys: Keys, since: int, concerns: Callable[[Entry], bool]) -> int:
+    def watch(self, keys: KeyRange, since: int, concerns: Callable[[KeyValue], bool]) -> int:
         """
         Wait for a change after revision *since* of a key that *concerns*, before or after it.
 
@@ -223,10 +226,10 @@ class Talk:
         return answer
 
 
-def _unchanged(entry: Entry) -> dict[str, str]:
-    revision = str(entry.modified)
+def _unchanged(kv: KeyValue) -> dict[str, str]:
+    revision = str(kv.modified)
     return {
-        "key": encoded(entry.key),
+        "key": encoded(kv.key),
         "target": "MOD",
         "result": "EQUAL",
         "mod_revision": revision,
@@ -239,5 +242,5 @@ def encoded(content: bytes) -> str:
 
 
 def decoded(text: str) -> bytes:
-    """Return what encoded() has encoded."""
+    """Return the bytes that encoded() was given."""
     return b64decode(text)

@@ -9,33 +9,33 @@ is linearizable, so "not there" is the word of a quorum.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from deregister_agent.config.options import BackendOptions, Secret, Timeout
+from deregister_agent.config.options import ClientTlsOptions, Secret, Timeout
 from deregister_agent.errors import AgentError, ConfigError, RegistryError
+from deregister_agent.host.addresses import joined
 from deregister_agent.model import Instance, Snapshot
 from deregister_agent.net.fetcher import Fetcher, FetchError
 from deregister_agent.ports import Registry
-from deregister_agent.registries.etcd.cluster import Cluster, Endpoint, Login
-from deregister_agent.registries.etcd.entries import Member, OwnKey, Place
+from deregister_agent.registries.etcd.cluster import Cluster, Endpoint, EtcdLogin
+from deregister_agent.registries.etcd.entries import DocumentEntry, EtcdEntry, KeyEntry
 from deregister_agent.registries.etcd.layouts import (
     LAYOUTS,
-    Address,
-    Finder,
-    Layout,
+    KeyFinder,
+    KeyLayout,
     LayoutName,
     Match,
+    WrittenAddress,
 )
-from deregister_agent.registries.etcd.operations import Keys, Talk
+from deregister_agent.registries.etcd.operations import EtcdOperation, KeyRange
 
 BODY_LIMIT = 16_777_216
 """Of an answer, in bytes: all instances of a service have to fit in."""
 
 
-class Options(BackendOptions):
+class Options(ClientTlsOptions):
     """How to reach etcd, and how the instance is written there."""
 
     endpoints: tuple[str, ...] = ("http://127.0.0.1:2379",)
@@ -64,12 +64,6 @@ class Options(BackendOptions):
     """The user to log in as, with a password."""
     password: Secret | None = None
     """The password of that user."""
-    ca: Path | None = None
-    """A file with the CAs to trust with https; the system's unless given."""
-    certificate: Path | None = None
-    """A client certificate for https."""
-    certificate_key: Path | None = None
-    """The key of that certificate."""
     timeout: Timeout = 3.0
     """The limit of one operation, in seconds, with all its calls."""
 
@@ -77,61 +71,61 @@ class Options(BackendOptions):
 class Etcd(Registry):
     """One instance in etcd."""
 
-    def __init__(self, options: Options, who: str, cluster: Cluster, place: Place) -> None:
+    def __init__(self, options: Options, who: str, cluster: Cluster, entry: EtcdEntry) -> None:
         self.name = options.label
-        self._options, self._who, self._cluster, self._place = options, who, cluster, place
+        self._options, self._who, self._cluster, self._entry = options, who, cluster, entry
         self.keeps = options.lease == "agent"
 
     def lists(self) -> bool:
         """Ask a quorum whether the key, or the member of the document, is there."""
-        with self._doing("look up") as talk:
-            return self._place.listed(talk)
+        with self._doing("look up") as operation:
+            return self._entry.listed(operation)
 
     def others(self) -> int | None:
         """Count the other instances below the prefix or in the document; None without either."""
-        with self._doing("count the others of") as talk:
-            return self._place.others(talk)
+        with self._doing("count the others of") as operation:
+            return self._entry.others(operation)
 
     def snapshot(self) -> Snapshot | None:
-        """Keep key, value and lease; of a document the member and its place."""
-        with self._doing("take a snapshot of") as talk:
-            return self._place.snapshot(talk)
+        """Keep key, value and lease; of a document the member and where it stands."""
+        with self._doing("take a snapshot of") as operation:
+            return self._entry.snapshot(operation)
 
     def withdraw(self) -> None:
         """Delete the key, or write the document without the member, if nobody was faster."""
-        with self._doing("withdraw") as talk:
-            self._place.withdraw(talk)
+        with self._doing("withdraw") as operation:
+            self._entry.withdraw(operation)
 
     def restore(self, snapshot: Snapshot | None) -> None:
-        """Put it back as it was, if it is not there: a key on its old lease, or not at all."""
-        with self._doing("restore") as talk:
-            self._place.restore(talk, snapshot)
+        """Put the instance back as it was, unless it is there: a key on its old lease, or not."""
+        with self._doing("restore") as operation:
+            self._entry.restore(operation, snapshot)
 
     def keep(self, snapshot: Snapshot | None) -> float:
         """Prolong the agent's lease, three times in its life."""
-        with self._doing("prolong the lease of") as talk:
-            self._place.keep(talk, snapshot)
+        with self._doing("prolong the lease of") as operation:
+            self._entry.keep(operation, snapshot)
         return self._options.lease_ttl / 3
 
     def notes(self, snapshot: Snapshot | None) -> Sequence[str]:
-        """Say what becomes of the key when its lease ends, or that it has none."""
-        note = self._place.note(snapshot) if snapshot else ""
+        """Say what becomes of the key when its lease ends, or that the key has none."""
+        note = self._entry.note(snapshot) if snapshot else ""
         return (f"{self.name}: {note}",) if note else ()
 
     def watch(self, cursor: str | None, timeout: float) -> str | None:
         """Wait for a change that concerns the instance; the cursor is a revision."""
-        with self._doing("watch", timeout if cursor else None) as talk:
+        with self._doing("watch", timeout if cursor else None) as operation:
             if cursor is None:
-                return str(talk.revision(self._place.keys))
-            return str(talk.watch(self._place.keys, int(cursor), self._place.concerns))
+                return str(operation.revision(self._entry.keys))
+            return str(operation.watch(self._entry.keys, int(cursor), self._entry.concerns))
 
     @contextmanager
-    def _doing(self, doing: str, timeout: float | None = None) -> Iterator[Talk]:
+    def _doing(self, doing: str, timeout: float | None = None) -> Iterator[EtcdOperation]:
         try:
-            yield Talk(self._cluster, timeout or self._options.timeout)
+            yield EtcdOperation(self._cluster, timeout or self._options.timeout)
         except AgentError as e:
             raise RegistryError(self.name, f"{doing} {self._who}", e) from e
-        except (KeyError, TypeError, AttributeError, ValueError) as e:
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as e:
             why = f"the answer is not one of etcd's ({type(e).__name__}: {e})"
             raise RegistryError(self.name, f"{doing} {self._who}", why) from e
 
@@ -139,8 +133,8 @@ class Etcd(Registry):
 def build(options: Options, instance: Instance) -> Etcd:
     """Make the registry. Raises ConfigError; touches no network."""
     mistakes = _mistakes(options)
-    host = f"[{instance.address}]" if ":" in instance.address else instance.address
-    address = Address.parse(options.address or f"{host}:{instance.port}")
+    own = joined(instance.address, instance.port)
+    address = WrittenAddress.parse(options.address or own)
     if address is None:
         mistakes.append(f"address: {options.address!r} is not host:port")
     endpoints = []
@@ -151,9 +145,9 @@ def build(options: Options, instance: Instance) -> Etcd:
             mistakes.append(f"endpoints: {e}")
     if mistakes or address is None:
         raise ConfigError(f"registry {options.label}", mistakes)
-    login = Login(options.user, options.password) if options.password else None
-    place, who = _place(options, instance.service, address)
-    return Etcd(options, who, Cluster(endpoints, login), place)
+    login = EtcdLogin(options.user, options.password) if options.password else None
+    entry, who = _entry(options, instance.service, address)
+    return Etcd(options, who, Cluster(endpoints, login), entry)
 
 
 def _mistakes(options: Options) -> list[str]:
@@ -182,27 +176,25 @@ def _mistakes(options: Options) -> list[str]:
     return [mistake for mistake, made in found.items() if made]
 
 
-def _place(options: Options, service: str, address: Address) -> tuple[Place, str]:
+def _entry(options: Options, service: str, address: WrittenAddress) -> tuple[EtcdEntry, str]:
     """Return how the instance is written, and what to call it in errors."""
     if options.mode == "document":
-        return Member(options.key, options.pointer, address), f"{address} in {options.key}"
+        return DocumentEntry(options.key, options.pointer, address), f"{address} in {options.key}"
     lease_ttl = options.lease_ttl if options.lease == "agent" else None
     if options.layout is None and not options.prefix:
-        return OwnKey(options.key, None, lease_ttl), options.key
-    layout = LAYOUTS[options.layout] if options.layout else Layout("", match="either")
+        return KeyEntry(options.key, None, lease_ttl), options.key
+    layout = LAYOUTS[options.layout] if options.layout else KeyLayout("", match="either")
     if options.match is not None:
         layout = replace(layout, match=options.match)
     prefix = (options.prefix or layout.prefix_of(service)).rstrip("/") + "/"
-    finder = Finder(Keys.under(prefix), address, layout)
-    return OwnKey(options.key, finder, lease_ttl), options.key or f"{address} below {prefix}"
+    finder = KeyFinder(KeyRange.below(prefix), address, layout)
+    return KeyEntry(options.key, finder, lease_ttl), options.key or f"{address} below {prefix}"
 
 
 def _fetcher(options: Options, url: str) -> Fetcher:
     return Fetcher(
         url,
         timeout=options.timeout,
-        ca=options.ca,
-        certificate=options.certificate,
-        key=options.certificate_key,
+        tls_files=options.tls_files,
         body_limit=BODY_LIMIT,
     )

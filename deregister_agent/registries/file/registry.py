@@ -14,12 +14,13 @@ from pydantic import field_validator
 
 from deregister_agent.config.options import BackendOptions, Timeout
 from deregister_agent.errors import RegistryError
+from deregister_agent.host import addresses
 from deregister_agent.host.files import locked, replace_durably
 from deregister_agent.model import Instance, Snapshot
 from deregister_agent.ports import Registry
 from deregister_agent.registries.file.shared_file import shared_file
 from deregister_agent.registries.file.target_file import FormatError, Syntax, TargetFile
-from deregister_agent.registries.file.text_edit import Place
+from deregister_agent.registries.file.text_edit import EntryPlace
 
 _SYNTAX: Mapping[str, Syntax] = {".json": "json", ".yml": "yaml", ".yaml": "yaml"}
 
@@ -53,8 +54,7 @@ class FileRegistry(Registry):
     def __init__(self, options: Options, instance: Instance) -> None:
         self.name = options.label
         self._options, self._path, self._service = options, options.path, instance.service
-        host = f"[{instance.address}]" if ":" in instance.address else instance.address
-        self._target = options.target or f"{host}:{instance.port}"
+        self._target = options.target or addresses.joined(instance.address, instance.port)
         self._file = shared_file(options.path, _SYNTAX[options.path.suffix])
 
     def lists(self) -> bool:
@@ -129,7 +129,7 @@ class FileRegistry(Registry):
             raise FormatError(f"it has {target!r}, which is the same address: set target to that")
 
     def _put(
-        self, file: TargetFile, labels: Mapping[str, str], number: int, place: Place
+        self, file: TargetFile, labels: Mapping[str, str], number: int, place: EntryPlace
     ) -> TargetFile:
         """Return *file* with the target in the group with these labels: in *number*, if it is."""
         alike = [n for n, group in enumerate(file.groups) if group.labels == labels]
@@ -140,7 +140,7 @@ class FileRegistry(Registry):
             return file
         return file.including(self._target, found, place)
 
-    def _places_by_options(self) -> list[tuple[Mapping[str, str], int, Place]]:
+    def _places_by_options(self) -> list[tuple[Mapping[str, str], int, EntryPlace]]:
         if self._options.restore_by == "app":
             return []
         if self._options.labels is None:
@@ -148,7 +148,7 @@ class FileRegistry(Registry):
                 "it was not listed when the drain began, so its group is not known; set labels, "
                 'or restore_by = "app" if the app lists itself, or add it to the file by hand'
             )
-        return [(self._options.labels, 0, Place(_LAST, ""))]
+        return [(self._options.labels, 0, EntryPlace(_LAST, ""))]
 
     def _read(self) -> TargetFile:
         return self._file.look(self._options.timeout)
@@ -169,11 +169,11 @@ class FileRegistry(Registry):
 _LAST = 2**31
 
 
-def _places(snapshot: Snapshot) -> list[tuple[Mapping[str, str], int, Place]]:
+def _places(snapshot: Snapshot) -> list[tuple[Mapping[str, str], int, EntryPlace]]:
     """Return what snapshot() has put into *snapshot*."""
     places: Any = snapshot["places"]
     return [
-        (place["labels"], place["group"], Place(*(place[key] for key in Place._fields)))
+        (place["labels"], place["group"], EntryPlace(*(place[key] for key in EntryPlace._fields)))
         for place in places
     ]
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from deregister_agent.host.addresses import host_and_port
 from deregister_agent.registries.file.target_file import FormatError, Syntax, TargetFile
 
-LIMIT = 3.0  # seconds that the watch waits for the look of somebody else
+LOOK_TIMEOUT = 3.0  # seconds that the watch waits for the look of somebody else
 REMEMBERED = 4096  # changes; whoever has missed more is told that all may have changed
 _POLL = 0.05
 _UNSETTLED = 0.1  # seconds in which a file may be written to twice and bear the same times
@@ -64,7 +64,7 @@ class SharedFile:
             self._looking.release()
 
     def watch(self, target: str, cursor: str | None, timeout: float) -> str:
-        """Block until what a look shows of *target* may be something else than at *cursor*."""
+        """Block until a look at *target* may show something else than at *cursor*."""
         ours, changed = _meant(target), threading.Event()
         with self._state:
             if cursor is None or self._has_changed(ours, cursor):
@@ -96,7 +96,7 @@ class SharedFile:
         return file
 
     def _saw(self, content: bytes | int, file: TargetFile | None) -> None:
-        """Give what is new a number, and wake those whom it concerns: all, if it is not known."""
+        """Give a new content a number, and wake those whose target changed: all, if in doubt."""
         before, self._file = self._file, file
         last, self._content = self._content, content
         first, same = last is None, content == last and (before is None) is (file is None)
@@ -125,7 +125,7 @@ class SharedFile:
         return any(concerned is None or ours in concerned for concerned in later)
 
     def _poll(self) -> None:
-        """Let a thread look for changes for as long as anybody waits for one."""
+        """Let a thread look for changes for as long as anybody waits for them."""
         with self._state:
             if not self._polled:
                 threading.Thread(target=self._follow, name="file watch", daemon=True).start()
@@ -146,7 +146,7 @@ class SharedFile:
 
     def _has_looked(self) -> bool:
         try:
-            self.look(LIMIT)
+            self.look(LOOK_TIMEOUT)
         except TimeoutError:
             return False
         except (OSError, ValueError, FormatError):
@@ -159,7 +159,7 @@ class SharedFile:
             return self._polled
 
     def _version(self) -> object:
-        """Return what is another as soon as the file is, or has been written to."""
+        """Return a value that changes whenever the file is replaced or written to."""
         try:
             seen = os.stat(self._path)  # noqa: PTH116 - twenty times a second
         except OSError as e:
@@ -174,7 +174,7 @@ _making = threading.Lock()
 
 
 def shared_file(path: Path, syntax: Syntax) -> SharedFile:
-    """Return the looks at *path* that everybody shares for as long as somebody does."""
+    """Return the SharedFile of *path*, the same for all who hold one at a time."""
     with _making:
         found = _files.get(path)
         if found is None:
@@ -183,5 +183,5 @@ def shared_file(path: Path, syntax: Syntax) -> SharedFile:
 
 
 def _meant(target: str) -> Hashable:
-    """Return what all spellings of *target* have in common."""
+    """Return one value for all spellings of *target*."""
     return host_and_port(target) or target

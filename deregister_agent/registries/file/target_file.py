@@ -17,7 +17,7 @@ import yaml
 
 from deregister_agent.errors import AgentError
 from deregister_agent.host.addresses import host_and_port
-from deregister_agent.registries.file.text_edit import NotExact, Place, Span, WrittenList
+from deregister_agent.registries.file.text_edit import EntryPlace, NotExact, Span, WrittenList
 
 Syntax = Literal["json", "yaml"]
 
@@ -52,7 +52,7 @@ class TargetFile:
         return target in self.targets
 
     def spelled(self, target: str) -> str | None:
-        """Return how a group has the address that *target* is, written in any way; or None."""
+        """Return how the file spells the address that *target* names; None if it is not there."""
         here = host_and_port(target)
         return None if here is None else self._spellings.get(here)
 
@@ -61,8 +61,8 @@ class TargetFile:
         found = ((host_and_port(target), target) for target in sorted(self.targets))
         return {here: target for here, target in found if here is not None}
 
-    def places(self, target: str) -> list[tuple[int, Place]]:
-        """Return where *target* stands: the number of each group that has it, and where there."""
+    def places(self, target: str) -> list[tuple[int, EntryPlace]]:
+        """Return the number of each group that has *target*, and the place in that group."""
         return [
             (number, self._place(number, group.targets.index(target)))
             for number, group in enumerate(self.groups)
@@ -70,13 +70,13 @@ class TargetFile:
         ]
 
     def without(self, target: str) -> "TargetFile":
-        """Return the file without *target*. A group that had no other stays, empty."""
+        """Return the file without *target*. A group that had no other target stays, empty."""
         after = self
         while after.holds(target):
             after = after._without_first(target)
         return after
 
-    def including(self, target: str, number: int, place: Place) -> "TargetFile":
+    def including(self, target: str, number: int, place: EntryPlace) -> "TargetFile":
         """Return the file with *target* in a group: at *place*, or as near as there is."""
         targets = self.groups[number].targets
         at = min(place.position, len(targets))
@@ -92,11 +92,11 @@ class TargetFile:
         group = {"targets": [target], "labels": dict(labels)}
         return self._proved([self._groups().appended(group)], [*self._data, group])
 
-    def _place(self, number: int, position: int) -> Place:
+    def _place(self, number: int, position: int) -> EntryPlace:
         try:
             return self._list(number).place(position)
         except NotExact:
-            return Place(position, "")  # without() will say what is wrong
+            return EntryPlace(position, "")  # without() will say what is wrong
 
     def _without_first(self, target: str) -> "TargetFile":
         number = next(n for n, group in enumerate(self.groups) if target in group.targets)
@@ -156,7 +156,7 @@ def _written(text: str, node: Any, colon: int) -> WrittenList:
 
 
 def _parsed(text: str, syntax: Syntax) -> list[Any]:
-    """Return the groups as plain data; an empty text may be one that is just being written."""
+    """Return the groups as plain data; an empty text may be a file that is just being written."""
     try:
         # _Loader makes strings only, whatever the tags.
         data = json.loads(text) if syntax == "json" else yaml.load(text, _Loader)  # noqa: S506

@@ -19,7 +19,7 @@ class NotExact(ValueError):  # noqa: N818 - the reason, completed by the caller
     """The list is written in a way that cannot be changed exactly: a sentence part."""
 
 
-class Place(NamedTuple):
+class EntryPlace(NamedTuple):
     """Where an entry stands, and how it is written there."""
 
     position: int
@@ -46,15 +46,15 @@ class WrittenList:
     column: int
     colon: int = 0  # where the key that has it ends, its colon included
 
-    def place(self, position: int) -> Place:
-        """Return what it takes to put an entry back as it is."""
+    def place(self, position: int) -> EntryPlace:
+        """Return all that is needed to put an entry back as it stands."""
         if not self.bracketed:
             line = self._line(position)
             above = self.text[self._below(position, 0) : line.start]
-            return Place(position, self._source(line), gap=above.count("\n"))
+            return EntryPlace(position, self._source(line), gap=above.count("\n"))
         if len(self.entries) == 1:
-            return Place(position, self.text[self.span.start + 1 : self.span.end - 1])
-        return Place(position, self._source(self.entries[position]), self._separator())
+            return EntryPlace(position, self.text[self.span.start + 1 : self.span.end - 1])
+        return EntryPlace(position, self._source(self.entries[position]), self._separator())
 
     def without(self, position: int) -> str:
         """Return the text without an entry."""
@@ -70,8 +70,8 @@ class WrittenList:
             return text[: entries[position - 1].end] + text[entries[position].end :]
         return text[: entries[0].start] + text[entries[1].start :]
 
-    def including(self, entry: str, place: Place) -> Iterator[str]:
-        """Give the text with *entry* in it: written as it was before, then in the plainest way."""
+    def including(self, entry: str, place: EntryPlace) -> Iterator[str]:
+        """Yield the text with *entry*: written as it was before, then in the plainest way."""
         was_line, plain = _LINE.fullmatch(place.text), json.dumps(entry)
         if not self.entries:
             yield from self._filled([place.text] if was_line else [], place.gap)
@@ -103,7 +103,7 @@ class WrittenList:
         return self.text[span.start : span.end]
 
     def _filled(self, lines: list[str], gap: int) -> Iterator[str]:
-        """Give the text with a line again where without() has left brackets."""
+        """Yield the text with a line again where without() has left brackets."""
         text, colon = self.text, self.colon
         if text[colon : self.span.end] == " []":
             text = text[:colon] + text[self.span.end :]
@@ -111,7 +111,7 @@ class WrittenList:
                 yield _with_line(text, _past_remarks(text, _line_end(text, colon), gap), line)
 
     def _between(self, written: str, position: int, separator: str) -> str:
-        """Return the text with something more in its brackets, beside what is there."""
+        """Return the text with one more entry in its brackets."""
         separator = self._separator(separator)
         if position < len(self.entries):
             at, more = self.entries[position].start, written + separator
@@ -129,7 +129,7 @@ class WrittenList:
         return otherwise or ("," + lead if "\n" in lead and "#" not in lead else ", ")
 
     def _line(self, position: int) -> Span:
-        """Return the whole line of an entry. Raises NotExact if it has none to itself."""
+        """Return the whole line of an entry. Raises NotExact if others stand on that line."""
         entry = self.entries[position]
         line = Span(self.text.rfind("\n", 0, entry.start) + 1, _line_end(self.text, entry.end))
         before, after = self.text[line.start : entry.start], self.text[entry.end : line.end]
@@ -146,7 +146,7 @@ class WrittenList:
 
 
 def _line_end(text: str, at: int) -> int:
-    """Return where the line after the one of *at* begins."""
+    """Return where the line below *at* begins."""
     return text.find("\n", at) + 1 or len(text)
 
 

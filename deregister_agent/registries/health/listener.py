@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 HEAD_LIMIT = 8192  # bytes
-STEP = 5.0  # seconds for the head of a request, and for taking the answer
-MOST = 256  # connections at once; more are closed
+STEP_TIMEOUT = 5.0  # seconds for the head of a request, and for taking the answer
+MOST_CONNECTIONS = 256  # connections at once; more are closed
 THREADS = 16  # polls that may wait for the app at once
 BACKLOG = 128
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class HealthAnswer:
     """What is answered; *sent* is called once the last byte is on its way."""
 
     status: int
@@ -32,8 +32,8 @@ class Reply:
     done: Callable[[], None] = lambda: None
 
 
-Decide = Callable[[str], Reply]
-"""Return the answer to a poll from that address; it may block for as long as the app may."""
+Decide = Callable[[str], HealthAnswer]
+"""Return the answer to a poll from that address; may block for as long as the app may."""
 
 
 class HealthListener:
@@ -68,7 +68,7 @@ class HealthListener:
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open += 1
         try:
-            if self._open <= MOST:
+            if self._open <= MOST_CONNECTIONS:
                 await self._exchange(reader, writer)
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass  # whoever asks so has not been answered, and is not counted
@@ -79,14 +79,14 @@ class HealthListener:
                 await writer.wait_closed()
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        async with asyncio.timeout(STEP):
+        async with asyncio.timeout(STEP_TIMEOUT):
             head = await reader.readuntil(b"\r\n\r\n")
         method, _, rest = head.partition(b"\r\n")[0].partition(b" ")
         target = rest.partition(b" ")[0].partition(b"?")[0].decode("latin-1")
         if target != self._path:
-            reply = Reply(404, body=b"there is nothing here\n")
+            reply = HealthAnswer(404, body=b"there is nothing here\n")
         elif method not in {b"GET", b"HEAD"}:
-            reply = Reply(405, body=b"use GET\n")
+            reply = HealthAnswer(405, body=b"use GET\n")
         else:
             peer = writer.get_extra_info("peername")
             if peer is None:
@@ -95,14 +95,14 @@ class HealthListener:
         try:
             writer.transport.set_write_buffer_limits(0)  # so that drain() waits for all of it
             writer.write(_encoded(reply, bodiless=method == b"HEAD"))
-            async with asyncio.timeout(STEP):
+            async with asyncio.timeout(STEP_TIMEOUT):
                 await writer.drain()
             reply.sent()
         finally:
             reply.done()
 
 
-def _encoded(reply: Reply, *, bodiless: bool) -> bytes:
+def _encoded(reply: HealthAnswer, *, bodiless: bool) -> bytes:
     lines = [
         f"HTTP/1.1 {reply.status} {_phrase(reply.status)}",
         f"Content-Type: {reply.kind}",

@@ -12,7 +12,7 @@ FORGET = 3
 """A poller that has been silent for so many intervals is gone: a balancer that was removed."""
 
 
-class Said(StrEnum):
+class PollAnswer(StrEnum):
     """What a poll was answered."""
 
     HEALTHY = "healthy"  # as the app says
@@ -22,7 +22,7 @@ class Said(StrEnum):
 
 @dataclass(slots=True)
 class _Poller:
-    said: Said
+    said: PollAnswer
     times: int  # in a row
     last: float
 
@@ -54,8 +54,8 @@ class Polls:
             with self._lock:
                 self._in_hand -= 1
 
-    def answered(self, source: str, said: Said) -> None:
-        """Take note of an answer that has been sent."""
+    def answered(self, source: str, said: PollAnswer) -> None:
+        """Count an answer that has been sent."""
         if not self._counts(source):
             return
         now = time.monotonic()
@@ -65,7 +65,7 @@ class Polls:
             self._pollers[source] = _Poller(said, times, now)
 
     def known(self) -> bool:
-        """Tell whether everybody who polls has had the time to, since this began to count."""
+        """Tell whether every poller has had the time to poll since the counting began."""
         return time.monotonic() - self._began >= self._every
 
     def anybody(self) -> bool:
@@ -73,7 +73,7 @@ class Polls:
         with self._lock:
             return bool(self._here())
 
-    def missing(self, wanted: Said) -> list[str]:
+    def missing(self, wanted: PollAnswer) -> list[str]:
         """Say who has yet to be answered *wanted* often enough; empty once all have been."""
         with self._lock:
             here = self._here()
@@ -90,7 +90,7 @@ class Polls:
         return late or ([] if here else ["nobody polls"])
 
     def _here(self) -> dict[str, _Poller]:
-        """Return those who poll, and forget who does no longer."""
+        """Return those who poll, and forget those who have stopped."""
         oldest = time.monotonic() - FORGET * self._every
         self._pollers = {who: one for who, one in self._pollers.items() if one.last >= oldest}
         return self._pollers

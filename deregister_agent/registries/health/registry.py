@@ -16,24 +16,23 @@ from functools import partial
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
-from deregister_agent.api.listen import Place, parse
 from deregister_agent.config.options import BackendOptions, Timeout
 from deregister_agent.errors import AgentError, ConfigError, RegistryError
+from deregister_agent.host.addresses import parse_listen_address, server_and_target
 from deregister_agent.host.files import remove_durably, replace_durably
 from deregister_agent.model import Instance, Snapshot
 from deregister_agent.net.fetcher import Fetcher, FetchError
 from deregister_agent.ports import Registry
-from deregister_agent.registries.health.listener import HealthListener, Reply
-from deregister_agent.registries.health.pollers import Polls, Said
+from deregister_agent.registries.health.listener import HealthAnswer, HealthListener
+from deregister_agent.registries.health.pollers import PollAnswer, Polls
 
 FOLDER = Path("/var/lib/deregister-agent")
 OURS = "withdrawn by deregister-agent\n"
 """What our own marker says: restore() removes no other."""
-LOOK = 0.05
+POLL = 0.05
 """Seconds between two looks at what was answered."""
 BODY_LIMIT = 65536
 
@@ -69,7 +68,7 @@ class Options(BackendOptions):
     @field_validator("listen")
     @classmethod
     def _address(cls, listen: str) -> str:
-        if parse(listen).path is not None:
+        if parse_listen_address(listen).path is not None:
             raise ValueError("give address:port, as in 0.0.0.0:8651: balancers poll over TCP")
         return listen
 
@@ -80,7 +79,7 @@ class Health(Registry):
     def __init__(self, options: Options, instance: Instance, app: Fetcher) -> None:
         self.name = options.label
         self._options, self._instance, self._app = options, instance, app
-        self._place: Place = parse(options.listen)
+        self._place = parse_listen_address(options.listen)
         self._marker = options.marker or FOLDER / f"{instance.name}.withdrawn"
         self._lock = threading.Lock()
         self._listener: HealthListener | None = None
@@ -88,14 +87,14 @@ class Health(Registry):
         self._was_out: bool | None = None  # as last read, should the file become unreadable
 
     def lists(self) -> bool:
-        """Tell whether anybody who polls has yet to be told often enough that it is out."""
+        """Tell whether some poller has not been told often enough that the instance is out."""
         with self._doing("tell whether balancers send work to"):
             if self._is_unheeded():
                 return False
-            return not self._is_out() or bool(self._polls.missing(Said.OUT))
+            return not self._is_out() or bool(self._polls.missing(PollAnswer.OUT))
 
     def snapshot(self) -> Snapshot | None:
-        """Keep where the marker is; there is nothing else to know."""
+        """Return where the marker is; there is nothing else to know."""
         with self._doing("take a snapshot of"):
             return None if self._is_unheeded() else {"marker": str(self._marker)}
 
@@ -104,7 +103,7 @@ class Health(Registry):
         with self._doing("withdraw") as end:
             if not self._is_out():
                 replace_durably(self._marker, OURS.encode())
-            self._until_told(Said.OUT, end)
+            self._until_told(PollAnswer.OUT, end)
 
     def restore(self, snapshot: Snapshot | None) -> None:
         """Answer what the app says again, and wait until everybody who polls has been told."""
@@ -114,13 +113,13 @@ class Health(Registry):
                 if self._marker.read_text("utf-8", "replace") != OURS:
                     raise AgentError(f"{self._marker} is not ours: remove it when it may go on")
                 remove_durably(self._marker)
-            self._until_told(Said.HEALTHY, end)
+            self._until_told(PollAnswer.HEALTHY, end)
 
     def watch(self, cursor: str | None, timeout: float) -> str:
         """Block until the marker comes or goes, or the last balancer has been told."""
         end = time.monotonic() + timeout
         while (now := self._cursor()) == cursor and (left := end - time.monotonic()) > 0:
-            time.sleep(min(LOOK, left))
+            time.sleep(min(POLL, left))
         return now
 
     def close(self) -> None:
@@ -135,19 +134,19 @@ class Health(Registry):
             out = self._is_out()
         except OSError as e:
             return f"error {e.errno}"  # lists() says which
-        return f"{out} {bool(self._polls.missing(Said.OUT))} {self._polls.anybody()}"
+        return f"{out} {bool(self._polls.missing(PollAnswer.OUT))} {self._polls.anybody()}"
 
-    def _until_told(self, said: Said, end: float) -> None:
+    def _until_told(self, said: PollAnswer, end: float) -> None:
         while late := self._late(said):
-            if time.monotonic() + LOOK >= end:
+            if time.monotonic() + POLL >= end:
                 raise AgentError("; ".join(late))
-            time.sleep(LOOK)
+            time.sleep(POLL)
 
-    def _late(self, said: Said) -> list[str]:
+    def _late(self, said: PollAnswer) -> list[str]:
         return [] if self._is_unheeded() else self._polls.missing(said)
 
     def _is_unheeded(self) -> bool:
-        """Tell whether nobody polls, where that is no mistake. Raises AgentError where it is."""
+        """Tell whether nobody polls, and nobody need. Raises AgentError where somebody should."""
         if not self._polls.known() or self._polls.anybody():
             return False
         if self._options.nobody == "withdrawn":
@@ -168,15 +167,15 @@ class Health(Registry):
             self._was_out = True
         return self._was_out
 
-    def _decide(self, source: str) -> Reply:
-        """Answer one poll: 503 while it is withdrawn, else what the app says."""
+    def _decide(self, source: str) -> HealthAnswer:
+        """Answer one poll: 503 while the instance is withdrawn, else what the app says."""
         if self._answers_out():
-            return replace(_OUT, sent=partial(self._polls.answered, source, Said.OUT))
+            return replace(_OUT, sent=partial(self._polls.answered, source, PollAnswer.OUT))
         with ExitStack() as undecided:
             undecided.enter_context(self._polls.in_hand())
             reply, said = self._ask_app()
             if self._answers_out():  # withdrawn while the app was asked
-                return replace(_OUT, sent=partial(self._polls.answered, source, Said.OUT))
+                return replace(_OUT, sent=partial(self._polls.answered, source, PollAnswer.OUT))
             # Counted when it is over, even if it was not sent: in this order nobody is taken
             # to be out whose last answer may have been another one.
             undecided.callback(self._polls.answered, source, said)
@@ -189,20 +188,18 @@ class Health(Registry):
         except OSError:
             return self._was_out is not False
 
-    def _ask_app(self) -> tuple[Reply, Said]:
-        parts = urlsplit(self._options.app)
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    def _ask_app(self) -> tuple[HealthAnswer, PollAnswer]:
         try:
-            answer = self._app.call("GET", target)
+            answer = self._app.call("GET", server_and_target(self._options.app)[1])
         except FetchError:
-            return Reply(503, body=b"no answer from the app\n"), Said.SICK
+            return HealthAnswer(503, body=b"no answer from the app\n"), PollAnswer.SICK
         kind = answer.headers.get("Content-Type", "text/plain")
-        said = Said.HEALTHY if answer.status in _OK else Said.SICK
-        return Reply(answer.status, kind, answer.body), said
+        said = PollAnswer.HEALTHY if answer.status in _OK else PollAnswer.SICK
+        return HealthAnswer(answer.status, kind, answer.body), said
 
     @contextmanager
     def _doing(self, doing: str) -> Iterator[float]:
-        """Make sure that polls are answered, and give the end of the time of one operation."""
+        """Start to answer polls where nobody does, and yield the end of one operation's time."""
         end = time.monotonic() + self._options.timeout
         try:
             self._listen()
@@ -225,16 +222,14 @@ class Health(Registry):
                 self._polls = Polls(self._options.every, self._options.pollers, self._options.polls)
 
 
-_OUT = Reply(503, body=OURS.encode())
+_OUT = HealthAnswer(503, body=OURS.encode())
 
 
 def build(options: Options, instance: Instance) -> Health:
     """Make the registry. Raises ConfigError; nothing listens before the first call."""
-    parts = urlsplit(options.app)
+    server, _ = server_and_target(options.app)
     try:
-        app = Fetcher(
-            f"{parts.scheme}://{parts.netloc}", timeout=options.app_timeout, body_limit=BODY_LIMIT
-        )
+        app = Fetcher(server, timeout=options.app_timeout, body_limit=BODY_LIMIT)
     except FetchError as e:
         raise ConfigError(f"registry {options.label}", [f"app: {e}"]) from e
     return Health(options, instance, app)

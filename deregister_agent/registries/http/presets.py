@@ -1,17 +1,17 @@
 """
 What to send to well-known systems, and how to read their answers: presets of ``http``.
 
-Each was written from the documentation or the source that stands beside it; the page
-docs/reference/registries/http.md says which could not be tried on the real product.
+Each was written from the documentation or the source that stands beside it; those that
+were never run on the real product are unproven, and check-config says so.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from deregister_agent.registries.http.requests import Look, Request
+from deregister_agent.registries.http.requests import ReadBack, Request
 
-Name = Literal[
+PresetName = Literal[
     "app",
     "dubbo",
     "envoy",
@@ -20,18 +20,18 @@ Name = Literal[
     "nacos3",
     "nginx_plus",
     "spring_bindings",
-    "spring_serviceregistry",
 ]
 
 
 @dataclass(frozen=True, slots=True)
-class Preset:
+class HttpPreset:
     """The three requests, and the variables that have a usual value."""
 
     withdraw: Request
     restore: Request
-    look: Look
+    look: ReadBack
     variables: Mapping[str, str] = field(default_factory=dict)
+    proven: bool = False  # the tests run it on the real product
 
 
 _JSON = {"Accept": "application/json"}
@@ -51,12 +51,12 @@ _NO_OVERRIDE = r'"overridden[sS]tatus"\s*:\s*"(?!OUT_OF_SERVICE")'
 _OVERRIDE = r'"overridden[sS]tatus"\s*:\s*"OUT_OF_SERVICE"'
 
 
-def _nacos(instance: str, look: str, entries: str, done: str) -> "Preset":
+def _nacos(instance: str, look: str, entries: str, done: str) -> "HttpPreset":
     """Return the preset for one version of Nacos: where its APIs are, and how it says "done"."""
-    return Preset(
+    return HttpPreset(
         withdraw=Request(method="PUT", path=f"{instance}{_UPDATE}false", answer=done),
         restore=Request(method="PUT", path=f"{instance}{_UPDATE}true", answer=done),
-        look=Look(
+        look=ReadBack(
             path=f"{look}?{_ENTRY}&pageNo=1&pageSize=10000",
             entries=entries,
             where={"/ip": "{address}", "/port": "{port}"},
@@ -69,19 +69,20 @@ def _nacos(instance: str, look: str, entries: str, done: str) -> "Preset":
     )
 
 
-PRESETS: Mapping[Name, Preset] = {
+PRESETS: Mapping[PresetName, HttpPreset] = {
     # docs/reference/app.md: 200 once the hooks of every process have returned.
-    "app": Preset(
+    "app": HttpPreset(
         withdraw=Request(path="/stop"),
         restore=Request(path="/start"),
-        look=Look(pointer="/stopped", listed=(False,), withdrawn=(True,)),
+        look=ReadBack(pointer="/stopped", listed=(False,), withdrawn=(True,)),
+        proven=True,
     ),
     # dubbo.apache.org, QoS: one table row for each service, Y or N in its last column, or
     # "registry-A(Y)" since 3.0.
-    "dubbo": Preset(
+    "dubbo": HttpPreset(
         withdraw=Request(method="GET", path="/offline", answer="OK"),
         restore=Request(method="GET", path="/online", answer="OK"),
-        look=Look(
+        look=ReadBack(
             path="/ls",
             by="text",
             listed=(r"\(Y\)", r"\|\s*Y\s*\|"),
@@ -89,17 +90,20 @@ PRESETS: Mapping[Name, Preset] = {
         ),
     ),
     # envoyproxy.io, "Administration interface": ServerInfo.state is DRAINING while failed.
-    "envoy": Preset(
+    "envoy": HttpPreset(
         withdraw=Request(path="/healthcheck/fail"),
         restore=Request(path="/healthcheck/ok"),
-        look=Look(path="/server_info", pointer="/state", listed=("LIVE",), withdrawn=("DRAINING",)),
+        look=ReadBack(
+            path="/server_info", pointer="/state", listed=("LIVE",), withdrawn=("DRAINING",)
+        ),
+        proven=True,
     ),
     # Netflix/eureka: wiki, "Eureka REST operations"; InstanceResource, which reads past the
     # response cache; and EurekaJacksonCodec, which writes status and override side by side.
-    "eureka": Preset(
+    "eureka": HttpPreset(
         withdraw=Request(method="PUT", path="/apps/{app}/{id}/status?value=OUT_OF_SERVICE"),
         restore=Request(method="DELETE", path="/apps/{app}/{id}/status?value=UP"),
-        look=Look(
+        look=ReadBack(
             path="/apps/{app}/{id}",
             headers=_JSON,
             by="text",
@@ -115,14 +119,14 @@ PRESETS: Mapping[Name, Preset] = {
         "/v3/admin/ns/instance", "/v3/admin/ns/instance/list", "/data", r'"data"\s*:\s*"ok"'
     ),
     # nginx.org, ngx_http_api_module: PATCH of a server in an upstream with a zone.
-    "nginx_plus": Preset(
+    "nginx_plus": HttpPreset(
         withdraw=Request(
             method="PATCH", path="/http/upstreams/{upstream}/servers/{id}", payload={"down": True}
         ),
         restore=Request(
             method="PATCH", path="/http/upstreams/{upstream}/servers/{id}", payload={"down": False}
         ),
-        look=Look(
+        look=ReadBack(
             path="/http/upstreams/{upstream}/servers",
             entries="",
             where={"/server": "{host}:{port}"},
@@ -133,34 +137,19 @@ PRESETS: Mapping[Name, Preset] = {
         ),
     ),
     # docs.spring.io, Spring Cloud Stream, "Binding visualization and control".
-    "spring_bindings": Preset(
+    "spring_bindings": HttpPreset(
         withdraw=Request(
             path="/bindings/{binding}", payload={"state": "{stop}"}, expect=(200, 204)
         ),
         restore=Request(
             path="/bindings/{binding}", payload={"state": "{start}"}, expect=(200, 204)
         ),
-        look=Look(
+        look=ReadBack(
             path="/bindings/{binding}",
             by="text",
             listed=(_STATE.format("running|started|resumed"),),
             withdrawn=(_STATE.format("stopped|paused"),),
         ),
         variables={"stop": "STOPPED", "start": "STARTED"},
-    ),
-    # Spring Cloud Commons, ServiceRegistryEndpoint: a text, or with Eureka an object with status
-    # and override (EurekaServiceRegistry).
-    "spring_serviceregistry": Preset(
-        withdraw=Request(
-            path="/serviceregistry", payload={"status": "OUT_OF_SERVICE"}, expect=(200, 204)
-        ),
-        restore=Request(path="/serviceregistry", payload={"status": "{start}"}, expect=(200, 204)),
-        look=Look(
-            path="/serviceregistry",
-            by="text",
-            listed=(r'^\s*"?UP"?\s*$', r'"status"\s*:\s*"UP"', _NO_OVERRIDE),
-            withdrawn=(r'^\s*"?OUT_OF_SERVICE"?\s*$', _OVERRIDE),
-        ),
-        variables={"start": "UP"},
     ),
 }

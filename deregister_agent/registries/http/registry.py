@@ -7,38 +7,38 @@ it has to say plainly which of the two it is.
 
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
-from deregister_agent.config.options import BackendOptions, Secret, Timeout
+from deregister_agent.config.options import ClientTlsOptions, Secret, Timeout
 from deregister_agent.errors import AgentError, ConfigError, RegistryError
+from deregister_agent.host.addresses import in_brackets
 from deregister_agent.model import Instance, Snapshot
 from deregister_agent.net.fetcher import Fetcher, FetchError
 from deregister_agent.ports import Registry
-from deregister_agent.registries.http.presets import PRESETS, Name, Preset
+from deregister_agent.registries.http.presets import PRESETS, HttpPreset, PresetName
 from deregister_agent.registries.http.requests import (
     Found,
-    Look,
+    ReadBack,
     Request,
     check,
-    places,
     read,
     send,
+    variables_of,
 )
 
 WAS_OUT = "it was out before the drain, so it is not for us to list it: do that by hand"
 
 
-class Options(BackendOptions):
+class Options(ClientTlsOptions):
     """The API, and the three requests."""
 
     url: str
     """Where the API begins: ``http://``, ``https://`` or ``http+unix://``, with a path or not."""
-    preset: Name | None = None
+    preset: PresetName | None = None
     """A system whose requests are known."""
     variables: dict[str, str] = Field(default_factory=dict)
     """What the requests call ``{name}``, besides name, service, address, host and port; host is
@@ -47,7 +47,7 @@ class Options(BackendOptions):
     """The request that stops work; instead of the preset's, if there is one."""
     restore: Request | None = None
     """The request that lets work go on."""
-    look: Look | None = None
+    look: ReadBack | None = None
     """The request that reads back, and what its answer means."""
     missing: Literal["refuse", "withdrawn"] = "refuse"
     """What it means that the system has no such instance: not known, or withdrawn."""
@@ -55,12 +55,6 @@ class Options(BackendOptions):
     """A bearer token, sent as ``Authorization``."""
     headers: dict[str, Secret] = Field(default_factory=dict)
     """More headers that hold a secret, such as an API key."""
-    ca: Path | None = None
-    """A file with the CAs to trust with https; the system's unless given."""
-    certificate: Path | None = None
-    """A client certificate for https."""
-    key: Path | None = None
-    """The key of that certificate, if it is not in the same file."""
     timeout: Timeout = 3.0
     """The limit of one operation in seconds, with all its requests."""
 
@@ -85,20 +79,20 @@ class Http(Registry):
             return self._look(end).others
 
     def snapshot(self) -> Snapshot | None:
-        """Keep whether it was listed."""
+        """Return whether the instance was listed."""
         with self._doing("take a snapshot of") as end:
             listed = self._found(end).listed
             return None if listed is None else {"listed": listed}
 
     def withdraw(self) -> None:
-        """Send the request, unless the read-back says that it is out or was never in."""
+        """Send the request, unless the read-back says that the instance is out or never was in."""
         with self._doing("withdraw") as end:
             found = self._before(end)
             if found.listed is True:
                 self._send(self._wanted.withdraw, found.kept, end)
 
     def restore(self, snapshot: Snapshot | None) -> None:
-        """Send the request, unless it is listed already, or was out before the drain."""
+        """Send the request, unless the instance is listed, or was out before the drain."""
         with self._doing("restore") as end:
             found = self._found(end)
             if found.listed is True:
@@ -141,7 +135,7 @@ class Http(Registry):
 
     @contextmanager
     def _doing(self, doing: str) -> Iterator[float]:
-        """Give the end of the time that one operation has."""
+        """Yield the end of the time that one operation has."""
         try:
             yield time.monotonic() + self._options.timeout
         except AgentError as e:
@@ -153,8 +147,8 @@ def _left(end: float) -> float:
     return max(0.01, end - time.monotonic())
 
 
-def _requests(options: Options) -> Preset:
-    """Return what is sent: the preset's requests, each replaced by one that is given."""
+def _requests(options: Options) -> HttpPreset:
+    """Return the requests to send: those of the options, and else those of the preset."""
     preset = PRESETS[options.preset] if options.preset else None
     withdraw = options.withdraw or (preset.withdraw if preset else None)
     restore = options.restore or (preset.restore if preset else None)
@@ -163,16 +157,15 @@ def _requests(options: Options) -> Preset:
         given = {"withdraw": withdraw, "restore": restore, "look": look}
         missing = [f"{key}: missing; there is no preset" for key, one in given.items() if not one]
         raise ConfigError(f"registry {options.label}", missing)
-    return Preset(withdraw, restore, look, preset.variables if preset else {})
+    return HttpPreset(withdraw, restore, look, preset.variables if preset else {})
 
 
-def _values(options: Options, instance: Instance, wanted: Preset) -> Mapping[str, str]:
-    address = instance.address
+def _values(options: Options, instance: Instance, wanted: HttpPreset) -> Mapping[str, str]:
     own = {
         "name": instance.name,
         "service": instance.service,
-        "address": address,
-        "host": f"[{address}]" if ":" in address else address,
+        "address": instance.address,
+        "host": in_brackets(instance.address),
         "port": str(instance.port),
     }
     return {**wanted.variables, **own, **options.variables}
@@ -183,9 +176,9 @@ def _mistakes(options: Options, instance: Instance) -> Iterator[str]:
     known = set(_values(options, instance, wanted))
     look = wanted.look
     for key, request in (("withdraw", wanted.withdraw), ("restore", wanted.restore)):
-        for name in sorted(places(request) - known - set(look.keep)):
+        for name in sorted(variables_of(request) - known - set(look.keep)):
             yield f"variables.{name}: missing; {key} needs it"
-    for name in sorted(places(look) - known):
+    for name in sorted(variables_of(look) - known):
         yield f"variables.{name}: missing; look needs it"
     if look.entries is not None and not look.where:
         yield "look.where: missing; it says which of the entries is the instance's"
@@ -210,6 +203,18 @@ def build(options: Options, instance: Instance) -> Http:
     return Http(options, instance, fetcher)
 
 
+def warnings(options: Options, instance: Instance) -> Sequence[str]:
+    """Say that the preset has never met the real product, where that is so."""
+    del instance
+    if options.preset is None or PRESETS[options.preset].proven:
+        return []
+    unproven = (
+        f"preset {options.preset!r} is unproven: nobody has run it on the real product; "
+        "try a drain, status and a restore by hand before you trust it"
+    )
+    return [unproven]
+
+
 def _fetcher(options: Options) -> Fetcher:
     def secrets() -> Mapping[str, str]:
         headers = {name: secret.read() for name, secret in options.headers.items()}
@@ -221,7 +226,5 @@ def _fetcher(options: Options) -> Fetcher:
         options.url,
         timeout=options.timeout,
         headers=secrets,
-        ca=options.ca,
-        certificate=options.certificate,
-        key=options.key,
+        tls_files=options.tls_files,
     )

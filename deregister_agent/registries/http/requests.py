@@ -1,4 +1,4 @@
-"""Requests that a configuration describes, and how to read from an answer what they say."""
+"""Requests that a configuration describes, and how their answers are read."""
 
 import json
 import re
@@ -9,18 +9,17 @@ from urllib.parse import quote
 
 from pydantic import Field, JsonValue
 
-from deregister_agent.config.json_pointer import Pointer, pointed
 from deregister_agent.config.options import Table
-from deregister_agent.errors import AgentError
+from deregister_agent.errors import AgentError, excerpt
+from deregister_agent.host.json_pointer import Pointer, pointed
 from deregister_agent.net.fetcher import Answer, Fetcher
 
 Value = bool | int | str
 Statuses = Annotated[tuple[Annotated[int, Field(ge=100, le=599)], ...], Field(min_length=1)]
 Values = Annotated[tuple[Value, ...], Field(min_length=1)]
 
-_PLACE = re.compile(r"\{([a-z_]+)\}")
+_VARIABLE = re.compile(r"\{([a-z_]+)\}")
 _UNCACHED = {"Cache-Control": "no-cache"}
-_SHOWN = 80  # characters of an answer that are enough to recognise it
 
 
 class Request(Table):
@@ -46,7 +45,7 @@ class Request(Table):
         return [self.path, self.body or "", json.dumps(self.payload), *self.headers.values()]
 
 
-class Look(Request):
+class ReadBack(Request):
     """The request that reads back whether the instance is listed."""
 
     method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"] = "GET"
@@ -82,9 +81,9 @@ class Found:
     others: int | None = None
 
 
-def places(request: Request) -> set[str]:
+def variables_of(request: Request) -> set[str]:
     """Return the names of the variables that *request* needs."""
-    return {name for text in request.texts() for name in _PLACE.findall(text)}
+    return {name for text in request.texts() for name in _VARIABLE.findall(text)}
 
 
 def send(fetcher: Fetcher, request: Request, values: Mapping[str, str], limit: float) -> Answer:
@@ -110,8 +109,8 @@ def check(request: Request, answer: Answer) -> None:
         raise AgentError(f"it did not answer {request.answer!r} but {_start(answer)}")
 
 
-def read(look: Look, answer: Answer, values: Mapping[str, str]) -> Found:
-    """Return what *answer* says of the instance. Raises AgentError unless it says it plainly."""
+def read(look: ReadBack, answer: Answer, values: Mapping[str, str]) -> Found:
+    """Return what *answer* plainly says of the instance. Raises AgentError if it does not."""
     _refuse_old(answer)
     if answer.status in look.absent:
         return Found(None)
@@ -135,7 +134,7 @@ def _refuse_old(answer: Answer) -> None:
         )
 
 
-def _among(look: Look, entries: Any, values: Mapping[str, str]) -> Found:
+def _among(look: ReadBack, entries: Any, values: Mapping[str, str]) -> Found:
     """Find the instance's own entry, and count the others that are listed."""
     if not isinstance(entries, list):
         raise AgentError(f"the answer has no list at {look.entries or 'its top'}")
@@ -154,13 +153,13 @@ def _among(look: Look, entries: Any, values: Mapping[str, str]) -> Found:
     return Found(found.listed, found.kept, count)
 
 
-def _entry(look: Look, entry: Any) -> Found:
+def _entry(look: ReadBack, entry: Any) -> Found:
     value = pointed(entry, look.pointer)
     kept = {name: as_text(pointed(entry, at)) for name, at in look.keep.items()}
-    return Found(_meaning(look, value, f"{look.pointer} is {json.dumps(value)[:_SHOWN]}"), kept)
+    return Found(_meaning(look, value, f"{look.pointer} is {excerpt(json.dumps(value))}"), kept)
 
 
-def _told(look: Look, answer: Answer) -> bool:
+def _told(look: ReadBack, answer: Answer) -> bool:
     text = answer.text
     for patterns, meaning in ((look.listed, True), (look.withdrawn, False)):
         if any(re.search(str(pattern), text) for pattern in patterns):
@@ -168,7 +167,7 @@ def _told(look: Look, answer: Answer) -> bool:
     raise AgentError(f"its answer says neither listed nor withdrawn: {_start(answer)}")
 
 
-def _meaning(look: Look, value: Any, shown: str) -> bool:
+def _meaning(look: ReadBack, value: Any, shown: str) -> bool:
     """Return what *value* means; true is not 1, and "1" is neither."""
     for meanings, meaning in ((look.listed, True), (look.withdrawn, False)):
         if any(type(value) is type(one) and value == one for one in meanings):
@@ -177,12 +176,12 @@ def _meaning(look: Look, value: Any, shown: str) -> bool:
 
 
 def as_text(value: Any) -> str:
-    """Return a JSON value as it stands in a query: a text without its quotes."""
+    """Return a JSON value as a query writes it: a text without its quotes."""
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
 def _filled(text: str, values: Mapping[str, str]) -> str:
-    return _PLACE.sub(lambda found: values[found[1]], text)
+    return _VARIABLE.sub(lambda found: values[found[1]], text)
 
 
 def _filled_in(value: JsonValue, values: Mapping[str, str]) -> Any:
@@ -198,4 +197,4 @@ def _filled_in(value: JsonValue, values: Mapping[str, str]) -> Any:
 
 
 def _start(answer: Answer) -> str:
-    return f"{answer.status} {' '.join(answer.text.split())[:_SHOWN]!r}"
+    return f"{answer.status} {excerpt(answer.text)!r}"

@@ -1,12 +1,14 @@
 """
 Nginx upstreams: the text, the edit, the reload, and the workers that prove it.
 
-``tokens`` and ``parse`` read the text as Nginx does; ``conf`` finds one server and
-changes one word; ``processes`` and ``reload`` watch workers, test and reload;
-``foreign_workers`` finds workers of other masters; ``running_by_processes`` tells what
-runs; ``proof_record`` keeps what has been proved; ``change`` carries an edit of one
-``site`` through; ``old_workers`` names those that still serve; ``watch`` waits for
-news; ``advice`` warns, and ``remedies`` says what to do.
+``registry`` is the backend, for one server of one upstream: its ``site``, by its
+``server_address``. ``tokens`` and ``parse`` read the configuration as Nginx does, and
+``conf`` finds a server in it and changes one word. ``processes`` sees masters and
+workers, ``foreign_workers`` those of other masters, and ``running`` what Nginx runs.
+``reload`` runs Nginx's commands, ``change`` carries an edit through, ``proof`` tells
+whether a server is proved to be down, and ``proof_record`` keeps what was proved.
+``old_workers`` names those that still serve, and ``watch`` waits for news. ``advice``
+warns of what will hurt, and ``remedies`` says what to do about refused files.
 """
 
 from deregister_agent.registries.nginx.registry import Options, build, warnings

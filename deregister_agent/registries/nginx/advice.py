@@ -1,8 +1,8 @@
-"""What in an Nginx configuration will hurt when instances are taken out and put back."""
+"""Warnings: what in an Nginx configuration will hurt when instances are taken out."""
 
 from collections.abc import Iterator
 
-from deregister_agent.registries.nginx.conf import Conf, Upstream
+from deregister_agent.registries.nginx.conf import NginxConf, Upstream
 from deregister_agent.registries.nginx.site import Site
 
 
@@ -23,19 +23,19 @@ def advice(site: Site) -> list[str]:
     return found
 
 
-def _general(conf: Conf, context: str) -> Iterator[str]:
-    said = {name: value for _, name, value in conf.settings}
-    if b"worker_shutdown_timeout" not in said:
+def _general(conf: NginxConf, context: str) -> Iterator[str]:
+    names = {name for name, _ in conf.settings}
+    if b"worker_shutdown_timeout" not in names:
         yield (
             "no worker_shutdown_timeout: a WebSocket or long poll holds an old worker, and with it "
             "the drain, for as long as it likes; set one that is longer than the longest request"
         )
-    if context == "http" and b"keepalive_min_timeout" not in said:
+    if context == "http" and b"keepalive_min_timeout" not in names:
         yield (
             "no keepalive_min_timeout (nginx 1.27.4 or newer): each reload closes idle keep-alive "
             "connections under clients that may be about to use them"
         )
-    if any(name == b"proxy_next_upstream" and "off" in value for _, name, value in conf.settings):
+    if any(name == b"proxy_next_upstream" and "off" in words for name, words in conf.settings):
         yield (
             "proxy_next_upstream off: a request that meets a server which is just going is not "
             "tried on another"

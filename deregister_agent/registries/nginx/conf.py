@@ -1,4 +1,4 @@
-"""What Nginx's configuration says of upstreams, and how one word of it is changed."""
+"""Nginx's configuration: what it says of upstreams, and how one word of it is changed."""
 
 import glob
 import hashlib
@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from deregister_agent.registries.nginx.address import Address
+from deregister_agent.registries.nginx.server_address import ServerAddress
 from deregister_agent.registries.nginx.tokens import words
 
 
-class Server(NamedTuple):
+class ServerDirective(NamedTuple):
     """One ``server`` directive of an upstream. Its words lie in content[start:end] of file."""
 
     file: Path  # symbolic links resolved
@@ -31,18 +31,17 @@ class Upstream:
 
     context: str  # http or stream
     name: str
-    servers: list[Server] = field(default_factory=list)
+    servers: list[ServerDirective] = field(default_factory=list)
     directives: set[bytes] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class ConfPaths:
     """Where the configuration is: its main file, and where absolute paths in it start."""
 
     main: Path
     root: Path = Path("/")
     optional: Path | None = None  # a file that need not be there yet
-    volatile: Path | None = None  # a file whose changes do not count
 
     def resolved(self, name: bytes) -> bytes:
         """Return the path that an ``include`` of *name* means."""
@@ -52,44 +51,31 @@ class Layout:
 
 
 @dataclass(slots=True)
-class Conf:
-    """What was read, at one moment: files in the order in which Nginx opens them."""
+class NginxConf:
+    """A configuration, read at one moment: files in the order in which Nginx opens them."""
 
-    layout: Layout
+    paths: ConfPaths
     files: dict[Path, bytes] = field(default_factory=dict)
     stats: dict[Path, tuple[int, int, int]] = field(default_factory=dict)
     globs: dict[bytes, list[bytes]] = field(default_factory=dict)
-    named: dict[Path, Path] = field(default_factory=dict)  # what a path led to, links followed
+    named: dict[Path, Path] = field(default_factory=dict)  # where paths led to, links followed
     upstreams: dict[tuple[str, str], Upstream] = field(default_factory=dict)
-    settings: list[tuple[str, bytes, list[str]]] = field(default_factory=list)
-
-    def setting(self, name: bytes) -> list[str] | None:
-        """Return the words of the main level's last directive of this *name*."""
-        found = [value for context, key, value in self.settings if (context, key) == ("main", name)]
-        return found[-1] if found else None
+    settings: list[tuple[bytes, list[str]]] = field(default_factory=list)  # for advice
 
     def digest(self) -> str:
-        """Return what stands for all of the text read."""
+        """Return a hash of all the text that was read."""
         whole = hashlib.sha256()
-        volatile = self.layout.volatile
         for path, content in self.files.items():
-            if path == volatile:
-                continue
             whole.update(b"%b\0%d\0%b" % (os.fsencode(path), len(content), content))
         return whole.hexdigest()
 
     def current(self) -> bool:
         """Tell whether the files on disk are still those that were read."""
         try:
-            return all(
-                stat_of(path) == was
-                for path, was in self.stats.items()
-                if path != self.layout.volatile
-            ) and all(
-                (
-                    *(matches_of(pattern) == was for pattern, was in self.globs.items()),
-                    *(os.path.realpath(path) == str(was) for path, was in self.named.items()),
-                )
+            return (
+                all(stat_of(path) == was for path, was in self.stats.items())
+                and all(matches_of(pattern) == was for pattern, was in self.globs.items())
+                and all(os.path.realpath(path) == str(was) for path, was in self.named.items())
             )
         except OSError:
             return False
@@ -104,12 +90,12 @@ class Conf:
             newest += _turned(path, seen)
         return max(newest) / 1e9
 
-    def find(self, context: str, upstream: str, server: Address) -> list[Server]:
+    def find(self, context: str, upstream: str, server: ServerAddress) -> list[ServerDirective]:
         """Return the directives that name this *server* in this *upstream*, in reading order."""
         block = self.upstreams.get((context, upstream))
         return [] if block is None else [s for s in block.servers if server.is_named(s.address)]
 
-    def marked(self, servers: Iterable[Server], *, down: bool) -> dict[Path, bytes]:
+    def marked(self, servers: Iterable[ServerDirective], *, down: bool) -> dict[Path, bytes]:
         """Return the new content of each file once *servers* are marked down, or no longer."""
         change = _with_down if down else _without_down
         after: dict[Path, bytes] = {}
@@ -121,11 +107,11 @@ class Conf:
         return after
 
 
-def _with_down(content: bytes, server: Server) -> bytes:
+def _with_down(content: bytes, server: ServerDirective) -> bytes:
     return content[: server.end] + b" down" + content[server.end :]
 
 
-def _without_down(content: bytes, server: Server) -> bytes:
+def _without_down(content: bytes, server: ServerDirective) -> bytes:
     """Take the last ``down`` away, with the white space before it on its line."""
     last = [w for w in words(content, server.start, server.end)[1:] if w.text == b"down"][-1]
     before = content[: last.start].rstrip(b" \t")
@@ -133,16 +119,16 @@ def _without_down(content: bytes, server: Server) -> bytes:
 
 
 def stat_of(path: Path) -> tuple[int, int, int]:
-    """Return what changes whenever a file is replaced or written to."""
+    """Return three numbers of a file that change when it is replaced or written to."""
     seen = path.stat()
     return seen.st_ino, seen.st_ctime_ns, seen.st_size
 
 
 def _turned(path: Path, seen: set[Path]) -> Iterator[int]:
     """
-    Yield when each link on the way to *path* was made; *seen* are those that were looked at.
+    Yield when each link on the way to *path* was made, but for those that *seen* has already.
 
-    A link that is turned from one folder to another changes no time of what is in them.
+    A link that is turned from one folder to another changes no time of the files in them.
     """
     for part in (path, *path.parents):
         if part in seen:
@@ -161,5 +147,5 @@ def matches_of(pattern: bytes) -> list[bytes]:
 
 
 def summary(upstreams: Mapping[tuple[str, str], Upstream]) -> str:
-    """Name the upstreams that there are, for an error."""
+    """Return the names of all upstreams, for an error."""
     return ", ".join(f"{name} ({context})" for context, name in upstreams) or "none"

@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from deregister_agent.host import pids
 from deregister_agent.host.sockets import LISTENING
 from deregister_agent.registries.nginx.processes import (
     MASTER,
-    ControlError,
     Master,
+    NginxError,
     Worker,
     Workers,
     held_by,
@@ -25,17 +26,17 @@ from deregister_agent.registries.nginx.processes import (
 )
 
 
-def with_relatives(master: Master, own: Workers) -> Workers:
+def with_foreign(master: Master, own: Workers) -> Workers:
     """
-    Return the workers of *master* and the old ones of masters before it.
+    Return the workers of *master* and the retiring workers of masters before it.
 
-    Raises ControlError if such a one still accepts clients.
+    Raises NginxError if a worker of another master accepts clients of the same ports.
     """
-    found = [worker for worker in _relatives(master) if worker.id not in own.ids]
+    found = [worker for worker in _foreign(master) if worker.id not in own.ids]
     serving = [w for w in found if not w.retiring and _may_share_a_port(w, own)]
     if serving:
         pids = ", ".join(str(worker.pid) for worker in serving)
-        raise ControlError(
+        raise NginxError(
             f"nginx workers {pids} serve beside those of master {master.pid}, and no reload "
             "reaches them: finish the upgrade of the binary, or end what a killed master has left"
         )
@@ -43,13 +44,13 @@ def with_relatives(master: Master, own: Workers) -> Workers:
     return Workers(own.active, (*own.retiring, *retiring), own.unnamed)
 
 
-def _relatives(master: Master) -> Iterator[Worker]:
+def _foreign(master: Master) -> Iterator[Worker]:
     """Yield every worker whose master has the same command line, or whose master has gone."""
-    program = _program(master.pid)
+    program = pids.name(master.pid)
     for entry in os.listdir("/proc"):  # noqa: PTH208 - many times as fast, and done often
-        if not entry.isdigit() or _program(int(entry)) != program:
+        if not entry.isdigit() or pids.name(int(entry)) != program:
             continue
-        with suppress(ControlError):  # it has exited in the meantime, or hides
+        with suppress(NginxError):  # the process has exited in the meantime, or hides
             title = title_of(int(entry))
             if "nginx: worker process" not in title:
                 continue
@@ -62,20 +63,6 @@ def _relatives(master: Master) -> Iterator[Worker]:
                 yield worker_of(int(entry), title)
 
 
-def _program(pid: int) -> bytes:
-    """Return the name of the program that a process runs (man 5 proc, comm); cheaply."""
-    try:
-        descriptor = os.open(f"/proc/{pid}/comm", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return b""
-    try:
-        return os.read(descriptor, 64)
-    except OSError:
-        return b""
-    finally:
-        os.close(descriptor)
-
-
 def _space(pid: int) -> int | None:
     """Return the pid namespace of a process; None where this user may not see it."""
     with suppress(OSError):
@@ -84,11 +71,11 @@ def _space(pid: int) -> int | None:
 
 
 def _may_share_a_port(worker: Worker, own: Workers) -> bool:
-    """Tell whether it may accept clients of the same port: unless it is seen that it does not."""
+    """Tell whether *worker* may accept clients of the same port: unless it is seen not to."""
     theirs = _ports(worker)
     if theirs is not None and not theirs:
         return False
-    # Each worker has all the ports of its master; one that has just exited shows none.
+    # Each worker has all the ports of its master; a worker that has just exited shows none.
     ours = next((ports for one in own.active if (ports := _ports(one))), None)
     return theirs is None or ours is None or not theirs.isdisjoint(ours)
 
@@ -98,4 +85,4 @@ def _ports(worker: Worker) -> set[int] | None:
     listening = held_by(worker, LISTENING)
     if listening is not None:
         return {one.local_port for one in listening}
-    return None if title_of(worker.pid) else set()  # one that has exited listens no more
+    return None if title_of(worker.pid) else set()  # an exited worker listens no more

@@ -11,17 +11,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from deregister_agent.registries.nginx.conf import (
-    Conf,
-    Layout,
-    Server,
+    ConfPaths,
+    NginxConf,
+    ServerDirective,
     Upstream,
     matches_of,
     stat_of,
 )
 from deregister_agent.registries.nginx.tokens import (
-    Kind,
     Statement,
-    Unreadable,
+    StatementKind,
+    UnreadableError,
     line_of,
     statements,
     words,
@@ -34,31 +34,23 @@ _PLAIN_SERVER = re.compile(
     rb"[ \t\r\n]*+([^ \t\r\n\\$\"'#]++)"
     rb"(?>(?:[ \t\r\n]++(?!down|backup)[^ \t\r\n\\$\"'#]++)*)[ \t\r\n]*+\Z"
 )
-_NOTED = frozenset(
-    {
-        b"error_log",
-        b"pid",
-        b"worker_shutdown_timeout",
-        b"keepalive_min_timeout",
-        b"proxy_next_upstream",
-    }
-)
+_NOTED = frozenset({b"worker_shutdown_timeout", b"keepalive_min_timeout", b"proxy_next_upstream"})
 
 
-def read(layout: Layout) -> Conf:
-    """Read the configuration. Raises Unreadable, or OSError with the path in it."""
-    conf = Conf(layout)
-    _Reader(conf).enter(layout.main, "main", None, ())
+def read(paths: ConfPaths) -> NginxConf:
+    """Read the configuration. Raises UnreadableError, or OSError with the path in it."""
+    conf = NginxConf(paths)
+    _Reader(conf).enter(paths.main, "main", None, ())
     return conf
 
 
 def preamble(main: Path) -> dict[bytes, str]:
-    """Return the first word of each simple directive that stands before ``http``, last one wins."""
+    """Return the first word of each simple directive before ``http``; the last of a name counts."""
     content, found = main.read_bytes(), {}
     for statement in statements(content, main):
-        if statement.kind is Kind.OPEN and statement.name in {b"http", b"stream"}:
+        if statement.kind is StatementKind.OPEN and statement.name in {b"http", b"stream"}:
             break
-        if statement.kind is Kind.SIMPLE and (
+        if statement.kind is StatementKind.SIMPLE and (
             said := words(content, statement.start, statement.end)
         ):
             found[statement.name] = os.fsdecode(said[0].text)
@@ -66,19 +58,19 @@ def preamble(main: Path) -> dict[bytes, str]:
 
 
 class _Reader:
-    """Walks through the files and fills a Conf."""
+    """A walk through the files that fills a NginxConf."""
 
-    def __init__(self, conf: Conf) -> None:
+    def __init__(self, conf: NginxConf) -> None:
         self._conf = conf
 
     def enter(
         self, path: Path, context: str, block: Upstream | None, above: tuple[Path, ...]
     ) -> None:
-        """Read one file, in the context of the ``include`` that names it."""
-        file = self._conf.named[path] = _real(path, self._conf.layout)
+        """Read one file, in the context of the ``include`` that names the file."""
+        file = self._conf.named[path] = _real(path, self._conf.paths)
         if file in above or len(above) > _DEPTH:
-            raise Unreadable(file, 1, "an include that leads back to its own file")
-        if path == self._conf.layout.optional and not path.exists():
+            raise UnreadableError(file, 1, "an include that leads back to its own file")
+        if path == self._conf.paths.optional and not path.exists():
             return
         if file not in self._conf.files:
             # First the stat: a file replaced in between then shows as changed, not as read.
@@ -88,9 +80,9 @@ class _Reader:
         stack = [(context, block)]
         for statement in statements(content, file):
             context, block = stack[-1]
-            if statement.kind is Kind.CLOSE:
+            if statement.kind is StatementKind.CLOSE:
                 stack.pop()
-            elif statement.kind is Kind.OPEN:
+            elif statement.kind is StatementKind.OPEN:
                 stack.append(self._opened(statement, content, context))
             elif context == "upstream" and block is not None and statement.name == b"server":
                 block.servers.append(_server(statement, content, file))
@@ -98,7 +90,7 @@ class _Reader:
                 for included in self._included(statement, content, file):
                     self.enter(included, context, block, (*above, file))
             else:
-                self._note(statement, content, context, block)
+                self._note(statement, content, block)
 
     def _opened(
         self, statement: Statement, content: bytes, context: str
@@ -114,50 +106,47 @@ class _Reader:
     def _included(self, statement: Statement, content: bytes, file: Path) -> Iterator[Path]:
         """Return the files that an ``include`` names, in Nginx's order."""
         named = words(content, statement.start, statement.end)
+        line = line_of(content, statement.start)
         if len(named) != 1:
-            raise Unreadable(file, line_of(content, statement.start), "an include without one name")
-        pattern = self._conf.layout.resolved(named[0].text)
+            raise UnreadableError(file, line, "an include without one name")
+        pattern = self._conf.paths.resolved(named[0].text)
         if not any(sign in named[0].text for sign in b"*?["):
             yield Path(os.fsdecode(pattern))
             return
         if b"\\" in pattern or b"[^" in pattern:
-            raise Unreadable(
-                file, line_of(content, statement.start), "an include pattern of a kind not known"
-            )
+            raise UnreadableError(file, line, "an include pattern of a kind not known")
         self._conf.globs[pattern] = matches_of(pattern)
         for match in self._conf.globs[pattern]:
             yield Path(os.fsdecode(match))
 
-    def _note(
-        self, statement: Statement, content: bytes, context: str, block: Upstream | None
-    ) -> None:
-        """Remember a directive that is of use elsewhere."""
+    def _note(self, statement: Statement, content: bytes, block: Upstream | None) -> None:
+        """Keep a directive that site or advice asks for."""
         if block is not None:
             block.directives.add(statement.name)
         if statement.name in _NOTED:
             said = [os.fsdecode(w.text) for w in words(content, statement.start, statement.end)]
-            self._conf.settings.append((context, statement.name, said))
+            self._conf.settings.append((statement.name, said))
 
 
-def _real(path: Path, layout: Layout) -> Path:
-    """Return what *path* leads to. A link of another file system must not lead out of it."""
-    file, root = Path(os.path.realpath(path)), layout.root
+def _real(path: Path, paths: ConfPaths) -> Path:
+    """Return the file that *path* leads to. A link below *root* must not lead out of *root*."""
+    file, root = Path(os.path.realpath(path)), paths.root
     if path.is_relative_to(root) and not file.is_relative_to(os.path.realpath(root)):
-        raise Unreadable(path, 1, f"a link that leads out of root, to {file},")
+        raise UnreadableError(path, 1, f"a link that leads out of root, to {file},")
     return file
 
 
-def _server(statement: Statement, content: bytes, file: Path) -> Server:
+def _server(statement: Statement, content: bytes, file: Path) -> ServerDirective:
     """Return what a ``server`` directive says."""
     start, end = statement.start, statement.end
     plain = _PLAIN_SERVER.match(content, start, end)
-    if plain is not None:  # nearly all are, and this takes a tenth of the time
-        return Server(file, start, end, plain[1], down=False, backup=False)
+    if plain is not None:  # as nearly all are; this takes a tenth of the time
+        return ServerDirective(file, start, end, plain[1], down=False, backup=False)
     said = words(content, start, end)
     if not said:
-        raise Unreadable(file, line_of(content, start), "a server without an address")
+        raise UnreadableError(file, line_of(content, start), "a server without an address")
     parameters = {word.text for word in said[1:]}
-    return Server(
+    return ServerDirective(
         file,
         start,
         end,

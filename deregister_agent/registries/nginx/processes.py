@@ -1,8 +1,8 @@
 """
-See through /proc what Nginx's processes really do.
+Nginx's processes, seen through /proc: masters and workers, and what they really do.
 
-All that is read here (man 5 proc: stat, status, cmdline) is open to every user of the
-host, but for the connections of a worker, which only its own user and root may see.
+What is read here (man 5 proc: stat, status, cmdline) is open to every user of the host,
+but for the connections of a worker, which only its own user and root may see.
 """
 
 import os
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deregister_agent.errors import AgentError
+from deregister_agent.host.pids import ProcessStat, read_stat
 from deregister_agent.host.sockets import Socket, SocketsError, State, table
 
 POLL = 0.01
@@ -24,13 +25,13 @@ _TICK = 1 / os.sysconf("SC_CLK_TCK")
 _HANGUP = 1  # bit of SIGHUP in the masks of /proc/<pid>/status
 
 
-class ControlError(AgentError):
-    """Nginx refused, or cannot be seen. A fragment of a sentence: why, and what to do."""
+class NginxError(AgentError):
+    """Nginx refused, or cannot be seen. The text is a fragment: why, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """One worker process, told from any other of this boot by its id."""
+    """A worker process; its id differs from that of any other of this boot."""
 
     pid: int
     ticks: int  # start, in clock ticks since boot (man 5 proc, stat, field 22)
@@ -38,17 +39,17 @@ class Worker:
 
     @property
     def id(self) -> str:
-        """The name by which a record knows it."""
+        """The name by which a record knows the worker."""
         return f"{self.pid}:{self.ticks}"
 
     @property
     def started(self) -> float:
-        """When it started, by CLOCK_BOOTTIME, rounded down to a tick."""
+        """The start by CLOCK_BOOTTIME, rounded down to a tick."""
         return self.ticks * _TICK
 
     @property
     def retiring(self) -> bool:
-        """Whether it accepts no more clients (ngx_worker_process_cycle() sets this title)."""
+        """Whether the worker accepts no more clients (the title of ngx_worker_process_cycle())."""
         return "is shutting down" in self.title
 
 
@@ -62,8 +63,13 @@ class Workers:
 
     @property
     def ids(self) -> frozenset[str]:
-        """The names of all."""
-        return frozenset(worker.id for worker in (*self.active, *self.retiring))
+        """The ids of all but the unnamed."""
+        return self.active_ids.union(worker.id for worker in self.retiring)
+
+    @property
+    def active_ids(self) -> frozenset[str]:
+        """The ids of those that accept clients."""
+        return frozenset(worker.id for worker in self.active)
 
 
 class Master:
@@ -73,7 +79,7 @@ class Master:
         self.pid = _pid(pid_file)
         self.title = title = title_of(self.pid)
         if not title.startswith(MASTER):
-            raise ControlError(
+            raise NginxError(
                 f"{pid_file} names process {self.pid}, which is "
                 f"{f'another one ({title.split()[0]})' if title else 'not running'}: "
                 "nginx is not running, or pid_file is wrong"
@@ -83,8 +89,8 @@ class Master:
         """
         Tell whether the master is asleep with no reload under way or asked for.
 
-        It blocks SIGHUP always but in sigsuspend(), where it waits for work
-        (ngx_master_process_cycle()), and a reload is done before it sleeps again.
+        A master blocks SIGHUP always but in sigsuspend(), where it waits for work
+        (ngx_master_process_cycle()), and a reload is done before the master sleeps again.
         """
         masks = {}
         for line in _proc(self.pid, "status").splitlines():
@@ -94,7 +100,7 @@ class Master:
         return len(masks) == 3 and not any(mask & _HANGUP for mask in masks.values())  # noqa: PLR2004 - those three
 
     def workers(self) -> Workers:
-        """Return its workers. Raises ControlError if the master has gone."""
+        """Return the workers of this master. Raises NginxError if the master has gone."""
         active: list[Worker] = []
         retiring: list[Worker] = []
         unnamed = 0
@@ -102,8 +108,8 @@ class Master:
             try:
                 title = title_of(pid)
                 worker = worker_of(pid, title)
-            except ControlError:
-                continue  # it has exited in the meantime
+            except NginxError:
+                continue  # the child has exited in the meantime
             if "worker process" in title:
                 (retiring if worker.retiring else active).append(worker)
             elif title == self.title:  # a child looks like its parent until it names itself
@@ -111,18 +117,18 @@ class Master:
         return Workers(tuple(active), tuple(retiring), unnamed)
 
     def wait_idle(self, until: float) -> None:
-        """Block until it is idle. Raises ControlError at *until*, of time.monotonic()."""
+        """Block until the master is idle. Raises NginxError at *until*."""
         while not self.idle():
             if time.monotonic() >= until:
-                raise ControlError(f"a reload of nginx (master {self.pid}) is still under way")
+                raise NginxError(f"a reload of nginx (master {self.pid}) is still under way")
             time.sleep(POLL)
 
 
 def wait_exit(workers: Sequence[Worker], timeout: float) -> None:
     """
-    Block until one of these may have exited, for at most *timeout* seconds.
+    Block until one of these workers may have exited, for at most *timeout* seconds.
 
-    Where the kernel, or a sandbox, gives no pidfd (pidfd_open(2)), for all of that time.
+    Where the kernel, or a sandbox, gives no pidfd (pidfd_open(2)), block for all of that time.
     """
     exits = select.poll()
     with ExitStack() as stack:
@@ -153,52 +159,58 @@ def _pid(pid_file: Path) -> int:
     try:
         return int(pid_file.read_text("ascii"))
     except FileNotFoundError as e:
-        raise ControlError(f"nginx is not running, or pid_file is wrong: no {pid_file}") from e
+        raise NginxError(f"nginx is not running, or pid_file is wrong: no {pid_file}") from e
     except (OSError, ValueError) as e:
-        raise ControlError(f"{pid_file} names no process: {e}") from e
+        raise NginxError(f"{pid_file} names no process: {e}") from e
 
 
 def _proc(pid: int, name: str) -> str:
     try:
         return Path(f"/proc/{pid}/{name}").read_text("utf-8", errors="replace")
     except OSError as e:
-        raise ControlError(f"cannot read /proc/{pid}/{name}: {e.strerror}") from e
+        raise NginxError(f"cannot read /proc/{pid}/{name}: {e.strerror}") from e
 
 
 def worker_of(pid: int, title: str) -> Worker:
-    """Return the worker that has this pid now. Raises ControlError if it has exited."""
-    return Worker(pid, _ticks(pid), title)
+    """Return the worker that has this pid now. Raises NginxError if it has exited."""
+    return Worker(pid, _stat(pid).start, title)
 
 
 def title_of(pid: int) -> str:
-    """Return the command line of a process; nothing if it has exited. Raises ControlError."""
+    """Return the command line of a process; nothing if it has exited. Raises NginxError."""
     try:
         return _proc(pid, "cmdline").replace("\0", " ").strip()
-    except ControlError:
+    except NginxError:
         if Path(f"/proc/{pid}").exists():
             raise
         return ""
 
 
-def _ticks(pid: int) -> int:
-    return int(_proc(pid, "stat").rpartition(")")[2].split()[19])
-
-
 def parent_of(pid: int) -> int:
-    """Return the parent's pid. Raises ControlError if the process has exited."""
-    return int(_proc(pid, "stat").rpartition(")")[2].split()[1])
+    """Return the parent's pid. Raises NginxError if the process has exited."""
+    return _stat(pid).parent
+
+
+def _stat(pid: int) -> ProcessStat:
+    try:
+        shown = read_stat(pid)
+    except OSError as e:
+        raise NginxError(f"cannot read /proc/{pid}/stat: {e.strerror}") from e
+    if shown is None:
+        raise NginxError(f"process {pid} has exited")
+    return shown
 
 
 def _children(pid: int) -> list[int]:
     """Return the child processes of a process with one thread."""
     try:
         return [int(child) for child in _proc(pid, f"task/{pid}/children").split()]
-    except ControlError:
+    except NginxError:
         if not Path(f"/proc/{pid}").exists():
-            raise ControlError(f"nginx (master {pid}) has exited") from None
+            raise NginxError(f"nginx (master {pid}) has exited") from None
     found = []  # a kernel without CONFIG_PROC_CHILDREN
     for entry in Path("/proc").iterdir():
-        with suppress(ControlError):
+        with suppress(NginxError):
             if entry.name.isdigit() and parent_of(int(entry.name)) == pid:
                 found.append(int(entry.name))
     return found

@@ -1,45 +1,48 @@
 """Nginx on this host: mark one server of an upstream down, reload, and see the old workers off."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from deregister_agent.config.options import BackendOptions, Seconds, Table, Timeout
+from deregister_agent.config.options import BackendOptions, Timeout
 from deregister_agent.errors import AgentError, ConfigError, RegistryError
+from deregister_agent.host import addresses
 from deregister_agent.model import Instance, Snapshot, Straggler
 from deregister_agent.ports import Registry
-from deregister_agent.registries.nginx.address import Address
 from deregister_agent.registries.nginx.advice import advice
-from deregister_agent.registries.nginx.change import carry_out, look
-from deregister_agent.registries.nginx.conf import Layout, Server
-from deregister_agent.registries.nginx.old_workers import Patience, named, unseen
+from deregister_agent.registries.nginx.change import carry_out
+from deregister_agent.registries.nginx.conf import ConfPaths, ServerDirective
+from deregister_agent.registries.nginx.old_workers import old_workers
 from deregister_agent.registries.nginx.parse import preamble
-from deregister_agent.registries.nginx.processes import ControlError
-from deregister_agent.registries.nginx.remedies import said
-from deregister_agent.registries.nginx.running_by_http import ByGeneration
-from deregister_agent.registries.nginx.running_by_processes import ByProcesses
+from deregister_agent.registries.nginx.processes import NginxError
+from deregister_agent.registries.nginx.proof import look
+from deregister_agent.registries.nginx.remedies import with_remedy
+from deregister_agent.registries.nginx.running import RunningNginx
+from deregister_agent.registries.nginx.server_address import ServerAddress
 from deregister_agent.registries.nginx.site import Site, Wish
 from deregister_agent.registries.nginx.watch import next_change
 
 _PID_FILE = "/run/nginx.pid"  # what the packages of Debian and nginx.org are built with
-
-
-class Generation(Table):
-    """How to learn over HTTP what Nginx runs, where its processes cannot be seen."""
-
-    url: Annotated[str, Field(pattern=r"^http(s|\+unix)?://")]
-    """A location that returns $deregister_agent_generation."""
-    file: Path
-    """The file that sets it. The agent rewrites it; include it before every upstream."""
+_HEADER = "# Kept by deregister-agent.\n"
+_WAITS = (
+    "a drain waits for every old worker, until its deadline; to have them end in time, set "
+    "worker_shutdown_timeout in nginx.conf, longer than the longest request"
+)
 
 
 class Options(BackendOptions):
     """The keys of an Nginx registry."""
 
+    taken_out: ClassVar[Mapping[str, str]] = {
+        "generation": "run an agent beside that Nginx, which sees its workers, and give the "
+        'instance a registry of kind "agent", which asks that agent',
+        "old_workers": _WAITS,
+        "old_workers_then": _WAITS,
+    }
     upstream: str
     """The upstream that lists the instance."""
     context: Literal["http", "stream"] = "http"
@@ -70,21 +73,6 @@ class Options(BackendOptions):
     """Limit of one call, the reload included."""
     gather: Annotated[float, Field(ge=0, le=1)] = 0.1
     """How long to wait for changes to other instances, so that all cost one reload."""
-    old_workers: Seconds = 60.0
-    """How long to wait for workers from before the change before old_workers_then applies."""
-    old_workers_then: Literal["wait", "count-as-withdrawn"] = "wait"
-    """Whether to wait on then, until the drain's deadline, or to go on without them."""
-    generation: Generation | None = None
-    """Ask over HTTP instead of looking at processes."""
-
-    @model_validator(mode="after")
-    def _time_must_do(self) -> Self:
-        if self.generation is not None and self.old_workers_then == "wait":
-            raise ValueError(
-                "with generation, old workers cannot be seen and only time can be waited for: "
-                'set old_workers_then = "count-as-withdrawn", and old_workers to what is safe'
-            )
-        return self
 
 
 class NginxUpstream(Registry):
@@ -93,7 +81,9 @@ class NginxUpstream(Registry):
     def __init__(self, options: Options, instance: Instance) -> None:
         self.name = options.label
         self._options = options
-        self._server = Address(options.server or _spelled(instance))
+        self._server = ServerAddress(
+            options.server or addresses.joined(instance.address, instance.port)
+        )
         self._instance = instance
 
     def lists(self) -> bool:
@@ -102,20 +92,16 @@ class NginxUpstream(Registry):
             return look(self._site(), self._until()).listed
 
     def stragglers(self) -> Sequence[Straggler]:
-        """Name the workers from before the change that have not exited, waited for or not."""
+        """Name the workers from before the change that have not exited."""
         return self.look()[1]
 
     def look(self) -> tuple[bool, Sequence[Straggler]]:
-        """Answer both from one look at the files and the workers: it costs half as much."""
+        """Answer both from one look at the files and the workers, which costs half as much."""
         with self._doing("look it up"):
-            site, until, options = self._site(), self._until(), self._options
+            site, until = self._site(), self._until()
             found = look(site, until)
-            gives_up = options.old_workers_then == "count-as-withdrawn"
-            patience = Patience(options.old_workers, gives_up)
-            if not isinstance(site.running, ByProcesses):
-                return found.listed, unseen(found.known, site.key, patience)
-            seen = found.seen or site.running.seen(until)
-            return found.listed, named(site, found, seen, patience, self._instance)
+            workers = found.workers or site.running.workers(until)
+            return found.listed, old_workers(site, found, workers, self._instance)
 
     def snapshot(self) -> Snapshot | None:
         """Tell which of the server's directives were down before."""
@@ -137,7 +123,7 @@ class NginxUpstream(Registry):
             if servers or site.owned is not None:
                 carry_out(site, self._wish(servers, snapshot))
             elif snapshot is not None:
-                raise ControlError(
+                raise NginxError(
                     f"upstream {site.upstream} has lost its server {site.server.text} since: "
                     "somebody has removed it, and may add it again"
                 )
@@ -155,12 +141,14 @@ class NginxUpstream(Registry):
     def watch(self, cursor: str | None, timeout: float) -> str | None:
         """Block until files or workers are others, an old worker's exit being told at once."""
         with self._doing("watch it"):
-            site = self._site()
-            if not isinstance(site.running, ByProcesses):
-                return None
-            return next_change(site, site.running.pid_file, cursor, timeout)
+            return next_change(self._site(), cursor, timeout)
 
-    def _wish(self, servers: Sequence[Server], snapshot: Snapshot | None) -> Wish:
+    def advice(self) -> Sequence[str]:
+        """Say what in the real configuration will hurt."""
+        with self._doing("read the configuration"):
+            return advice(self._site())
+
+    def _wish(self, servers: Sequence[ServerDirective], snapshot: Snapshot | None) -> Wish:
         """Work out which directives to bring up again."""
         if not servers:
             parameters = f" {self._options.parameters}" if self._options.parameters else ""
@@ -170,7 +158,7 @@ class NginxUpstream(Registry):
         if not isinstance(was, list) or not any(was):
             return Wish(down=False)
         if len(was) != len(servers):
-            raise ControlError(
+            raise NginxError(
                 f"upstream {self._options.upstream} now has {len(servers)} directives for "
                 f"{self._server.text}, not {len(was)}, and some were down before: bring up by hand "
                 "those that should be"
@@ -180,12 +168,10 @@ class NginxUpstream(Registry):
     def _site(self) -> Site:
         """Gather what a change needs, from the options and the configuration."""
         options = self._options
-        kept = options.generation
-        volatile = None if kept is None else kept.file.resolve()
         # Its links are not followed here: relative includes are looked for beside the link.
-        layout = Layout(options.config.absolute(), options.root, options.file, volatile)
+        paths = ConfPaths(options.config.absolute(), options.root, options.file)
         return Site(
-            layout,
+            paths,
             options.context,
             options.upstream,
             self._server,
@@ -207,10 +193,7 @@ class NginxUpstream(Registry):
         try:
             yield
         except (AgentError, OSError) as e:
-            raise RegistryError(self.name, f"{what} ({self._instance})", said(e)) from e
-
-
-_HEADER = "# Kept by deregister-agent.\n"
+            raise RegistryError(self.name, f"{what} ({self._instance})", with_remedy(e)) from e
 
 
 def build(options: Options, instance: Instance) -> NginxUpstream:
@@ -222,15 +205,7 @@ def build(options: Options, instance: Instance) -> NginxUpstream:
 
 def warnings(options: Options, instance: Instance) -> Sequence[str]:
     """Say what in the real configuration will hurt. Raises RegistryError if it cannot be read."""
-    registry = build(options, instance)
-    with registry._doing("read the configuration"):  # noqa: SLF001 - of the same module
-        site = registry._site()  # noqa: SLF001
-        return advice(site)
-
-
-def _spelled(instance: Instance) -> str:
-    address = f"[{instance.address}]" if ":" in instance.address else instance.address
-    return f"{address}:{instance.port}"
+    return build(options, instance).advice()
 
 
 def _record(options: Options) -> Path:
@@ -239,17 +214,13 @@ def _record(options: Options) -> Path:
     return folder.resolve() / ".deregister-agent-nginx.json"
 
 
-def _running(options: Options) -> ByProcesses | ByGeneration:
-    command = options.reload or _command(options, "-s", "reload")
-    if options.generation is not None:
-        kept = options.generation
-        return ByGeneration(kept.url, kept.file, command, min(options.timeout, 3.0))
-    said = preamble(options.config)
-    pid_file = options.pid_file or _placed(options, said.get(b"pid", _PID_FILE))
+def _running(options: Options) -> RunningNginx:
+    told = preamble(options.config)
+    pid_file = options.pid_file or _placed(options, told.get(b"pid", _PID_FILE))
     if pid_file is None:
-        raise ControlError("the pid directive is relative: set prefix, or pid_file")
-    error_log = options.error_log or _placed(options, said.get(b"error_log", ""))
-    return ByProcesses(pid_file, command, error_log)
+        raise NginxError("the pid directive is relative: set prefix, or pid_file")
+    error_log = options.error_log or _placed(options, told.get(b"error_log", ""))
+    return RunningNginx(pid_file, options.reload or _command(options, "-s", "reload"), error_log)
 
 
 def _placed(options: Options, name: str) -> Path | None:

@@ -1,52 +1,44 @@
 """
-Run Nginx's own commands, and believe a reload only when new workers run.
+Nginx's own commands, and the reload that is believed only when new workers run.
 
-``nginx -t`` and ``nginx -s reload`` both answer 0 for a configuration that the master
-then refuses, so no exit status counts here as proof of anything but failure.
+``nginx -t`` and ``nginx -s reload`` both exit with 0 for a configuration that the master
+then refuses, so an exit status proves nothing here but failure.
 """
 
 import os
-import subprocess
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from deregister_agent.registries.nginx.processes import POLL, ControlError, Master, Worker, Workers
+from deregister_agent.host.programs import ProgramError, Run, completed, plain_environment
+from deregister_agent.registries.nginx.processes import POLL, Master, NginxError, Worker, Workers
 
-_LONGEST = 600  # characters of a command's output that go into an error
-_LOG_LIMIT = 262_144
+_SHOWN = 600  # characters of a command's output that go into an error
+_OUTPUT_LIMIT = 1_048_576  # bytes: many thousands of warnings of nginx -t
+_LOG_LIMIT = 262_144  # bytes that are read of an error log
 
 
-def run(command: Sequence[str], timeout: float) -> str:
+def run(command: Sequence[str], timeout: float) -> None:
     """
-    Run *command*, and return what it printed.
+    Run *command*, without the agent's environment.
 
-    Raises ControlError, with that text, if it fails, takes longer than *timeout*
-    seconds, or prints [emerg] while it claims success.
+    Raises NginxError, with what the command printed, if the command fails or prints
+    [emerg] while it claims success, and if it takes longer than *timeout* seconds.
     """
     name = " ".join(command)
+    program = Run(command, plain_environment(), output_limit=_OUTPUT_LIMIT, merged=True)
     try:
-        done = subprocess.run(  # noqa: S603 - an argument list from the configuration, no shell
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=max(timeout, 0.1),
-            check=False,
-        )
-    except subprocess.TimeoutExpired as e:
-        raise ControlError(f"`{name}` was not done within {timeout:.1f} s") from e
-    except OSError as e:
-        raise ControlError(f"`{name}` cannot be run: {e.strerror}") from e
-    said = "; ".join(done.stdout.decode(errors="replace").split("\n")).strip("; ")
-    if done.returncode or "[emerg]" in said:
-        raise ControlError(f"`{name}` failed ({done.returncode}): {said[-_LONGEST:]}")
-    return said
+        done = completed(program, max(timeout, 0.1))
+    except ProgramError as e:
+        raise NginxError(f"`{name}`: {e}") from e
+    said = "; ".join(done.output.decode(errors="replace").split("\n")).strip("; ")
+    if done.status or "[emerg]" in said:
+        raise NginxError(f"`{name}` failed ({done.status}): {said[-_SHOWN:]}")
 
 
 class ErrorLog:
-    """What the master writes to its error log from now on."""
+    """The lines that the master writes to its error log from now on."""
 
     def __init__(self, path: Path | None) -> None:
         self._path, self._offset, self._inode = path, 0, 0
@@ -72,12 +64,12 @@ class ErrorLog:
 
 def reload(master: Master, command: Sequence[str], log: Path | None, until: float) -> Workers:
     """
-    Have Nginx load its files anew, and return the workers that did.
+    Have Nginx load its files again, and return the workers that did.
 
     The order makes the proof. Once the master was seen idle, no older reload is under
     way; so workers that were not there at that moment can only have loaded what was
-    on disk then or later. Raises ControlError, with the line of the error log where
-    there is one, if the old workers stay (*until*, of time.monotonic()).
+    on disk then or later. Raises NginxError, with the line of the error log if there
+    is any, when the old workers still serve at *until*.
     """
     master.wait_idle(until)
     before = master.workers().ids
@@ -90,9 +82,9 @@ def reload(master: Master, command: Sequence[str], log: Path | None, until: floa
         if now.active and not old and not now.unnamed and idle and not refusal:
             return now
         if refusal and idle and old:
-            raise ControlError(f"nginx kept its old workers: {refusal}")
+            raise NginxError(f"nginx kept its old workers: {refusal}")
         if time.monotonic() >= until:
-            raise ControlError(_stuck(master, old, refusal, log))
+            raise NginxError(_stuck(master, old, refusal, log))
         time.sleep(POLL)
 
 

@@ -1,4 +1,4 @@
-"""What to do when the system refuses to change a file, for a tired person."""
+"""What a tired person can do when the system refuses to change a file."""
 
 import errno
 from pathlib import Path
@@ -15,8 +15,8 @@ _REMEDIES = {
 }
 
 
-def said(error: Exception) -> str:
-    """Return what *error* says; of one of the system's, with the path and what to do about it."""
+def with_remedy(error: Exception) -> str:
+    """Return what *error* says; an error of the system with the path and what to do about it."""
     if not isinstance(error, OSError) or error.errno not in _REMEDIES:
         return str(error)
     name = str(error.filename2 or error.filename or "")

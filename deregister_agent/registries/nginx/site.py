@@ -1,4 +1,4 @@
-"""One server of one upstream of one Nginx, and what is wished of it."""
+"""The site of a change: one server of one upstream of one Nginx, and what is wished of it."""
 
 import os
 import time
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deregister_agent.host.files import locked
-from deregister_agent.registries.nginx import proof_record as records
-from deregister_agent.registries.nginx.address import Address
-from deregister_agent.registries.nginx.conf import Conf, Layout, Server, summary
+from deregister_agent.registries.nginx import proof_record
+from deregister_agent.registries.nginx.conf import ConfPaths, NginxConf, ServerDirective, summary
 from deregister_agent.registries.nginx.parse import read
-from deregister_agent.registries.nginx.processes import ControlError
-from deregister_agent.registries.nginx.running_by_processes import Running
+from deregister_agent.registries.nginx.processes import NginxError
+from deregister_agent.registries.nginx.running import RunningNginx
+from deregister_agent.registries.nginx.server_address import ServerAddress
 from deregister_agent.registries.nginx.tokens import line_of
 
 _CHOOSERS = frozenset({b"balancer_by_lua_block", b"balancer_by_lua_file", b"upsync", b"state"})
@@ -24,13 +24,13 @@ _CHOOSERS = frozenset({b"balancer_by_lua_block", b"balancer_by_lua_file", b"upsy
 class Site:
     """One server of one upstream of one Nginx, and all that is needed to change it."""
 
-    layout: Layout
+    paths: ConfPaths
     context: str
     upstream: str
-    server: Address
+    server: ServerAddress
     owned: Path | None  # the agent's own file, if it is to change no other
     may_be_absent: bool
-    running: Running
+    running: RunningNginx
     test: tuple[str, ...]
     record: Path
     gather: float
@@ -39,26 +39,26 @@ class Site:
     @property
     def key(self) -> str:
         """The name by which proofs know this server."""
-        return records.key(self.context, self.upstream, self.server.canonical)
+        return proof_record.key(self.context, self.upstream, self.server.canonical)
 
-    def read(self) -> Conf:
+    def read(self) -> NginxConf:
         """Read the configuration as it is on disk."""
-        return read(self.layout)
+        return read(self.paths)
 
-    def servers(self, conf: Conf) -> list[Server]:
+    def servers(self, conf: NginxConf) -> list[ServerDirective]:
         """
         Return the directives that name this server, in reading order.
 
-        Raises ControlError where it cannot be certain that these are all.
+        Raises NginxError where it cannot be certain that these are all.
         """
         there = conf.upstreams.get((self.context, self.upstream))
         if there is None:
-            raise ControlError(
-                f"{conf.layout.main} has no {self.context} upstream {self.upstream}; "
+            raise NginxError(
+                f"{conf.paths.main} has no {self.context} upstream {self.upstream}; "
                 f"it has: {summary(conf.upstreams)}"
             )
         if chooser := min(there.directives & _CHOOSERS, default=b""):
-            raise ControlError(
+            raise NginxError(
                 f"upstream {self.upstream} has {chooser.decode()}, which chooses its servers: "
                 '"down" does not keep it from this one; withdraw it where that looks'
             )
@@ -67,15 +67,19 @@ class Site:
             _check_owned(self.owned, conf, found, self.upstream)
         elif not found and not self.may_be_absent:
             known = ", ".join(os.fsdecode(server.address) for server in there.servers[:5])
-            raise ControlError(
+            raise NginxError(
                 f"upstream {self.upstream} has no server {self.server.text}; it has "
                 f"{known or 'none'}; set server to the one that is meant, or absent = 'withdrawn'"
             )
         return found
 
+    def check_seen(self, conf: NginxConf) -> None:
+        """Raise NginxError if Nginx reads other files than those that name this server."""
+        self.running.check(conf.paths, {server.file for server in self.servers(conf)})
+
     @contextmanager
     def locked(self, until: float) -> Iterator[None]:
-        """Keep other agents, and other instances of this one, away."""
+        """Keep other agents, and other instances of this agent, away. Raises TimeoutError."""
         with locked(self.record, max(until - time.monotonic(), 0.0)):
             yield
 
@@ -88,22 +92,24 @@ class Wish:
     down: bool = True
     create: bytes = b""
 
-    def unmet(self, servers: Sequence[Server]) -> tuple[int, ...]:
+    def unmet(self, servers: Sequence[ServerDirective]) -> tuple[int, ...]:
         """Return which of these are not yet as wished."""
         which = range(len(servers)) if self.which is None else self.which
         return tuple(i for i in which if i < len(servers) and servers[i].down != self.down)
 
 
-def _check_owned(owned: Path, conf: Conf, found: Sequence[Server], upstream: str) -> None:
-    """Refuse an owned file that is not the one place where the server stands."""
+def _check_owned(
+    owned: Path, conf: NginxConf, found: Sequence[ServerDirective], upstream: str
+) -> None:
+    """Raise NginxError if the server does not stand in the owned file alone."""
     file = Path(os.path.realpath(owned))
     for server in found:
         if server.file != file:
             line = line_of(conf.files[server.file], server.start)
-            raise ControlError(
+            raise NginxError(
                 f"upstream {upstream} lists the server in {server.file}:{line} too; "
                 f"leave it to {owned} alone"
             )
     if file.exists() and not found:
         why = "has no such server" if file in conf.files else "is included by nothing"
-        raise ControlError(f"{owned} {why} in upstream {upstream}")
+        raise NginxError(f"{owned} {why} in upstream {upstream}")

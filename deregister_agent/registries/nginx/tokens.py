@@ -50,7 +50,7 @@ _LUA = re.compile(
 )
 
 
-class Unreadable(AgentError):  # noqa: N818 - an answer about a file, in the words of the docs
+class UnreadableError(AgentError):
     """A file that cannot be read with certainty, and is left alone."""
 
     def __init__(self, file: Path, line: int, why: str) -> None:
@@ -58,7 +58,7 @@ class Unreadable(AgentError):  # noqa: N818 - an answer about a file, in the wor
         self.file, self.line = file, line
 
 
-class Kind(Enum):
+class StatementKind(Enum):
     """What a statement does to the nesting."""
 
     SIMPLE = auto()  # name words ;
@@ -69,13 +69,13 @@ class Kind(Enum):
 class Statement(NamedTuple):
     """One directive, the start of a block or its end. Words lie in content[start:end]."""
 
-    kind: Kind
+    kind: StatementKind
     name: bytes
     start: int
     end: int
 
 
-class Word(NamedTuple):
+class ConfWord(NamedTuple):
     """One word of a directive: where it stands, quotes included, and what it says."""
 
     start: int
@@ -89,7 +89,7 @@ def line_of(content: bytes, offset: int) -> int:
 
 
 def statements(content: bytes, file: Path) -> Iterator[Statement]:
-    """Yield every statement of *file*, whose text is *content*. Raises Unreadable."""
+    """Yield every statement of *file*, whose text is *content*. Raises UnreadableError."""
     place = depth = 0
     while True:
         match = _STATEMENT.match(content, place)
@@ -102,29 +102,31 @@ def statements(content: bytes, file: Path) -> Iterator[Statement]:
                 break
             depth -= 1
             if depth < 0:
-                raise Unreadable(file, line_of(content, place), 'unexpected "}"')
-            yield Statement(Kind.CLOSE, b"", place, place)
+                raise UnreadableError(file, line_of(content, place), 'unexpected "}"')
+            yield Statement(StatementKind.CLOSE, b"", place, place)
             continue
         if end == b";":
-            yield Statement(Kind.SIMPLE, _plain(name), *match.span("words"))
+            yield Statement(StatementKind.SIMPLE, _plain(name), *match.span("words"))
         elif name.endswith(b"_by_lua_block"):
             place = _after_lua(content, place, file)
-            yield Statement(Kind.SIMPLE, name, *match.span("words"))
+            yield Statement(StatementKind.SIMPLE, name, *match.span("words"))
         else:
             depth += 1
-            yield Statement(Kind.OPEN, _plain(name), *match.span("words"))
+            yield Statement(StatementKind.OPEN, _plain(name), *match.span("words"))
     if depth:
-        raise Unreadable(file, line_of(content, place), 'unexpected end of file, expecting "}"')
+        raise UnreadableError(
+            file, line_of(content, place), 'unexpected end of file, expecting "}"'
+        )
 
 
-def words(content: bytes, start: int, end: int) -> list[Word]:
+def words(content: bytes, start: int, end: int) -> list[ConfWord]:
     """Return the words between two offsets that a Statement has given."""
     found = []
     while start < end:
         match = _NEXT_WORD.match(content, start, end)
         if match is None:  # only a comment can be left
             break
-        found.append(Word(*match.span(1), _plain(match[1])))
+        found.append(ConfWord(*match.span(1), _plain(match[1])))
         start = match.end()
     return found
 
@@ -143,19 +145,19 @@ def _after_lua(content: bytes, place: int, file: Path) -> int:
     depth = 1
     for match in _LUA.finditer(content, place):
         if match["open"]:
-            raise Unreadable(file, line_of(content, match.start()), "a Lua string without end")
+            raise UnreadableError(file, line_of(content, match.start()), "a Lua string without end")
         if match["brace"]:
             depth += 1 if match["brace"] == b"{" else -1
         if not depth:
             return match.end()
-    raise Unreadable(file, line_of(content, place), "a Lua block without end")
+    raise UnreadableError(file, line_of(content, place), "a Lua block without end")
 
 
-def _refusal(content: bytes, place: int, file: Path) -> Unreadable:
+def _refusal(content: bytes, place: int, file: Path) -> UnreadableError:
     """Say, roughly as Nginx would, what is wrong with the statement after *place*."""
     first = _NEXT_WORD.match(content, place)
     if first is None:
-        return Unreadable(file, line_of(content, place), "a directive that cannot be read")
+        return UnreadableError(file, line_of(content, place), "a directive that cannot be read")
     name = _plain(first[1]).decode(errors="replace")
     line = line_of(content, first.start(1))
-    return Unreadable(file, line, f'the directive "{name}" has no readable end')
+    return UnreadableError(file, line, f'the directive "{name}" has no readable end')

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from deregister_agent.notifiers.process import Options, build
-from tests.receivers import ORDERS, event, identity
+from tests.apps.receivers import ORDERS, event, identity
 
 from . import World
 

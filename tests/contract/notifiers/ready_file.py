@@ -7,7 +7,7 @@ from pathlib import Path
 
 from deregister_agent.model import Event
 from deregister_agent.notifiers.ready_file import Options, build
-from tests.receivers import ORDERS, event
+from tests.apps.receivers import ORDERS, event
 
 from . import World
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from deregister_agent.config.options import Secret
 from deregister_agent.model import Event
 from deregister_agent.notifiers.webhook import Options, build
-from tests.receivers import ORDERS, event, receiving
+from tests.apps.receivers import ORDERS, event, receiving
 
 from . import World
 

@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from deregister_agent.probes.celery import Options, build
-from tests.celery_shop import shared
+from tests.apps.celery_shop import shared
 
 from . import World, orders, wait_for
 
@@ -18,7 +18,7 @@ def world() -> Iterator[World]:
     held: list[Path] = []
     options = Options(
         kind="celery",
-        app="tests.celery_shop",
+        app="tests.apps.celery_shop",
         worker=worker.name,
         python=(sys.executable,),
         folder=Path(__file__).parents[3],

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from deregister_agent.probes.grpc import Options, build
-from tests.running_grpc import GrpcApp
+from tests.apps.running_grpc import GrpcApp
 
 from . import World, orders
 

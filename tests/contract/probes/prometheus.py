@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from deregister_agent.probes.prometheus.probe import Options, build
-from tests.pages import TEXT, page, pages
+from tests.apps.pages import TEXT, page, pages
 
 from . import World, orders
 

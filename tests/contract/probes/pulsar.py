@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from deregister_agent.probes.pulsar import Options, build
-from tests.pages import JSON, document, page, pages
+from tests.apps.pages import JSON, document, page, pages
 
 from . import World, orders
 

@@ -8,7 +8,7 @@ import pytest
 
 from deregister_agent.errors import ProbeError
 from deregister_agent.probes.rabbitmq import Options, build
-from tests.rabbit_consumer import Consumer
+from tests.apps.rabbit_consumer import Consumer
 from tests.servers.rabbitmq import own_host, shared
 
 from . import World, orders, wait_for

@@ -58,7 +58,7 @@ def far_agent(folder: Path, ports: list[int]) -> Iterator[Agent]:
 
 
 def _has_asked(loop: InstanceLoop) -> bool:
-    return loop.registries[0].word is not None
+    return loop.known.registries[0].word is not None
 
 
 @contextmanager

@@ -45,7 +45,7 @@ def world(folder: Path, *, mode: str, acl: bool = False, checks: bool = False) -
         server.register(definition(n))
 
     def lift() -> None:
-        server.ok("PUT", f"/v1/agent/service/maintenance/{service}-0?enable=false")
+        server.client.agent.service.maintenance(f"{service}-0", enable=False)
 
     if checks:
         services = [definition(n) | {"checks": CHECKS[: n == 0]} for n in range(4)]
@@ -65,7 +65,7 @@ def world(folder: Path, *, mode: str, acl: bool = False, checks: bool = False) -
         refused=at,
     )
     for n in (0, 1, 2):
-        server.call("PUT", f"/v1/agent/service/deregister/{service}-{n}")
+        server.deregister(f"{service}-{n}")
 
 
 WORLDS = {

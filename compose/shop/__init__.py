@@ -1,0 +1,1 @@
+"""The app under test: its doors, its counter, its queue."""

@@ -1,0 +1,1 @@
+"""The load: requests of every kind, and what became of each."""

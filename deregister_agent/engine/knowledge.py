@@ -1,0 +1,122 @@
+"""What is known of one instance: where its drain stands, and what was last seen and heard."""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from deregister_agent.engine.calls import Calls, Submit
+from deregister_agent.engine.last_instance_guard import Guard
+from deregister_agent.engine.probe_view import ProbeView, ReadyView
+from deregister_agent.engine.process_view import ProcessView
+from deregister_agent.engine.quiet_window import QuietWindow
+from deregister_agent.engine.registry_view import ACTING, RegistryView
+from deregister_agent.engine.view_context import ViewContext
+from deregister_agent.errors import AgentError
+from deregister_agent.host.clock import Clock
+from deregister_agent.journal.journal import Decision, Journal, new_drain_id
+from deregister_agent.model import Announcement, Instance, Phase, Policy
+from deregister_agent.ports import IdleProbe, ProcessFinder, ReadyCheck, Registry
+
+ARRIVES = 0.2  # seconds in which the app has taken in what was sent to it
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceSetup:
+    """One instance as it is configured: its policy and its backends."""
+
+    instance: Instance
+    policy: Policy
+    registries: Sequence[Registry]
+    probes: Sequence[IdleProbe]
+    finder: ProcessFinder
+    ready: Sequence[ReadyCheck] = ()
+    notifiers: Mapping[str, frozenset[Announcement]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class AgentContext:
+    """What all loops of one agent share."""
+
+    journal: Journal
+    clock: Clock
+    submit: Submit
+    chance: random.Random
+    written: Callable[[Decision, int], None]  # told of each decision on disk, and its event id
+    new_id: Callable[[], str] = new_drain_id
+
+
+class Knowledge:
+    """
+    What a loop knows of its instance.
+
+    The loop alone writes here, and holds its lock meanwhile. Calls on other
+    threads read the drain without the lock: the drain is replaced, never changed.
+    """
+
+    def __init__(self, setup: InstanceSetup, context: AgentContext, calls: Calls) -> None:
+        self.instance, self.policy = setup.instance, setup.policy
+        self.journal, self.clock = context.journal, context.clock
+        self.guard = Guard(setup.instance, setup.registries, setup.policy.min_others)
+        self.since = context.clock.now()  # when this phase began, in this process life
+        self.drain = context.journal.current(setup.instance.name)
+        if self.drain.phase is Phase.SETTLING:
+            self.drain = replace(self.drain, since=self.since)  # routes may be newer than that
+        shared = ViewContext(
+            calls, context.chance, lambda: self.drain.phase, self.clear, setup.policy.quiet
+        )
+        self.registries = [RegistryView(one, shared) for one in setup.registries]
+        self.probes = [ProbeView(one, setup.finder.heard, shared) for one in setup.probes]
+        self.ready = [ReadyView(one, shared) for one in setup.ready]
+        self.process = ProcessView(self.drain.process, setup.finder, shared)
+        self.seen_out = False  # whether "drained" was decided or seen to hold in this process life
+        self.error: AgentError | None = None
+
+    def begin_phase(self) -> None:
+        """Let every view begin the phase that has just been written down."""
+        self.since = self.clock.now()
+        for view in self.registries:
+            if self.drain.phase in ACTING:
+                view.begin()
+            view.look_again.now()
+        for probe in self.probes:
+            probe.begin()
+        for check in self.ready:
+            check.begin()
+        self.process.begin()
+
+    @property
+    def in_doubt(self) -> bool:
+        """
+        Whether "drained" was said before this agent began, and has not been seen to hold since.
+
+        The instance may have been registered while no agent was there.
+        """
+        return self.drain.phase is Phase.DRAINED and not self.seen_out
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the app's readiness checks pass; without any, start-traffic is believed."""
+        return all(check.ready for check in self.ready)
+
+    def quiet_windows(self) -> Sequence[QuietWindow]:
+        """
+        Return what shows that the app is quiet: its probes, or that there is no app any more.
+
+        An app that has exited has nothing in hand. It must stay away for as long as
+        an app must be quiet: a supervisor may be about to start it again, and what
+        it starts has not been drained.
+        """
+        if self.process.vacant:
+            return [self.process.window]
+        return [probe.window for probe in self.probes]
+
+    def clear(self) -> float | None:
+        """
+        Return from when on the app shows all that old routes have brought; None if not known.
+
+        What a route brought in its last moment has yet to reach the app, and to be counted there.
+        """
+        since = [view.clear for view in self.registries if view.clear is not None]
+        if len(since) < len(self.registries):
+            return None
+        return max(since, default=0.0) + min(ARRIVES, self.policy.quiet)

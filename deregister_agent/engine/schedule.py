@@ -1,0 +1,53 @@
+"""When the next reading of each backend is due, and for how long none is."""
+
+from collections.abc import Sequence
+
+from deregister_agent.engine.actions import action, keeping
+from deregister_agent.engine.knowledge import Knowledge
+from deregister_agent.engine.probe_view import ProbeView, ReadyView
+from deregister_agent.engine.process_view import ProcessView
+from deregister_agent.engine.quiet_window import lateness, quiet_since
+from deregister_agent.engine.registry_view import RegistryView
+from deregister_agent.engine.view_context import AT_REST
+from deregister_agent.model import UNFINISHED, Phase
+
+
+def begin_looks(known: Knowledge) -> None:
+    """Begin every reading that is due. Reads only."""
+    now = known.clock.now()
+    windows = known.quiet_windows()
+    began = quiet_since(windows)
+    if began is not None and known.drain.phase is Phase.DRAINING:
+        enough = max(began + known.policy.quiet, known.clear() or 0.0)
+        known.process.read_at(enough)
+        for probe in known.probes:
+            probe.read_at(enough + probe.window.late)
+        for view in known.registries:
+            view.look_at(enough + lateness(windows))
+    for each in _looked_at(known):
+        each.look(now)
+
+
+def rest(known: Knowledge) -> float:
+    """Return for how many seconds nothing is due."""
+    now, drain = known.clock.now(), known.drain
+    dues = [due for view in _looked_at(known) for due in view.dues()] + [now + AT_REST]
+    if action(known) is not None:
+        dues += [due for view in known.registries for due in view.act_dues()]
+    if known.is_ready:
+        dues += [due for view in known.registries for due in view.keep_dues()]
+    if drain.phase in UNFINISHED:
+        dues.append(drain.deadline)
+    if drain.phase is Phase.SETTLING:
+        dues.append(known.since + known.policy.settle)
+    if drain.phase is Phase.RESTORING and not drain.overdue:
+        dues.append(known.since + known.policy.restore_deadline)
+    return max(0.0, min(dues) - now)
+
+
+def _looked_at(known: Knowledge) -> Sequence[RegistryView | ProbeView | ReadyView | ProcessView]:
+    """Return what is looked at in this phase: readiness only where something hangs on it."""
+    waited_for = known.drain.phase in {Phase.GONE, Phase.RESTORING}
+    kept_for = known.drain.phase is Phase.SERVING and keeping(known)
+    ready = known.ready if waited_for or kept_for else ()
+    return (*known.registries, *known.probes, *ready, known.process)

@@ -1,0 +1,122 @@
+"""Whether "drained" holds now: a standing answer, true when it is given or not given at all."""
+
+from deregister_agent.engine.knowledge import Knowledge
+from deregister_agent.engine.probe_view import ProbeView
+from deregister_agent.engine.registry_view import RegistryView
+from deregister_agent.engine.view_context import FRESH
+from deregister_agent.model import Outcome, Phase
+
+
+def doubts(known: Knowledge) -> list[str]:
+    """
+    Return why it cannot be said now that the instance is drained; empty where it can.
+
+    In "drained" each registry must have said within the last seconds that it sends
+    nothing, and each probe that nothing is in hand and nothing has begun. Whatever is
+    older says nothing: the agent may have been stopped in between, or started anew. In
+    "gone" the word is about the process that has exited, until another is in its place.
+    """
+    match known.drain.phase:
+        case Phase.DRAINED:
+            oldest = known.clock.now() - FRESH
+            lines = [line for view in known.registries if (line := _of_registry(view, oldest))]
+            if known.drain.outcome is Outcome.APP_EXITED:
+                return lines + _of_process(known, oldest)
+            return lines + [line for view in known.probes if (line := _of_probe(known, view))]
+        case Phase.GONE:
+            return _of_successor(known)
+        case _:
+            return []
+
+
+def refresh(known: Knowledge) -> None:
+    """Have everything asked again that "drained" rests on and that has not been asked of late."""
+    now = known.clock.now()
+    for view in known.registries:
+        if view.answered < now - FRESH:
+            view.look_after(now)
+    for probe in known.probes:
+        if probe.answered < now - FRESH:
+            probe.read_at(now)
+    if known.process.answered < now - FRESH:
+        known.process.read_at(now)
+
+
+def is_fresh(known: Knowledge) -> bool:
+    """
+    Tell whether everybody on whose word "drained" would rest has answered of late.
+
+    An agent that was stopped must not decide by what it had been told before.
+    """
+    oldest = known.clock.now() - FRESH
+    views = [known.process] if known.process.vacant else known.probes
+    return all(view.answered >= oldest for view in (*views, *known.registries))
+
+
+def is_working(known: Knowledge) -> bool:
+    """
+    Tell whether the drained process has lasting work again.
+
+    Whoever works may already be the next version: the process is looked at once more,
+    and after the work was seen, before it is believed.
+    """
+    if known.drain.phase is not Phase.DRAINED:
+        return False
+    seen = [view.work_again.until for view in known.probes if view.work_again.lasting]
+    moments = [moment for moment in seen if moment is not None]
+    if not moments:
+        return False
+    if known.process.asked < max(moments):
+        known.process.look_now()
+        return False
+    return True
+
+
+def _of_registry(view: RegistryView, oldest: float) -> str:
+    if view.look_error is not None:
+        return str(view.look_error)
+    word = view.says(0.0)
+    if word is None or view.answered < oldest:
+        return f"{view.name} has not been asked of late whether it still does not list it"
+    if word.listed:
+        return f"{view.name} lists it again"
+    return "; ".join(f"{view.name}: {straggler}" for straggler in word.awaited)
+
+
+def _of_probe(known: Knowledge, view: ProbeView) -> str:
+    now = known.clock.now()
+    if view.error is not None:
+        ago = now - known.drain.since
+        return (
+            f"it was drained {ago:.0f} s ago, and since then it cannot be told what the app has in "
+            f"hand ({view.error}): if it was killed, go on"
+        )
+    if view.reading is None or view.asked is None or view.answered < now - FRESH:
+        return f"{view.name} has not been asked of late what is in hand"
+    busy = [f"{count} {kind}" for kind, count in view.reading.in_flight.items() if count]
+    if busy:
+        return f"work has come again since it was drained: {', '.join(busy)} ({view.name})"
+    last = view.work_again.until
+    if last is not None and view.asked - last < known.policy.quiet:
+        return f"work has come since it was drained: some {now - last:.1f} s ago ({view.name})"
+    return ""
+
+
+def _of_process(known: Knowledge, oldest: float) -> list[str]:
+    if known.process.answered < oldest:
+        return ["it has not been looked of late whether the app is still away"]
+    return [] if known.process.exited else ["it is not known whether the app is still away"]
+
+
+def _of_successor(known: Knowledge) -> list[str]:
+    """Return why "drained" is no answer any more about whoever is there now."""
+    presence = known.process.presence
+    running = presence.running if presence is not None else None
+    lines = [
+        f"{view.name} lists it"
+        for view in known.registries
+        if (word := view.says(0.0)) is not None and word.listed
+    ]
+    if running is not None and running != known.drain.process:
+        lines.append("another process is in its place")
+    return lines

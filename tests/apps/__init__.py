@@ -1,0 +1,1 @@
+"""Programs that the tests drive: apps, receivers of announcements, an agent of a gateway."""
