@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from deregister_agent.engine.calls import Backoff, CallResult, FailureLog
-from deregister_agent.engine.quiet_window import QuietWindow
+from deregister_agent.engine.quiet_window import AnswerAge, QuietWindow
 from deregister_agent.engine.view_context import AT_REST, ViewContext
 from deregister_agent.engine.work_again import WorkAgain
 from deregister_agent.errors import AgentError
@@ -30,7 +30,7 @@ class ProbeView:
         self.work_again = WorkAgain()
         self.reading: Reading | None = None
         self.asked: float | None = None
-        self.answered = 0.0  # when the last reading ended
+        self.age = AnswerAge()  # of the last answer
         self.error: AgentError | None = None
         self._again = Backoff(READ, 1.0, shared.chance)
         self._failures = FailureLog()
@@ -59,7 +59,7 @@ class ProbeView:
 
     def _looked(self, turn: int, held: float, result: CallResult) -> None:
         self.asked, self.error, self.reading = result.asked, result.error, result.value
-        self.answered = result.answered
+        self.age.answered(result.asked, result.answered)
         if self._shared.phase() is Phase.DRAINING:  # in others the app may well be away
             self._failures.note(result.error)
         if turn != self._turn:

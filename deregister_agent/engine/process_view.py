@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 
 from deregister_agent.engine.calls import Backoff, CallResult
-from deregister_agent.engine.quiet_window import QuietWindow
+from deregister_agent.engine.quiet_window import AnswerAge, QuietWindow
 from deregister_agent.engine.view_context import AT_REST, WATCH_FOR, ViewContext
 from deregister_agent.model import Presence, Process, Reading
 from deregister_agent.ports import ProcessFinder
@@ -19,7 +19,8 @@ class ProcessView:
     def __init__(self, app: Process | None, finder: ProcessFinder, shared: ViewContext) -> None:
         self.app = app  # who the app was when last seen
         self.presence: Presence | None = None
-        self.asked = self.answered = 0.0
+        self.asked = 0.0
+        self.age = AnswerAge()  # of the last answer
         self.window = QuietWindow()  # the time that nobody at all has been there
         self._finder, self._calls, self._shared = finder, shared.calls, shared
         self._about: Process | None = None  # the process that the presence speaks of
@@ -75,7 +76,8 @@ class ProcessView:
         if about != self.app:
             self._again.now()
             return
-        self._about, self.asked, self.answered = about, result.asked, result.answered
+        self._about, self.asked = about, result.asked
+        self.age.answered(result.asked, result.answered)
         if result.error is None:
             self.presence = result.value
             self._again.after(AT_REST if self._shared.serving else EVERY, result.answered)

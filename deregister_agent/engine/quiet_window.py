@@ -5,6 +5,25 @@ from collections.abc import Sequence
 from deregister_agent.model import Reading
 
 
+class AnswerAge:
+    """
+    The moment of which a backend's last answer speaks.
+
+    A backend that takes three seconds for each answer tells of their end. But where one
+    answer took far longer than the one before, the agent may have been stopped while it
+    waited: then it tells of the beginning.
+    """
+
+    def __init__(self) -> None:
+        self.as_of = 0.0
+        self._took = 0.0  # seconds that the last answer took
+
+    def answered(self, asked: float, answered: float) -> None:
+        """Take in when a question was *asked* and *answered*."""
+        took = answered - asked
+        self.as_of, self._took = asked + min(took, self._took), took
+
+
 class QuietWindow:
     """
     The time that one probe has seen the app quiet.
@@ -23,7 +42,7 @@ class QuietWindow:
         self.late = 0.0  # how old its news may be
         self._idle: float | None = None  # the end of the first idle reading
         self._last: Reading | None = None
-        self._answered = 0.0  # when the last reading ended
+        self._age = AnswerAge()  # of the last reading
 
     def broken(self) -> None:
         """Begin again from nothing: it is not known what the app has in hand."""
@@ -37,10 +56,10 @@ class QuietWindow:
         the same window, where the app does not count all work ever started.
         """
         last, self._last = self._last, reading
-        if last is not None and reading.started is None and asked - self._answered > gap:
+        if last is not None and reading.started is None and asked - self._age.as_of > gap:
             self.gaps += self._idle is not None
             self._idle = None
-        self._answered = answered
+        self._age.answered(asked, answered)
         if not reading.idle:
             self.since = self._idle = None
             return

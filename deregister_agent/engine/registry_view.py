@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from deregister_agent.engine.calls import Backoff, CallResult, FailureLog
+from deregister_agent.engine.quiet_window import AnswerAge
 from deregister_agent.engine.view_context import AT_REST, WATCH_FOR, ViewContext
 from deregister_agent.errors import AgentError, Refused
 from deregister_agent.model import Phase, Straggler
@@ -44,7 +45,7 @@ class RegistryView:
         self.clear: float | None = None  # when it had first said that it sends nothing any more
         self.others: int | None = None
         self.looked = 0.0  # when the last look that has ended was begun
-        self.answered = 0.0  # and when it ended
+        self.age = AnswerAge()  # of the last answer
         self.look_again = Backoff(0.02, 0.25, shared.chance)
         self._wanted = 0.0  # somebody waits for a look that is begun after this
         self.keep_error: AgentError | None = None
@@ -146,7 +147,8 @@ class RegistryView:
             self.look_again.due = min(self.look_again.due, moment)
 
     def _looked(self, result: CallResult) -> None:
-        self.looked, self.answered = result.asked, result.answered
+        self.looked = result.asked
+        self.age.answered(result.asked, result.answered)
         self._heard(result)
         if result.asked < self._wanted:
             self.look_again.now()

@@ -33,12 +33,12 @@ def refresh(known: Knowledge) -> None:
     """Have everything asked again that "drained" rests on and that has not been asked of late."""
     now = known.clock.now()
     for view in known.registries:
-        if view.answered < now - FRESH:
+        if view.age.as_of < now - FRESH:
             view.look_after(now)
     for probe in known.probes:
-        if probe.answered < now - FRESH:
+        if probe.age.as_of < now - FRESH:
             probe.read_at(now)
-    if known.process.answered < now - FRESH:
+    if known.process.age.as_of < now - FRESH:
         known.process.read_at(now)
 
 
@@ -50,7 +50,7 @@ def is_fresh(known: Knowledge) -> bool:
     """
     oldest = known.clock.now() - FRESH
     views = [known.process] if known.process.vacant else known.probes
-    return all(view.answered >= oldest for view in (*views, *known.registries))
+    return all(view.age.as_of >= oldest for view in (*views, *known.registries))
 
 
 def is_working(known: Knowledge) -> bool:
@@ -76,7 +76,7 @@ def _of_registry(view: RegistryView, oldest: float) -> str:
     if view.look_error is not None:
         return str(view.look_error)
     word = view.says(0.0)
-    if word is None or view.answered < oldest:
+    if word is None or view.age.as_of < oldest:
         return f"{view.name} has not been asked of late whether it still does not list it"
     if word.listed:
         return f"{view.name} lists it again"
@@ -91,7 +91,7 @@ def _of_probe(known: Knowledge, view: ProbeView) -> str:
             f"it was drained {ago:.0f} s ago, and since then it cannot be told what the app has in "
             f"hand ({view.error}): if it was killed, go on"
         )
-    if view.reading is None or view.asked is None or view.answered < now - FRESH:
+    if view.reading is None or view.asked is None or view.age.as_of < now - FRESH:
         return f"{view.name} has not been asked of late what is in hand"
     busy = [f"{count} {kind}" for kind, count in view.reading.in_flight.items() if count]
     if busy:
@@ -103,7 +103,7 @@ def _of_probe(known: Knowledge, view: ProbeView) -> str:
 
 
 def _of_process(known: Knowledge, oldest: float) -> list[str]:
-    if known.process.answered < oldest:
+    if known.process.age.as_of < oldest:
         return ["it has not been looked of late whether the app is still away"]
     return [] if known.process.exited else ["it is not known whether the app is still away"]
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from deregister_agent.engine.quiet_window import QuietWindow, quiet_for, quiet_since
+from deregister_agent.engine.quiet_window import AnswerAge, QuietWindow, quiet_for, quiet_since
 from deregister_agent.model import Phase, Policy, Reading
 from tests.unit.loop_bench import Bench, Page
 
@@ -179,5 +179,25 @@ def test_a_reading_that_is_a_little_late_is_no_gap() -> None:
     """On a busy host each look may be late."""
     window = QuietWindow()
     window.saw(Reading({}), 10.0, 10.1, 0.5)
-    window.saw(Reading({}), 10.6, 10.7, 0.5)
+    window.saw(Reading({}), 10.4, 10.5, 0.5)
     assert window.since == 10.1
+
+
+def test_an_answer_that_the_agent_waited_for_while_it_was_stopped_is_old() -> None:
+    """A slow backend tells of the end of its answer; an answer far slower than usual does not."""
+    age = AnswerAge()
+    age.answered(10.0, 13.0)
+    assert age.as_of == 10.0  # nothing is known yet of how long it takes
+    age.answered(20.0, 23.0)
+    assert age.as_of == 23.0
+    age.answered(30.0, 30.1)
+    age.answered(40.0, 48.0)
+    assert age.as_of == 40.1
+
+
+def test_a_reading_during_which_the_agent_was_stopped_hides_a_gap() -> None:
+    """Idle before and after, and nobody knows what was in between."""
+    window = QuietWindow()
+    for asked, answered in ((10.0, 10.01), (10.1, 10.11), (10.2, 18.2), (18.21, 18.22)):
+        window.saw(Reading({}), asked, answered, 0.5)
+    assert window.since == 18.22
