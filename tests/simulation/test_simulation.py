@@ -17,9 +17,13 @@ ENOUGH = 4000  # seeds within which a broken agent must be found out
 SEEN_IN = {
     "drained_outlives_the_agent": 201,
     "leases_run_out": 152,
-    "listed_again_is_ignored": 111,
+    "gaps_are_ignored": 38,
+    "listed_again_is_ignored": 134,
     "overtaken_announcements_are_sent": 179,
     "stragglers_end_in_silence": 490,
+    "taken_back_forgets_who_was_announced": 822,
+    "the_answer_is_the_phase": 201,
+    "work_after_drained_is_ignored": 1113,
 }
 """Worlds that noticed what few others do: tried first, as the search takes long."""
 
