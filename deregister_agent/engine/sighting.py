@@ -35,10 +35,11 @@ def _quiet(known: Knowledge) -> float | None:
         return None
     if not all(window.until >= since for window in windows):
         return None
-    if not is_fresh(known):
-        refresh(known)
+    quiet = quiet_for(windows)
+    if quiet is not None and quiet >= known.policy.quiet and not is_fresh(known):
+        refresh(known)  # not sooner: a look under way would hold up the one that decides
         return None
-    return quiet_for(windows)
+    return quiet
 
 
 def _not_before(known: Knowledge) -> float:
