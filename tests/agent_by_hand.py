@@ -136,6 +136,8 @@ class FakeLoop:
         """Whether the last drain of before is known to hold; the test decides."""
         return self.stands
 
+    has_looked = True
+
     def status(self) -> Status:
         drain = self.drain
         unfinished = drain.phase in UNFINISHED

@@ -127,8 +127,8 @@ class HttpApi:
             code = drained_status(drain)
             if code != HTTPStatus.OK or loop.stands_by(Announcement.DRAINED):
                 return code
-            is_gone = drain.phase is Phase.GONE
-            return HTTPStatus.CONFLICT if is_gone else HTTPStatus.SERVICE_UNAVAILABLE
+            replaced = drain.phase is Phase.GONE and loop.has_looked
+            return HTTPStatus.CONFLICT if replaced else HTTPStatus.SERVICE_UNAVAILABLE
 
         return self._judged(
             loop,
@@ -227,7 +227,7 @@ class HttpApi:
         def final(drain: Drain) -> bool:
             return status_of(drain) != not_yet
 
-        if loop.drain.phase is Phase.DRAINED:
+        if loop.drain.phase in {Phase.DRAINED, Phase.GONE}:
             loop.wait(final, ASKED)  # what was seen longer ago is asked first
         self._held.until(lambda limit: final(loop.wait(final, limit)), wait, _gone())
         with loop.changed:  # of one moment: status code and body must never disagree

@@ -25,6 +25,8 @@ def blocking(known: Knowledge) -> list[str]:
         case Phase.DRAINED:
             lines = [RESTARTED] if known.in_doubt else []
             lines += doubts(known)
+        case Phase.GONE if known.process.presence is None:
+            lines = doubts(known)
         case Phase.EXPIRED:
             lines = _listing(known) + _in_hand_of(known)
         case Phase.RESTORING:

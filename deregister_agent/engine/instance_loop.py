@@ -50,7 +50,7 @@ class InstanceLoop:
         self.known = Knowledge(setup, context, self._calls)
         self.changed = threading.Condition()  # its lock is held over all that is known
         self._askers = 0  # how many wait for a registry's word: a mere look wakes nobody else
-        self._is_doubted = False  # somebody was told that "drained" does not stand for now
+        self._is_doubted = False  # somebody was told that "drained" does not stand
         self.closed = False
 
     @property
@@ -109,7 +109,7 @@ class InstanceLoop:
             return True
         with self.changed:
             stands = not self.known.in_doubt and not doubts(self.known)
-            if not stands and self.drain.phase is Phase.DRAINED:
+            if not stands:
                 self._is_doubted = True
                 refresh(self.known)
                 self._wake()
@@ -119,6 +119,11 @@ class InstanceLoop:
     def is_recalled(self) -> bool:
         """Whether a "drained" of before the agent's restart is seen to hold, or not to."""
         return not self.known.in_doubt
+
+    @property
+    def has_looked(self) -> bool:
+        """Whether the process has been looked at since this agent began."""
+        return self.known.process.presence is not None
 
     def wait(self, final: Callable[[Drain], bool], timeout: float) -> Drain:
         """Block until *final* says so of the drain, *timeout* is over or the agent stops."""

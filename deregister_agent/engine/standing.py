@@ -111,7 +111,9 @@ def _of_process(known: Knowledge, oldest: float) -> list[str]:
 def _of_successor(known: Knowledge) -> list[str]:
     """Return why "drained" is no answer any more about whoever is there now."""
     presence = known.process.presence
-    running = presence.running if presence is not None else None
+    if presence is None:
+        return ["the agent was restarted: it has yet to look whether another process is there"]
+    running = presence.running
     lines = [
         f"{view.name} lists it"
         for view in known.registries

@@ -205,3 +205,16 @@ def test_gone_is_no_answer_once_somebody_is_listed(bench: Bench) -> None:
     bench.registries[0].listed = True
     assert not stands(bench) or bench.go_on(6.0)
     assert not stands(bench) or bench.phase is not Phase.GONE
+
+
+def test_gone_is_no_answer_before_anybody_has_looked(bench: Bench) -> None:
+    """After a restart of the agent the phase alone says nothing: a successor may be there."""
+    bench.finder.running = None
+    bench.until(Phase.GONE)
+    bench.finder.running = NEW
+    bench.new_life()
+    assert bench.phase is Phase.GONE
+    assert not stands(bench)
+    bench.finder.running = None
+    bench.new_life()
+    meets(bench, lambda: stands(bench))
