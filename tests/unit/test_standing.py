@@ -15,7 +15,7 @@ from deregister_agent.model import (
     Policy,
     StopRequest,
 )
-from tests.unit.loop_bench import NEW, Bench
+from tests.unit.loop_bench import NEW, Bench, ListRegistry
 
 
 @pytest.fixture
@@ -196,15 +196,21 @@ def test_gone_speaks_of_the_process_that_was_drained(bench: Bench) -> None:
     assert not stands(bench)
 
 
-def test_gone_is_no_answer_once_somebody_is_listed(bench: Bench) -> None:
-    """The next version has registered itself in one of its registries."""
+def test_gone_is_no_answer_once_somebody_is_listed(tmp_path: Path) -> None:
+    """The next version has registered itself in one of its registries, and cannot be seen."""
+    policy, both = Policy(quiet=1.0, min_others=0), [ListRegistry("one"), ListRegistry("two")]
+    bench = Bench(tmp_path, policy, both)
+    bench.go_on(0.5)
+    bench.stop()
+    bench.until(Phase.DRAINED)
     bench.finder.running = None
     bench.until(Phase.GONE)
-    bench.loop.known.policy = bench.policy
-    bench.finder.sees = False
-    bench.registries[0].listed = True
-    assert not stands(bench) or bench.go_on(6.0)
-    assert not stands(bench) or bench.phase is not Phase.GONE
+    bench.go_on(2.0)
+    assert stands(bench)
+    both[0].listed = True
+    bench.go_on(6.0)
+    assert bench.phase is Phase.GONE
+    assert not stands(bench)
 
 
 def test_gone_is_no_answer_before_anybody_has_looked(bench: Bench) -> None:
@@ -218,3 +224,13 @@ def test_gone_is_no_answer_before_anybody_has_looked(bench: Bench) -> None:
     bench.finder.running = None
     bench.new_life()
     meets(bench, lambda: stands(bench))
+
+
+@pytest.mark.parametrize("who", ["registries", "probes"])
+def test_an_old_word_of_anybody_is_no_answer(bench: Bench, who: str) -> None:
+    """One that has not answered of late is enough, and is asked before "drained" stands again."""
+    assert stands(bench)
+    (view,) = getattr(bench.loop.known, who)
+    view.age.as_of -= 3.0
+    assert not stands(bench)
+    meets(bench, lambda: stands(bench), within=1.5)
