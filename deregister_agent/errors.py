@@ -1,5 +1,7 @@
 """What can go wrong, as sentences: who, doing what, why."""
 
+from collections.abc import Sequence
+
 
 def excerpt(text: str, limit: int = 60) -> str:
     """Return the first *limit* characters of *text* on one line, to recognise the text by."""
@@ -35,6 +37,14 @@ class RegistryError(BackendError):
     """A registry refused, or did not answer in time."""
 
 
+class UnrecognisedError(RegistryError):
+    """
+    What the registry shows is not recognised as the instance, and would send it work.
+
+    The sentence names it, and the line of the configuration to change.
+    """
+
+
 class ProbeError(BackendError):
     """A probe does not know what is in flight. Unknown is never zero."""
 
@@ -48,6 +58,12 @@ class ProcessError(AgentError):
 
 
 class Refused(AgentError):  # noqa: N818 - an answer, not a fault
+    """The instance is not taken out. ``registry`` is whose word the refusal rests on."""
+
+    registry: str
+
+
+class TooFewOthers(Refused):
     """The guard will not take this instance out: too few others would remain."""
 
     def __init__(self, instance: str, registry: str, others: int, min_others: int) -> None:
@@ -56,3 +72,30 @@ class Refused(AgentError):  # noqa: N818 - an answer, not a fault
             f"{min_others}; use force to withdraw it all the same"
         )
         self.registry, self.others, self.min_others = registry, others, min_others
+
+
+class NeverSeen(Refused):
+    """A registry does not show the instance and never has: nobody can tell that it is out."""
+
+    def __init__(self, instance: str, registry: str, look_alikes: Sequence[str]) -> None:
+        alike = "; ".join(look_alikes)
+        found = f"what looks like it there: {alike}" if alike else "nothing there looks like it"
+        super().__init__(
+            f"{instance}: {registry} does not show it, and has not since it was last put into "
+            f"service, so it may be listed where nobody looks; {found}. Correct the options of "
+            f'{registry}, or register the app; or set absent = "withdrawn" there, if by choice '
+            f"it is not listed; for this drain alone: vouch for {registry}, with a reason. "
+            "To force it is no answer to this"
+        )
+        self.registry, self.look_alikes = registry, tuple(look_alikes)
+
+
+class StillListed(Refused):
+    """Somebody vouches for a registry that lists the instance."""
+
+    def __init__(self, instance: str, registry: str) -> None:
+        super().__init__(
+            f"{instance}: {registry} lists it, so nobody can vouch that it does not: "
+            "drain without vouching for it"
+        )
+        self.registry = registry

@@ -4,7 +4,7 @@ The words of this agent, as plain values. Nothing here touches the outside world
 Times are seconds of CLOCK_BOOTTIME unless a name says ``wall``; durations are seconds.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -186,6 +186,28 @@ class Straggler:
     """Something that may still send work along an old route, such as an old Nginx worker."""
 
     what: str  # for a person
+
+
+class Listing(StrEnum):
+    """What a registry shows of an instance. The first two are presence: it is recognised there."""
+
+    LISTED = "listed"  # it would send work to the instance
+    OUT = "out"  # it has the instance, and sends it nothing: critical, down, in maintenance
+    ABSENT = "absent"  # it does not show the instance: out, or looked for in the wrong place
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a registry said of an instance when it was asked."""
+
+    listing: Listing
+    stragglers: Sequence[Straggler] = ()
+    mark: str = ""  # by what somebody else has put it out, for a person: nobody else may lift it
+
+    @property
+    def listed(self) -> bool:
+        """Whether the registry would send work to the instance."""
+        return self.listing is Listing.LISTED
 
 
 @dataclass(frozen=True, slots=True)

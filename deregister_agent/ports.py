@@ -19,6 +19,8 @@ from typing import Protocol
 from deregister_agent.model import (
     Announcement,
     Event,
+    Listing,
+    Look,
     Presence,
     Process,
     Reading,
@@ -84,9 +86,30 @@ class Registry(Protocol):
         """Name what may still send work along old routes; empty when nothing can."""
         return ()
 
-    def look(self) -> tuple[bool, Sequence[Straggler]]:
-        """Answer lists() and then stragglers(); with one call where one answer tells of both."""
-        return self.lists(), self.stragglers()
+    def look(self) -> Look:
+        """
+        Say whether it is listed, there and out, or absent; and what old routes may still send.
+
+        Who can recognise an instance that gets no work (critical, ``down``, in maintenance,
+        weight 0) overrides this and says so: that it was seen proves that it is looked for in
+        the right place, and an absence is believed only of what was seen. What is there and
+        looks like the instance without being recognised is no absence: UnrecognisedError.
+        """
+        return Look(Listing.LISTED if self.lists() else Listing.ABSENT, self.stragglers())
+
+    def look_alikes(self) -> Sequence[str]:
+        """
+        Name what looks like the instance, where look() says that it is absent.
+
+        Each sentence holds the very ID, key or target that is there, and the line of the
+        configuration that would mean it. May raise RegistryError.
+        """
+        return ()
+
+    def lost_by_restoring(self, snapshot: Snapshot) -> str:
+        """Name what restore() cannot bring back of *snapshot*; empty where that is nothing."""
+        del snapshot
+        return ""
 
     def notes(self, snapshot: Snapshot | None) -> Sequence[str]:
         """Say what a person should know of this registry and of its snapshot. No I/O."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from deregister_agent.drain import after_start, after_stop
-from deregister_agent.errors import JournalError, Refused
+from deregister_agent.errors import JournalError, TooFewOthers
 from deregister_agent.journal.history import PastDrain, TimelineEvent
 from deregister_agent.model import UNFINISHED, Drain, Instance, Outcome, Phase, StopRequest
 from deregister_agent.status import DrainStatus, ProbeStatus, ProcessStatus, RegistryStatus, Status
@@ -85,7 +85,7 @@ class FakeLoop:
         self.requests.append(request)
         self.journal.check()
         if self.others == 0 and not request.force:
-            raise Refused(self.name, "consul", 0, 1)
+            raise TooFewOthers(self.name, "consul", 0, 1)
         phase = after_stop(self.drain.phase)
         if phase is not self.drain.phase:
             drain = Drain(

@@ -7,9 +7,11 @@ from http import HTTPStatus
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
-from deregister_agent.errors import JournalError, Refused
+from deregister_agent.errors import JournalError, NeverSeen, Refused, TooFewOthers
 
 MEDIA_TYPE = "application/problem+json"
+NEVER_SEEN = "urn:deregister-agent:never-seen"
+"""The problem type of a stop-traffic that is refused because a registry has never shown it."""
 
 
 class Problem(Exception):  # noqa: N818 - the word of RFC 9457
@@ -61,12 +63,16 @@ def _answer(problem: Problem) -> Response:
 
 
 def _refused(error: Refused) -> Response:
-    extra = {
-        "registry": error.registry,
-        "others": error.others,
-        "min_others": error.min_others,
-        "blocking": [f"{error.registry} lists {error.others} other instance(s)"],
-    }
+    extra: dict[str, object] = {"registry": error.registry, "blocking": [str(error)]}
+    match error:
+        case TooFewOthers():
+            extra |= {
+                "others": error.others,
+                "min_others": error.min_others,
+                "blocking": [f"{error.registry} lists {error.others} other instance(s)"],
+            }
+        case NeverSeen():
+            extra |= {"type": NEVER_SEEN, "look_alikes": error.look_alikes}
     return _answer(Problem(409, str(error), extra=extra))
 
 

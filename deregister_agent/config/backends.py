@@ -1,9 +1,11 @@
 """The backends by their kind: modules of ours, and those that other packages bring."""
 
+import hashlib
 import importlib
+import json
 import pkgutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
@@ -16,6 +18,7 @@ from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, cor
 from deregister_agent.config.options import BackendOptions
 from deregister_agent.config.suggestion import did_you_mean
 from deregister_agent.errors import AgentError
+from deregister_agent.model import Instance
 
 BackendPort = Literal["registries", "probes", "notifiers"]
 """The contract of ``ports`` that a backend fulfils: its folder and its entry-point group."""
@@ -81,6 +84,21 @@ def _brought(port: BackendPort) -> dict[str, EntryPoint]:
     for point in entry_points(group=f"deregister_agent.{port}"):
         found.setdefault(point.name, point)
     return found
+
+
+def identity(options: BackendOptions, instance: Instance) -> str:
+    """
+    Return a fingerprint of where and as what a registry with these *options* looks.
+
+    Over the keys that its ``identity_keys`` name, as they are written: a default of a
+    later version, a rotated secret or another timeout leaves what was seen as true as it was.
+    """
+    keys = getattr(options, "identity_keys", None)
+    chosen = options.model_fields_set if keys is None else options.model_fields_set & keys
+    written = options.model_dump(mode="json", include=set(chosen))
+    looked_for = [options.kind, asdict(instance), written]
+    text = json.dumps(looked_for, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
@@ -84,6 +84,17 @@ class ClientTlsOptions(BackendOptions):
     def tls_files(self) -> tuple[Path | None, Path | None, Path | None]:
         """The three, as a Fetcher takes them."""
         return self.ca, self.certificate, self.certificate_key
+
+
+class RegistryOptions(BackendOptions):
+    """The keys that every registry takes."""
+
+    identity_keys: ClassVar[frozenset[str]]
+    """The keys that say where and as what the instance is looked for, and nothing else. What was
+    seen under other values of them proves nothing. Without it, all keys count."""
+    absent: Literal["refuse", "withdrawn"] = "refuse"
+    """What it means that the registry does not show the instance and has not before: a mistake,
+    and stop-traffic is refused; or that it is by choice not there, and not waited for."""
 
 
 class NotifierOptions(BackendOptions):

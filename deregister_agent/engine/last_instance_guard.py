@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from deregister_agent.engine.calls import Submit
-from deregister_agent.errors import AgentError, Refused
+from deregister_agent.errors import AgentError, Refused, TooFewOthers
 from deregister_agent.host.clock import Clock
 from deregister_agent.model import Instance
 from deregister_agent.ports import Registry
@@ -31,7 +31,7 @@ class Guard:
         """
         others = registry.others() if self._min_others else None
         if others is not None and others < self._min_others and registry.lists():
-            raise Refused(self._instance.name, registry.name, others, self._min_others)
+            raise TooFewOthers(self._instance.name, registry.name, others, self._min_others)
 
     def ask(self, submit: Submit, clock: Clock) -> None:
         """

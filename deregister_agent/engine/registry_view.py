@@ -1,6 +1,6 @@
 """What a loop knows of one registry: what it acknowledged and said, and when to ask again."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -8,7 +8,7 @@ from deregister_agent.engine.calls import Backoff, CallResult, FailureLog
 from deregister_agent.engine.quiet_window import AnswerAge
 from deregister_agent.engine.view_context import AT_REST, WATCH_FOR, ViewContext
 from deregister_agent.errors import AgentError, Refused
-from deregister_agent.model import Phase, Straggler
+from deregister_agent.model import Look, Phase
 from deregister_agent.ports import Registry
 
 POLL = 0.5  # seconds between two looks at a registry that cannot be watched
@@ -21,14 +21,18 @@ ACTING = frozenset({Phase.WITHDRAWING, Phase.EXPIRED, Phase.RESTORING})
 class RegistryWord:
     """What a registry said of the instance, and when it was asked."""
 
-    listed: bool
-    stragglers: Sequence[Straggler]
+    look: Look
     asked: float
+
+    @property
+    def listed(self) -> bool:
+        """Whether it would send work to the instance."""
+        return self.look.listed
 
     @property
     def awaited(self) -> list[str]:
         """The stragglers that hold up a drain."""
-        return [one.what for one in self.stragglers]
+        return [one.what for one in self.look.stragglers]
 
 
 class RegistryView:
@@ -160,8 +164,8 @@ class RegistryView:
             self.word = self.clear = None
             self.look_again.later(result.answered)
             return
-        listed, stragglers, others = result.value
-        self.word = RegistryWord(listed, stragglers, result.asked)
+        look, others = result.value
+        self.word = RegistryWord(look, result.asked)
         self.others = self.others if others is None else others
         phase, word = self._shared.phase(), self.says(0.0)
         if word is None or word.listed or word.awaited:
@@ -212,6 +216,6 @@ class RegistryView:
             yield from self._calls.due(f"{self.name} act", self._act_again)
 
 
-def _ask(registry: Registry, *, count_others: bool) -> tuple[bool, Sequence[Straggler], int | None]:
+def _ask(registry: Registry, *, count_others: bool) -> tuple[Look, int | None]:
     others = registry.others() if count_others else None
-    return *registry.look(), others
+    return registry.look(), others

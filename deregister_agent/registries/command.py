@@ -14,7 +14,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from deregister_agent.config.options import BackendOptions, Secret, Timeout
+from deregister_agent.config.options import RegistryOptions, Secret, Timeout
 from deregister_agent.errors import AgentError, RegistryError, excerpt
 from deregister_agent.host.programs import ProgramError, Run, environment, output_of
 from deregister_agent.model import Instance, Snapshot
@@ -28,7 +28,7 @@ CommandLine = Annotated[tuple[str, ...], Field(min_length=1)]
 _NUMBER = re.compile(r"[0-9]{1,9}")
 
 
-class Options(BackendOptions):
+class Options(RegistryOptions):
     """The programs."""
 
     withdraw: CommandLine

@@ -11,6 +11,7 @@ import pytest
 
 import tests.contract.registries as worlds
 from deregister_agent.errors import RegistryError
+from deregister_agent.model import Listing
 from deregister_agent.ports import Registry
 from tests.contract.registries import World, WorldMaker, refusing_port, silent_server
 
@@ -46,11 +47,12 @@ class TestRegistryContract:
 
     def test_a_look_tells_of_both(self, world: World) -> None:
         """look() says what lists() and stragglers() say, in service and out of it."""
-        assert world.registry.look() == (True, world.registry.stragglers())
+        look = world.registry.look()
+        assert (look.listing, look.stragglers) == (Listing.LISTED, world.registry.stragglers())
         world.registry.withdraw()
-        listed, stragglers = world.registry.look()
-        assert not listed
-        names = [one.what.split(",")[0] for one in stragglers]
+        look = world.registry.look()
+        assert not look.listed
+        names = [one.what.split(",")[0] for one in look.stragglers]
         assert names == [one.what.split(",")[0] for one in world.registry.stragglers()]
 
     def test_twice_is_the_same_as_once(self, world: World) -> None:

@@ -133,7 +133,6 @@ def play(victim: Victim, world: World, work: Work, platform: Platform, die_at: i
 
 SLICES = 6
 """Into how many tests the places to die at are dealt out, so that workers share them."""
-FEWEST = 15  # places to die at that there must be; how many there are depends on who is faster
 
 
 def dies_anywhere(folder: Path, kind: Callable[[Path, int], World], first: int) -> None:
@@ -145,7 +144,7 @@ def dies_anywhere(folder: Path, kind: Callable[[Path, int], World], first: int) 
             victim = actors[0]
             if not victim.deaths:
                 break
-    assert die_at > FEWEST
+    assert die_at > first, "it never died"  # how often it can depends on who is faster
 
 
 @pytest.mark.timeout(600)

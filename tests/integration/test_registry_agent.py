@@ -17,7 +17,7 @@ from deregister_agent.cli.client import AgentAddress, AgentClient, Unreachable, 
 from deregister_agent.demo.stage import Apps, config_text
 from deregister_agent.engine.agent import Agent
 from deregister_agent.errors import ConfigError, RegistryError
-from deregister_agent.model import Instance, Phase, StopRequest, Straggler
+from deregister_agent.model import Instance, Listing, Look, Phase, StopRequest, Straggler
 from deregister_agent.registries.agent.registry import POLL, FarAgent, Options, build
 from tests.contract.registries.agent import far_agent
 from tests.servers.certificates import make_certificates
@@ -492,7 +492,7 @@ def test_old_workers_are_those_of_the_new_word() -> None:
     word = status()
     word["registries"][0] |= {"stragglers": ["worker 7"], "waived": ["worker 5"]}
     with talking(saying(word)) as server:
-        assert asking(server.port).look() == (False, [Straggler("nginx: worker 7")])
+        assert asking(server.port).look() == Look(Listing.OUT, [Straggler("nginx: worker 7")])
 
 
 def test_an_agent_that_does_not_hold_its_answer() -> None:

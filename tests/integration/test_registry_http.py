@@ -176,7 +176,7 @@ def test_nacos_with_a_wrong_name() -> None:
     """A service or an instance that it does not know is an error, not "not listed"."""
     system = Nacos()
     system.register("10.0.0.9", 8001)
-    with nacos(system) as one, pytest.raises(RegistryError, match='set missing = "withdrawn"'):
+    with nacos(system) as one, pytest.raises(RegistryError, match='set absent = "withdrawn"'):
         one.lists()
     with nacos(system, service="oders") as one, pytest.raises(RegistryError, match="answered 500"):
         one.withdraw()

@@ -14,7 +14,16 @@ from deregister_agent.engine.outbox import Outbox
 from deregister_agent.engine.registry_view import RegistryView, RegistryWord
 from deregister_agent.engine.view_context import ViewContext
 from deregister_agent.journal.journal import Journal
-from deregister_agent.model import UNFINISHED, Drain, Phase, Policy, Reading, Sighting
+from deregister_agent.model import (
+    UNFINISHED,
+    Drain,
+    Listing,
+    Look,
+    Phase,
+    Policy,
+    Reading,
+    Sighting,
+)
 
 Mutation = Any  # a context manager of unittest.mock: the agent is broken while it is entered
 
@@ -33,7 +42,7 @@ def unknown_is_withdrawn() -> Mutation:
     true = RegistryView.says
 
     def says(view: RegistryView, since: float) -> RegistryWord:
-        return true(view, since) or RegistryWord(listed=False, stragglers=(), asked=since)
+        return true(view, since) or RegistryWord(Look(Listing.OUT), since)
 
     return patch.object(RegistryView, "says", says)
 
@@ -58,8 +67,8 @@ def stragglers_are_ignored() -> Mutation:
     true = registry_view._ask
 
     def ask(*args: Any, **kwargs: Any) -> Any:
-        listed, _, others = true(*args, **kwargs)
-        return listed, (), others
+        look, others = true(*args, **kwargs)
+        return replace(look, stragglers=()), others
 
     return patch.object(registry_view, "_ask", ask)
 

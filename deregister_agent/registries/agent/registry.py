@@ -9,14 +9,14 @@ registries have said since.
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from deregister_agent.config.options import ClientTlsOptions, Secret, Timeout
+from deregister_agent.config.options import ClientTlsOptions, RegistryOptions, Secret, Timeout
 from deregister_agent.errors import AgentError, ConfigError, RegistryError
 from deregister_agent.host.addresses import host_and_port, joined
-from deregister_agent.model import Instance, Phase, Snapshot, Straggler
+from deregister_agent.model import Instance, Listing, Look, Phase, Snapshot, Straggler
 from deregister_agent.net.fetcher import Fetcher, FetchError
 from deregister_agent.ports import Registry
 from deregister_agent.registries.agent.remote_status import FarInstance
@@ -33,7 +33,7 @@ _ABSENT = "absent"
 _OUT = frozenset({Phase.SETTLING, Phase.DRAINING, Phase.DRAINED, Phase.GONE})
 
 
-class Options(ClientTlsOptions):
+class Options(RegistryOptions, ClientTlsOptions):
     """How to reach the other agent, and what to ask of it."""
 
     url: str
@@ -46,8 +46,6 @@ class Options(ClientTlsOptions):
     """How long the drain there may take, in seconds; the deadline here ends it sooner."""
     force: bool = False
     """Whether to override the guard there, and leave it to the one here."""
-    absent: Literal["refuse", "withdrawn"] = "refuse"
-    """What it means that the agent there has no such instance: a mistake, or withdrawn."""
     token: Secret | None = None
     """The bearer token of that agent."""
     timeout: Timeout = 12.0
@@ -78,21 +76,22 @@ class FarAgent(Registry):
 
         While that agent withdraws, restores, or has given up, the answer is True.
         """
-        return self.look()[0]
+        return self.look().listed
 
-    def look(self) -> tuple[bool, Sequence[Straggler]]:
+    def look(self) -> Look:
         """Ask for both in one question: the same words tell of old workers, too."""
         with self._doing("look up") as end:
             status = self._status(end, look=self._held(end))
             if status is None:
-                return False, ()
+                return Look(Listing.ABSENT)
             _refuse_odd(status)
             listed = status.phase not in _OUT or any(each.listed for each in status.registries)
-            return listed, [
+            stragglers = [
                 Straggler(f"{each.name}: {one}")
                 for each in status.registries
                 for one in each.stragglers
             ]
+            return Look(Listing.LISTED if listed else Listing.OUT, stragglers)
 
     def snapshot(self) -> Snapshot | None:
         """Keep who had stopped traffic there before, if anybody but us has."""
@@ -141,7 +140,7 @@ class FarAgent(Registry):
 
     def stragglers(self) -> Sequence[Straggler]:
         """Name what the registries there name: old workers of that Nginx."""
-        return self.look()[1]
+        return self.look().stragglers
 
     def others(self) -> int | None:
         """Return the smallest count of others that a registry there has last told."""

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from deregister_agent.config.options import ClientTlsOptions, Secret, Timeout
+from deregister_agent.config.options import ClientTlsOptions, RegistryOptions, Secret, Timeout
 from deregister_agent.errors import AgentError, ConfigError, RegistryError
 from deregister_agent.host.addresses import host_and_port, joined
 from deregister_agent.model import Instance, Snapshot
@@ -38,7 +38,7 @@ GIVE_UP = 0.25
 """The part of the timeout that is left for the answer of the last look."""
 
 
-class Options(ClientTlsOptions):
+class Options(RegistryOptions, ClientTlsOptions):
     """How to reach Consul, and what to do there."""
 
     url: str = "http://127.0.0.1:8500"

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from deregister_agent.config.options import ClientTlsOptions, Secret, Timeout
+from deregister_agent.config.options import ClientTlsOptions, RegistryOptions, Secret, Timeout
 from deregister_agent.errors import AgentError, ConfigError, RegistryError
 from deregister_agent.host.addresses import joined
 from deregister_agent.model import Instance, Snapshot
@@ -35,7 +35,7 @@ BODY_LIMIT = 16_777_216
 """Of an answer, in bytes: all instances of a service have to fit in."""
 
 
-class Options(ClientTlsOptions):
+class Options(RegistryOptions, ClientTlsOptions):
     """How to reach etcd, and how the instance is written there."""
 
     endpoints: tuple[str, ...] = ("http://127.0.0.1:2379",)

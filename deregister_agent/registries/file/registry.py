@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import field_validator
 
-from deregister_agent.config.options import BackendOptions, Timeout
+from deregister_agent.config.options import RegistryOptions, Timeout
 from deregister_agent.errors import RegistryError
 from deregister_agent.host import addresses
 from deregister_agent.host.files import locked, replace_durably
@@ -25,7 +25,7 @@ from deregister_agent.registries.file.text_edit import EntryPlace
 _SYNTAX: Mapping[str, Syntax] = {".json": "json", ".yml": "yaml", ".yaml": "yaml"}
 
 
-class Options(BackendOptions):
+class Options(RegistryOptions):
     """The keys of a ``file`` registry."""
 
     path: Path

@@ -19,7 +19,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from deregister_agent.config.options import BackendOptions, Timeout
+from deregister_agent.config.options import RegistryOptions, Timeout
 from deregister_agent.errors import AgentError, ConfigError, RegistryError
 from deregister_agent.host.addresses import parse_listen_address, server_and_target
 from deregister_agent.host.files import remove_durably, replace_durably
@@ -39,7 +39,7 @@ BODY_LIMIT = 65536
 _OK = range(200, 300)
 
 
-class Options(BackendOptions):
+class Options(RegistryOptions):
     """Where to answer, what the app says, and how the balancers poll."""
 
     listen: str

@@ -9,11 +9,11 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import ClassVar
 
 from pydantic import Field
 
-from deregister_agent.config.options import ClientTlsOptions, Secret, Timeout
+from deregister_agent.config.options import ClientTlsOptions, RegistryOptions, Secret, Timeout
 from deregister_agent.errors import AgentError, ConfigError, RegistryError
 from deregister_agent.host.addresses import in_brackets
 from deregister_agent.model import Instance, Snapshot
@@ -33,9 +33,13 @@ from deregister_agent.registries.http.requests import (
 WAS_OUT = "it was out before the drain, so it is not for us to list it: do that by hand"
 
 
-class Options(ClientTlsOptions):
+class Options(RegistryOptions, ClientTlsOptions):
     """The API, and the three requests."""
 
+    renamed_keys: ClassVar[Mapping[str, str]] = {
+        **ClientTlsOptions.renamed_keys,
+        "missing": "absent",
+    }
     url: str
     """Where the API begins: ``http://``, ``https://`` or ``http+unix://``, with a path or not."""
     preset: PresetName | None = None
@@ -49,8 +53,6 @@ class Options(ClientTlsOptions):
     """The request that lets work go on."""
     look: ReadBack | None = None
     """The request that reads back, and what its answer means."""
-    missing: Literal["refuse", "withdrawn"] = "refuse"
-    """What it means that the system has no such instance: not known, or withdrawn."""
     token: Secret | None = None
     """A bearer token, sent as ``Authorization``."""
     headers: dict[str, Secret] = Field(default_factory=dict)
@@ -117,10 +119,10 @@ class Http(Registry):
         return self._known(self._look(end))
 
     def _known(self, found: Found) -> Found:
-        if found.listed is None and self._options.missing == "refuse":
+        if found.listed is None and self._options.absent == "refuse":
             raise AgentError(
                 "it has no such instance: correct the variables, the service or the address, or "
-                'set missing = "withdrawn" if that means that nothing sends it work'
+                'set absent = "withdrawn" if that means that nothing sends it work'
             )
         return found
 

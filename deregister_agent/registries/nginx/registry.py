@@ -8,10 +8,10 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from deregister_agent.config.options import BackendOptions, Timeout
+from deregister_agent.config.options import RegistryOptions, Timeout
 from deregister_agent.errors import AgentError, ConfigError, RegistryError
 from deregister_agent.host import addresses
-from deregister_agent.model import Instance, Snapshot, Straggler
+from deregister_agent.model import Instance, Listing, Look, Snapshot, Straggler
 from deregister_agent.ports import Registry
 from deregister_agent.registries.nginx.advice import advice
 from deregister_agent.registries.nginx.change import carry_out
@@ -34,7 +34,7 @@ _WAITS = (
 )
 
 
-class Options(BackendOptions):
+class Options(RegistryOptions):
     """The keys of an Nginx registry."""
 
     taken_out: ClassVar[Mapping[str, str]] = {
@@ -57,8 +57,6 @@ class Options(BackendOptions):
     """A file that holds this one server and is the agent's own; without it, the operator's file."""
     parameters: str = ""
     """What follows the address in that file when the agent makes it, such as "max_fails=3"."""
-    absent: Literal["refuse", "withdrawn"] = "refuse"
-    """What it means that the operator's upstream has no such server: a mistake, or withdrawn."""
     prefix: Path | None = None
     """Nginx's prefix, for relative paths of pid file and error log."""
     pid_file: Path | None = None
@@ -93,15 +91,18 @@ class NginxUpstream(Registry):
 
     def stragglers(self) -> Sequence[Straggler]:
         """Name the workers from before the change that have not exited."""
-        return self.look()[1]
+        return self.look().stragglers
 
-    def look(self) -> tuple[bool, Sequence[Straggler]]:
+    def look(self) -> Look:
         """Answer both from one look at the files and the workers, which costs half as much."""
         with self._doing("look it up"):
             site, until = self._site(), self._until()
             found = look(site, until)
             workers = found.workers or site.running.workers(until)
-            return found.listed, old_workers(site, found, workers, self._instance)
+            listing = Listing.LISTED if found.listed else Listing.OUT
+            if not site.servers(found.conf):
+                listing = Listing.ABSENT
+            return Look(listing, old_workers(site, found, workers, self._instance))
 
     def snapshot(self) -> Snapshot | None:
         """Tell which of the server's directives were down before."""

@@ -39,7 +39,7 @@ def _world(
             registry=registry(0),
             relist=relist,
             neighbours=neighbours,
-            absent=registry(3, missing="withdrawn"),
+            absent=registry(3, absent="withdrawn"),
             silent=at,
             refused=at,
             counts=counts,
