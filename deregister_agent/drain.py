@@ -7,6 +7,7 @@ from deregister_agent.model import (
     UNFINISHED,
     Announcement,
     Drain,
+    DrainKind,
     OnDeadline,
     Outcome,
     Phase,
@@ -138,6 +139,8 @@ def moved(drain: Drain, phase: Phase, seen: Sighting, now: float) -> Drain:
             return replace(after, outcome=cut_short, announced=None)
         case _, Phase.RESTORING:
             return replace(after, announced=None)
+        case _, Phase.SERVING if drain.kind is DrainKind.RESTORE:
+            return replace(after, outcome=Outcome.RESTORED)
         case _:
             return after
 

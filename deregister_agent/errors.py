@@ -90,6 +90,21 @@ class NeverSeen(Refused):
         self.registry, self.look_alikes = registry, tuple(look_alikes)
 
 
+class UnknownRegistry(AgentError):  # noqa: N818 - an answer, not a fault
+    """Somebody vouches for a registry that the instance has not."""
+
+    def __init__(self, instance: str, registry: str, registries: Sequence[str]) -> None:
+        known = ", ".join(registries)
+        super().__init__(f"{instance} has no registry {registry!r} to vouch for; it has: {known}")
+
+
+class CannotRestore(AgentError):  # noqa: N818 - an answer, not a fault
+    """What a registry has lost of an instance in service is not put back."""
+
+    def __init__(self, instance: str, registry: str, why: str) -> None:
+        super().__init__(f"{instance}: {registry} does not list it, and {why}")
+
+
 class StillListed(Refused):
     """Somebody vouches for a registry that lists the instance."""
 

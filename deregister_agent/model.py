@@ -37,9 +37,18 @@ class Outcome(StrEnum):
 
     DRAINED = "drained"  # withdrawn and quiet
     APP_EXITED = "app-exited"  # withdrawn, and the process exited by itself: nothing in hand
+    ABSENT = "absent"  # nobody was there to be drained, and nobody came
     EXPIRED = "expired"  # the deadline passed first
     CANCELLED = "cancelled"  # start-traffic came before the end
-    REFUSED = "refused"  # the last-instance guard refused after the drain had begun
+    REFUSED = "refused"  # after the drain had begun: too few others, or never seen in a registry
+    RESTORED = "restored"  # of a restore: every registry lists it again
+
+
+class DrainKind(StrEnum):
+    """What a record of the journal is about."""
+
+    DRAIN = "drain"
+    RESTORE = "restore"  # of an instance in service that a registry had lost
 
 
 class OnDeadline(StrEnum):
@@ -140,6 +149,9 @@ class Drain:
     relisted: int = 0  # how often a registry listed it again after it had been out
     process: Process | None = None  # what is being drained
     announced: Outcome | None = None  # with which the platform was told that it may kill
+    kind: DrainKind = DrainKind.DRAIN
+    vouched: tuple[str, ...] = ()  # registries whose word is not waited for
+    if_present: bool = False  # if nobody is there to be drained, that is an end, too
 
     @classmethod
     def never(cls, instance: str) -> "Drain":
@@ -232,3 +244,5 @@ class StopRequest:
     reason: str = ""
     force: bool = False
     asked_by: str = ""
+    vouch: tuple[str, ...] = ()  # registries whose word is not to be waited for
+    if_present: bool = False  # if nobody is there to be drained, that is an end, too

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from deregister_agent.config.backends import identity
 from deregister_agent.config.load import Config, InstanceConfig, needs_ready
 from deregister_agent.engine.agent import Agent
 from deregister_agent.engine.knowledge import InstanceSetup
@@ -33,6 +34,7 @@ def _setup(config: InstanceConfig, clock: Clock) -> tuple[InstanceSetup, Mapping
     registries = [module.build(options, instance) for module, options in config.registries]
     for registry in registries:
         needs_ready(registry, config)
+    looked_for = [(options.label, options) for _, options in config.registries]
     setup = InstanceSetup(
         instance=instance,
         policy=config.policy(),
@@ -41,5 +43,9 @@ def _setup(config: InstanceConfig, clock: Clock) -> tuple[InstanceSetup, Mapping
         finder=process_finder.build(config.process, instance, clock),
         ready=[UrlReadyCheck(options) for options in config.ready],
         notifiers={name: notifier.announces for name, notifier in notifiers.items()},
+        may_be_absent=frozenset(
+            name for name, options in looked_for if getattr(options, "absent", "") == "withdrawn"
+        ),
+        identities={name: identity(options, instance) for name, options in looked_for},
     )
     return setup, notifiers

@@ -67,11 +67,20 @@ class FakeLoop:
         self.requests: list[StopRequest] = []
         self.others: int | None = None
         self.stands = True  # whether "drained" may be said
+        self.served: bool | None = True  # whether "serving" may be said
         self.late: list[str] = []  # the registries that do not answer
 
     def ask_registries(self, timeout: float) -> list[str]:
         del timeout
         return self.late
+
+    def ask_if_serving(self, timeout: float) -> float:
+        del timeout
+        return 0.0
+
+    def is_served(self, since: float) -> bool | None:
+        del since
+        return self.served
 
     @property
     def cursor(self) -> str:
@@ -100,7 +109,8 @@ class FakeLoop:
             self.journal.past.append(PastDrain(drain, WALL, None))
             self.move(drain)
 
-    def start_traffic(self, reason: str, asked_by: str) -> None:
+    def start_traffic(self, reason: str, asked_by: str, *, anyway: bool = False) -> None:
+        del anyway
         self.journal.check()
         self.move(replace(self.drain, phase=after_start(self.drain.phase)))
 

@@ -17,20 +17,18 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from deregister_agent.api import requests
 from deregister_agent.api.held_requests import HeldRequests
 from deregister_agent.api.history import drain_record, event_record
+from deregister_agent.api.judgement import SERVED, drained_status, not_asked, recall, started_status
 from deregister_agent.api.openapi import document
 from deregister_agent.api.problem import Problem, explain_errors, try_later
 from deregister_agent.api.trust import Trust
 from deregister_agent.api.wsgi_bridge import BODY_LIMIT, GONE
-from deregister_agent.drain import is_restored, is_safe_to_kill
 from deregister_agent.engine.agent import Agent
 from deregister_agent.engine.instance_loop import InstanceLoop
-from deregister_agent.model import UNFINISHED, Announcement, Drain, Outcome, Phase, StopRequest
-from deregister_agent.status import DrainList, DrainWithEvents, JsonModel, Status, StatusList, plain
+from deregister_agent.model import Announcement, Drain, Phase, StopRequest
+from deregister_agent.status import DrainList, DrainWithEvents, JsonModel, StatusList, plain
 
 ASKED = 1.0
 """Seconds that traffic-drained waits for the words that a "drained" of earlier rests on."""
-RECALL = 5.0
-"""Seconds that stop-traffic waits until the last drain is known to hold, after a restart."""
 
 Respond = Callable[..., Response]
 """Answer one request of one path."""
@@ -99,7 +97,7 @@ class HttpApi:
         loop = self._loop(name)
         requests.query(requests.NoQuery)
         wish = requests.body(requests.StopTraffic)
-        _recall(loop)
+        recall(loop)
         loop.stop_traffic(
             StopRequest(
                 deadline=wish.deadline,
@@ -107,6 +105,8 @@ class HttpApi:
                 reason=wish.reason,
                 force=wish.force,
                 asked_by=requests.asked_by(),
+                vouch=wish.vouch,
+                if_present=wish.if_present,
             )
         )
         return as_json(202, loop.status())
@@ -116,7 +116,7 @@ class HttpApi:
         loop = self._loop(name)
         requests.query(requests.NoQuery)
         wish = requests.body(requests.StartTraffic)
-        loop.start_traffic(wish.reason, requests.asked_by())
+        loop.start_traffic(wish.reason, requests.asked_by(), anyway=wish.anyway)
         return as_json(202, loop.status())
 
     def traffic_drained(self, name: str | None = None) -> Response:
@@ -137,10 +137,17 @@ class HttpApi:
         )
 
     def traffic_started(self, name: str | None = None) -> Response:
-        """Answer whether the instance takes traffic again."""
-        return self._judged(
-            self._loop(name), started_status, "nobody asked for it: POST start-traffic first"
-        )
+        """Answer whether the instance takes traffic, by what registries say after the question."""
+        loop = self._loop(name)
+        asked = loop.ask_if_serving(ASKED)
+
+        def status_of(drain: Drain) -> int:
+            code = started_status(drain)
+            if code != HTTPStatus.OK:
+                return code
+            return SERVED[loop.is_served(asked)]
+
+        return self._judged(loop, status_of, "nobody asked for it: POST start-traffic first")
 
     def instances(self) -> Response:
         """List every instance."""
@@ -229,11 +236,12 @@ class HttpApi:
 
         if loop.drain.phase in {Phase.DRAINED, Phase.GONE}:
             loop.wait(final, ASKED)  # what was seen longer ago is asked first
-        self._held.until(lambda limit: final(loop.wait(final, limit)), wait, _gone())
+        if loop.drain.phase is not Phase.SERVING:  # where nothing is under way to wait for
+            self._held.until(lambda limit: final(loop.wait(final, limit)), wait, _gone())
         with loop.changed:  # of one moment: status code and body must never disagree
             drain, code, status = loop.drain, status_of(loop.drain), loop.status()
         if code == HTTPStatus.CONFLICT:
-            raise _not_asked(drain, status, advice)
+            raise not_asked(drain, status, advice)
         return as_json(code, status)
 
 
@@ -244,52 +252,6 @@ def as_json(code: int, content: JsonModel | Mapping[str, Any]) -> Response:
     if code == HTTPStatus.SERVICE_UNAVAILABLE:
         response.headers["Retry-After"] = "1"
     return response
-
-
-def drained_status(drain: Drain) -> int:
-    """Return what traffic-drained answers: 200 means safe to kill, and nothing else does."""
-    if is_safe_to_kill(drain.phase, drain.outcome):
-        return 200
-    if drain.outcome is Outcome.EXPIRED:
-        return 504
-    return 503 if drain.phase in UNFINISHED else 409
-
-
-def started_status(drain: Drain) -> int:
-    """Return what traffic-started answers: 200 means that every registry lists the instance."""
-    if is_restored(drain.phase):
-        return 200
-    if drain.phase is Phase.RESTORING:
-        return 504 if drain.overdue else 503
-    return 409
-
-
-def _recall(loop: InstanceLoop) -> None:
-    """
-    Wait until a "drained" from before the agent's restart is seen to hold, or not to hold.
-
-    Otherwise stop-traffic would be answered with that drain, although its process may
-    have been replaced in the meantime.
-    """
-    loop.wait(lambda _: loop.is_recalled, RECALL)
-    if not loop.is_recalled:
-        why = loop.status().what_blocks
-        raise try_later(f"it is not known yet whether the last drain still holds: {why}")
-
-
-def _not_asked(drain: Drain, status: Status, advice: str) -> Problem:
-    ended = f"the last drain was {drain.outcome}; " if drain.outcome else ""
-    if drain.phase is Phase.GONE and is_safe_to_kill(drain.phase, drain.outcome):
-        ended += "the process that was drained has exited, and another may be in its place; "
-    return Problem(
-        409,
-        f"{drain.instance} is {drain.phase}: {ended}{advice}",
-        extra={
-            "phase": drain.phase,
-            "outcome": drain.outcome,
-            "blocking": status.blocking,
-        },
-    )
 
 
 def _gone() -> threading.Event:

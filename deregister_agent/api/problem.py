@@ -7,7 +7,14 @@ from http import HTTPStatus
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
-from deregister_agent.errors import JournalError, NeverSeen, Refused, TooFewOthers
+from deregister_agent.errors import (
+    CannotRestore,
+    JournalError,
+    NeverSeen,
+    Refused,
+    TooFewOthers,
+    UnknownRegistry,
+)
 
 MEDIA_TYPE = "application/problem+json"
 NEVER_SEEN = "urn:deregister-agent:never-seen"
@@ -53,6 +60,8 @@ def explain_errors(app: Flask) -> None:
     """Let *app* answer every error with a problem."""
     app.register_error_handler(Problem, _answer)
     app.register_error_handler(Refused, _refused)
+    app.register_error_handler(UnknownRegistry, lambda error: _answer(Problem(400, str(error))))
+    app.register_error_handler(CannotRestore, lambda error: _answer(Problem(409, str(error))))
     app.register_error_handler(JournalError, lambda error: _answer(try_later(str(error))))
     app.register_error_handler(HTTPException, _http_error)
 

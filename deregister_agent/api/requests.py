@@ -42,12 +42,21 @@ class StopTraffic(RequestBody):
     on_deadline: OnDeadline | None = None
     reason: ShortText = ""
     force: bool = False
+    vouch: tuple[ShortText, ...] = ()
+    if_present: bool = False
+
+    @model_validator(mode="after")
+    def _a_reason_to_vouch(self) -> Self:
+        if self.vouch and not self.reason:
+            raise ValueError("reason: say why you vouch: it stands in the history")
+        return self
 
 
 class StartTraffic(RequestBody):
     """The body of start-traffic."""
 
     reason: ShortText = ""
+    anyway: bool = False
 
 
 class NoQuery(BaseModel):

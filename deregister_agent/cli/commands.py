@@ -48,11 +48,10 @@ def drain(
 
 
 def restore(
-    agent: AgentClient, name: str | None, reason: str, *, wait: bool, as_json: bool
+    agent: AgentClient, name: str | None, asked: Mapping[str, Any], *, wait: bool, as_json: bool
 ) -> ExitCode:
     """Ask to put an instance back; with *wait*, stay until every registry lists it."""
     name = name or only_instance(agent)
-    asked = {"reason": reason} if reason else {}
     begun = accepted(agent.post(path_of(name, "start-traffic"), asked), Status)
     if not wait:
         return _begun(begun, f"deregister-agent restore {name} --wait", as_json=as_json)

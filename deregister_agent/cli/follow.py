@@ -51,7 +51,7 @@ class StatusAndCode:
 
 _AnyModel = TypeVar("_AnyModel")
 
-_DOUBT = "the agent cannot see whether it is still drained"
+_DOUBT = "the agent cannot see whether that still holds"
 _ODD = "what answers is not this agent, or not of this version; see --url"
 
 Ask = Callable[[float], StatusAndCode]
@@ -80,10 +80,10 @@ def follow(ask: Ask, view: ProgressView, patience: float) -> StatusAndCode:
         view.show(word.status)
         if word.code is not None:
             return word
-        if word.status.phase is not Phase.DRAINED:
+        if word.status.phase not in {Phase.DRAINED, Phase.SERVING}:
             left = word.status.remaining
             end = time.monotonic() + (patience if left is None else left) + SLACK
-        elif time.monotonic() >= end:  # drained before the agent's restart, and not seen since
+        elif time.monotonic() >= end:  # it stands in the journal, and has not been seen since
             raise Unreachable(word.status.what_blocks or _DOUBT)
 
 

@@ -148,6 +148,15 @@ NAME = click.argument("name", required=False, callback=_not_empty)
 )
 @REASON
 @click.option("--force", is_flag=True, help="Override the last-instance guard.")
+@click.option(
+    "--vouch",
+    metavar="REGISTRY",
+    multiple=True,
+    help="Do not wait for the word of this registry in this drain: you know. Needs --reason.",
+)
+@click.option(
+    "--if-present", is_flag=True, help="If nobody is there to be drained, that is an end, too."
+)
 @STANDALONE
 def drain(
     settings: Settings,
@@ -171,6 +180,11 @@ def drain(
 @NAME
 @WAIT
 @REASON
+@click.option(
+    "--anyway",
+    is_flag=True,
+    help="Put back what was lost in service though no readiness check is there to ask.",
+)
 @STANDALONE
 def restore(
     settings: Settings,
@@ -179,14 +193,15 @@ def restore(
     wait: bool,
     standalone: bool,
     as_json: bool,
-    reason: str,
+    **wish: Any,
 ) -> ExitCode:
     """Put NAME back into traffic, or call a drain off."""
+    asked = {key: value for key, value in wish.items() if value}
     if standalone:
         from deregister_agent.cli import standalone as alone  # noqa: PLC0415 - loads a whole agent
 
-        return alone.restore(settings.config, name, reason, as_json=as_json)
-    return commands.restore(settings.client(), name, reason, wait=wait, as_json=as_json)
+        return alone.restore(settings.config, name, asked, as_json=as_json)
+    return commands.restore(settings.client(), name, asked, wait=wait, as_json=as_json)
 
 
 @command("status")

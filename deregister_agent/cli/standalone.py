@@ -32,6 +32,7 @@ RECALL = 10.0
 ANNOUNCING = 30.0
 """Seconds that announcements get at the end, before the command leaves them to the next agent."""
 
+_SERVED = {True: ExitCode.DONE, False: ExitCode.NOT_ASKED, None: None}
 _LOOK = 0.1  # seconds between two looks at what is still to be announced
 
 
@@ -49,6 +50,8 @@ def drain(path: Path, name: str | None, asked: Mapping[str, Any], *, as_json: bo
         reason=asked.get("reason", ""),
         force=asked.get("force", False),
         asked_by=_asker(),
+        vouch=tuple(asked.get("vouch", ())),
+        if_present=asked.get("if_present", False),
     )
     with _alone(path, name) as (agent, loop), _detached(loop.instance.name):
         _recall(loop)
@@ -62,11 +65,20 @@ def drain(path: Path, name: str | None, asked: Mapping[str, Any], *, as_json: bo
     return finish(word, as_json=as_json)
 
 
-def restore(path: Path, name: str | None, reason: str, *, as_json: bool) -> ExitCode:
+def restore(path: Path, name: str | None, asked: Mapping[str, Any], *, as_json: bool) -> ExitCode:
     """Put an instance back, and stay until every registry lists it or its time is over."""
     with _alone(path, name) as (agent, loop), _detached(loop.instance.name):
-        loop.start_traffic(reason, _asker())
-        word = _stay(agent, loop, restore_code, as_json=as_json)
+        anyway = bool(asked.get("anyway"))
+        loop.start_traffic(asked.get("reason", ""), _asker(), anyway=anyway)
+        since = loop.ask_if_serving(RECALL)
+
+        def code(drain: Drain) -> ExitCode | None:
+            served = restore_code(drain)
+            if served is not ExitCode.DONE:
+                return served
+            return _SERVED[loop.is_served(since)]
+
+        word = _stay(agent, loop, code, as_json=as_json)
     return finish(word, as_json=as_json, restore=True)
 
 

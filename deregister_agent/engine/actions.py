@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from functools import partial
 
+from deregister_agent.engine import presence
 from deregister_agent.engine.knowledge import Knowledge
 from deregister_agent.engine.registry_view import RegistryView
 from deregister_agent.errors import AgentError
-from deregister_agent.model import Phase
+from deregister_agent.model import DrainKind, Phase
 from deregister_agent.ports import Registry
 
 
@@ -62,15 +63,17 @@ def _may_hold_out(known: Knowledge) -> bool:
 
 def _take_out(known: Knowledge, view: RegistryView) -> None:
     """Keep what restoring needs, then withdraw."""
-    registry, name = view.registry, known.instance.name
+    registry = view.registry
+    presence.check(known, view)
     if known.drain.guarded:
         known.guard.check(registry)
     if not _taking_out(known):
         return
-    if known.journal.snapshot(name, view.name) is None or _surely_lists(registry):
+    if not view.has_snapshot or _surely_lists(registry):
         snapshot = registry.snapshot()
         if snapshot is not None:
-            known.journal.keep_snapshot(name, view.name, snapshot)
+            known.journal.keep_snapshot(known.instance.name, view.name, snapshot)
+            view.has_snapshot = True
     if _taking_out(known):
         registry.withdraw()
 
@@ -89,12 +92,16 @@ def _surely_lists(registry: Registry) -> bool:
 
 
 def _put_back(known: Knowledge, view: RegistryView) -> None:
-    """Restore from what was kept."""
-    view.registry.restore(known.journal.snapshot(known.instance.name, view.name))
+    """Restore from what was kept; nothing where there was nothing."""
+    if not presence.is_waited_for(known, view):
+        return
+    if known.drain.kind is DrainKind.RESTORE and view.registry.look().mark:
+        return  # out by another hand, and not for us to lift
+    view.registry.restore(known.registration(view))
 
 
 def _keep(known: Knowledge, view: RegistryView) -> float:
     """Prolong what was restored."""
     if known.drain.phase not in {Phase.SERVING, Phase.RESTORING}:
         return 0.0  # overtaken by stop-traffic, which withdraws once this has returned
-    return view.registry.keep(known.journal.snapshot(known.instance.name, view.name))
+    return view.registry.keep(known.registration(view))

@@ -1,6 +1,8 @@
 """Why a drain is not where it should be yet, in sentences for a tired person."""
 
+from deregister_agent.engine.in_service import unlisted
 from deregister_agent.engine.knowledge import Knowledge
+from deregister_agent.engine.presence import is_back, is_believed, never_seen
 from deregister_agent.engine.probe_view import ProbeView
 from deregister_agent.engine.quiet_window import lateness, quiet_for
 from deregister_agent.engine.registry_view import RegistryView
@@ -31,13 +33,15 @@ def blocking(known: Knowledge) -> list[str]:
             lines = _listing(known) + _in_hand_of(known)
         case Phase.RESTORING:
             lines = _missing(known)
+        case Phase.SERVING:
+            lines = unlisted(known)
         case _:
             lines = []
     return lines
 
 
 def _listing(known: Knowledge) -> list[str]:
-    lines = [line for view in known.registries if (line := _why_listed(view))]
+    lines = [line for view in known.registries if (line := _why_listed(known, view))]
     if known.drain.relisted >= HABIT:
         lines.append(
             f"the app keeps registering itself: listed again {known.drain.relisted} times since "
@@ -46,16 +50,18 @@ def _listing(known: Knowledge) -> list[str]:
     return lines
 
 
-def _why_listed(view: RegistryView) -> str:
-    if view.refused is not None:
-        return str(view.refused)
-    if view.error is not None:
-        return str(view.error)
+def _why_listed(known: Knowledge, view: RegistryView) -> str:
+    if view.name in known.drain.vouched and not view.is_listed:
+        return ""
+    if (trouble := view.refused or view.error) is not None:
+        return str(trouble)
     word = view.says(0.0)
     if word is None:
         return str(view.look_error or f"{view.name} has not been asked since it was withdrawn")
     if word.listed:
         return f"{view.name} still lists it"
+    if not is_believed(known, view, word.look):
+        return never_seen(view)
     return "; ".join(f"{view.name}: {straggler}" for straggler in word.awaited)
 
 
@@ -96,14 +102,18 @@ def not_ready(known: Knowledge) -> list[str]:
 
 
 def _missing(known: Knowledge) -> list[str]:
-    lines = [line for view in known.registries if (line := _why_missing(view))]
+    lines = [line for view in known.registries if (line := _why_missing(known, view))]
     return not_ready(known) or lines
 
 
-def _why_missing(view: RegistryView) -> str:
+def _why_missing(known: Knowledge, view: RegistryView) -> str:
+    word = view.says(0.0)
+    if is_back(known, view, word):
+        return ""
     if view.error is not None:
         return str(view.error)
-    word = view.says(0.0)
     if word is None:
         return str(view.look_error or f"{view.name} has not been asked since it was restored")
-    return "" if word.listed else f"{view.name} does not list it yet"
+    if word.look.mark:
+        return f"{view.name} has it out by another hand ({word.look.mark}): theirs to end"
+    return f"{view.name} does not list it yet"

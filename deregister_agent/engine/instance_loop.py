@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from deregister_agent.drain import (
@@ -13,21 +13,41 @@ from deregister_agent.drain import (
     next_phase,
     overtaken,
 )
-from deregister_agent.engine.actions import act, keeping
+from deregister_agent.engine.actions import act
 from deregister_agent.engine.blockers import blocking
 from deregister_agent.engine.calls import Calls
+from deregister_agent.engine.decision_detail import alone, detail, in_words
+from deregister_agent.engine.first_look import ask_all, look_first, take_in
+from deregister_agent.engine.in_service import is_served, lost, refuse_to_restore, restore_detail
 from deregister_agent.engine.knowledge import AgentContext, InstanceSetup, Knowledge
-from deregister_agent.engine.schedule import begin_looks, rest
+from deregister_agent.engine.new_record import (
+    StartRequest,
+    is_cut_short,
+    new_drain,
+    new_restore,
+)
+from deregister_agent.engine.newcomer import meet
+from deregister_agent.engine.presence import counts_from, note_served
+from deregister_agent.engine.registry_view import RegistryView
+from deregister_agent.engine.schedule import begin_looks, rest, restore_due
 from deregister_agent.engine.sighting import sighting
 from deregister_agent.engine.standing import doubts, refresh
 from deregister_agent.engine.status import cursor, status_of
-from deregister_agent.errors import JournalError
+from deregister_agent.errors import JournalError, UnknownRegistry
 from deregister_agent.journal.journal import Decision
-from deregister_agent.model import UNFINISHED, Announcement, Drain, Phase, Sighting, StopRequest
+from deregister_agent.model import (
+    Announcement,
+    Drain,
+    Outcome,
+    Phase,
+    Sighting,
+    StopRequest,
+)
 from deregister_agent.status import Status
 
 log = logging.getLogger(__name__)
 
+HEARD = 1.0  # seconds that start-traffic waits for the registries' words on an instance in service
 RETRY = 1.0  # seconds before trying again when the journal could not be written
 
 
@@ -49,7 +69,7 @@ class InstanceLoop:
         self._calls = Calls(context.submit, context.clock, wake)
         self.known = Knowledge(setup, context, self._calls)
         self.changed = threading.Condition()  # its lock is held over all that is known
-        self._askers = 0  # how many wait for a registry's word: a mere look wakes nobody else
+        self._askers = 0  # who waits for a registry's word: a mere look wakes nobody else
         self._is_doubted = False  # somebody was told that "drained" does not stand
         self.closed = False
 
@@ -62,41 +82,56 @@ class InstanceLoop:
 
     def stop_traffic(self, request: StopRequest) -> None:
         """Write the wish down and begin; nothing new if a drain is under way. Raises Refused."""
-        known = self.known
-        if after_stop(self.drain.phase) is not self.drain.phase and not request.force:
-            known.guard.ask(self._submit, known.clock)
+        if after_stop(self.drain.phase) is self.drain.phase:
+            return
+        self._refuse_unknown(request.vouch)
+        found = look_first(self.known, self._submit, request)
         with self.changed:
             phase = after_stop(self.drain.phase)
             if phase is self.drain.phase:
                 return
-            by = {"asked_by": request.asked_by, "reason": request.reason, "force": request.force}
-            self._write(self._new_drain(request, phase), phase, by)
+            take_in(self.known, found)
+            if is_cut_short(self.drain):
+                self._write(
+                    replace(self.drain, outcome=Outcome.CANCELLED), "cancelled", {}, new_phase=False
+                )
+            by: dict[str, object] = {"asked_by": request.asked_by, "reason": request.reason}
+            by |= {"force": request.force, "vouched": request.vouch}
+            self._write(new_drain(self.known, self._new_id(), request), phase, by)
 
-    def _new_drain(self, request: StopRequest, phase: Phase) -> Drain:
-        now, policy = self.known.clock.now(), self.known.policy
-        limit = policy.deadline if request.deadline is None else request.deadline
-        return Drain(
-            id=self._new_id(),
-            instance=self.instance.name,
-            phase=phase,
-            since=now,
-            deadline=now + limit,
-            limit=limit,
-            on_deadline=request.on_deadline or policy.on_deadline,
-            reason=request.reason,
-            asked_by=request.asked_by,
-            forced=request.force,
-            guarded=not request.force and policy.min_others > 0,
-            process=self.known.process.app,
-        )
+    def _refuse_unknown(self, vouched: Sequence[str]) -> None:
+        names = [view.name for view in self.known.registries]
+        for name in vouched:
+            if name not in names:
+                raise UnknownRegistry(self.instance.name, name, names)
 
-    def start_traffic(self, reason: str, asked_by: str) -> None:
-        """Write the wish down and begin to restore; nothing new if that is under way."""
+    def start_traffic(self, reason: str, asked_by: str, *, anyway: bool = False) -> None:
+        """Begin to restore; in service, put back what registries have lost. Raises CannotRestore."""
+        if self.drain.phase is Phase.SERVING:
+            request = StartRequest(reason, asked_by, anyway)
+            looks = ask_all(self.known, self._submit, HEARD)
+            with self.changed:
+                self._put_back(lost(self.known, looks), request)
+            return
         with self.changed:
             phase = after_start(self.drain.phase)
             if phase is not self.drain.phase:
                 after = moved(self.drain, phase, Sighting(), self.known.clock.now())
                 self._write(after, phase, {"asked_by": asked_by, "reason": reason})
+
+    def _put_back(self, views: Sequence[RegistryView], request: StartRequest) -> None:
+        if views and self.drain.phase is Phase.SERVING:
+            refuse_to_restore(self.known, views, anyway=request.anyway)
+            record = new_restore(self.known, self._new_id(), request)
+            self._write(record, record.phase, restore_detail(self.known, views, request))
+
+    def ask_if_serving(self, timeout: float) -> float:
+        """Ask the registries about an instance in service; return from when on words count."""
+        asked = self.known.clock.now()
+        if self.drain.phase is not Phase.SERVING:
+            return 0.0
+        self.ask_registries(timeout)
+        return asked
 
     def stands_by(self, announcement: str) -> bool:
         """
@@ -114,6 +149,15 @@ class InstanceLoop:
                 refresh(self.known)
                 self._wake()
             return stands
+
+    def is_served(self, since: float) -> bool | None:
+        """
+        Tell whether an instance in service is listed everywhere, by words from after *since*.
+
+        None where that is not known, or may yet come; False where others have it out.
+        """
+        with self.changed:
+            return is_served(self.known, since)
 
     @property
     def is_recalled(self) -> bool:
@@ -182,6 +226,7 @@ class InstanceLoop:
                 self.changed.notify_all()
             try:
                 self._meet_process()
+                note_served(self.known)
                 act(self.known)
                 begin_looks(self.known)
                 self._decide()
@@ -193,26 +238,14 @@ class InstanceLoop:
             return rest(self.known)
 
     def _meet_process(self) -> None:
-        """
-        Take note of who the app is now.
-
-        Before "drained" a restart changes nothing: the new process is drained in
-        the place of the old one. After it, the process that was drained is remembered.
-        """
-        process, phase = self.known.process, self.drain.phase
-        presence = process.presence
-        if presence is None or presence.running is None or presence.running == process.app:
+        """Take note of who the app is now, and write it down where that changes what is drained."""
+        newcomer = meet(self.known)
+        if newcomer is None:
             return
-        if process.exited and phase in {Phase.DRAINED, Phase.EXPIRED}:
-            return
-        if process.exited and phase in UNFINISHED and self.drain.announced is not None:
-            return  # killed by the word that was taken back: this is the next version
-        if phase in UNFINISHED:
-            drain = replace(self.drain, process=presence.running)
-            if process.exited:
-                self._write(drain, "app-restarted", {}, new_phase=False)
-            self.known.drain = drain
-        process.follow()
+        if newcomer.restarted:
+            self._write(newcomer.drain, "app-restarted", {}, new_phase=False)
+        self.known.drain = newcomer.drain
+        self.known.process.follow()
 
     def _decide(self) -> None:
         """Decide where the drain goes by what is known now, and write that down."""
@@ -227,34 +260,20 @@ class InstanceLoop:
         phase = next_phase(self.drain, seen, known.policy, now)
         if phase is not self.drain.phase:
             self._enter(phase, seen, now)
-        elif self._overdue(now):
+        elif now >= restore_due(known):
             drain, kind = replace(self.drain, overdue=True), Announcement.NOT_RESTORED
             self._write(drain, kind, {"blocking": blocking(known)}, new_phase=False)
-
-    def _overdue(self, now: float) -> bool:
-        too_long = now - self.known.since >= self.known.policy.restore_deadline
-        return self.drain.phase is Phase.RESTORING and too_long and not self.drain.overdue
 
     # --- write down ---
 
     def _enter(self, phase: Phase, seen: Sighting, now: float) -> None:
-        views = self.known.registries
         after = moved(self.drain, phase, seen, now)
-        detail: dict[str, object] = {"from": self.drain.phase}
         if phase in {Phase.DRAINED, Phase.EXPIRED}:
             after = replace(after, process=self.known.process.app)
-            detail["took"] = round(now - (after.deadline - after.limit), 3)
-        if phase is Phase.EXPIRED:
-            detail["blocking"] = blocking(self.known)
-        if phase is Phase.DRAINING and self.drain.phase is Phase.DRAINED:
-            detail["work"] = doubts(self.known)
-        if phase is Phase.WITHDRAWING:
-            words = [(view.name, view.says(0.0)) for view in views]
-            detail["listed_by"] = [name for name, word in words if word and word.listed]
-        self._write(after, phase, detail)
+        self._write(after, phase, detail(self.known, after))
 
     def _write(
-        self, drain: Drain, kind: str, detail: Mapping[str, object], *, new_phase: bool = True
+        self, drain: Drain, kind: str, said: Mapping[str, object], *, new_phase: bool = True
     ) -> None:
         """Write a decision down; only then does it hold."""
         before, after = self.drain.phase, drain.phase
@@ -262,26 +281,18 @@ class InstanceLoop:
             drain=drain,
             instance=self.instance,
             kind=kind,
-            detail=detail,
-            announcements=announcements(self.drain, drain) if new_phase else _only(kind),
+            detail=said,
+            announcements=announcements(self.drain, drain) if new_phase else alone(kind),
             notifiers=self._notifiers,
             overtaken=overtaken(before, after) if new_phase else frozenset(),
             ends_drain=new_phase and self.drain.outcome is None and drain.outcome is not None,
-            snapshots_of=keeping(self.known) if new_phase and after is Phase.SERVING else None,
+            shown=counts_from(self.known, after) if new_phase else None,
         )
         event = self.known.journal.write(decision)
         self.known.drain = drain
         if new_phase:
-            log.info("%s: %s -> %s %s", self.instance, before, after, _said(detail))
+            log.info("%s: %s -> %s %s", self.instance, before, after, in_words(said))
             self.known.begin_phase()
         self._written(decision, event)
         self.changed.notify_all()
         self._wake()
-
-
-def _only(kind: str) -> tuple[Announcement, ...]:
-    return (Announcement(kind),) if kind in set(Announcement) else ()
-
-
-def _said(detail: Mapping[str, object]) -> str:
-    return " ".join(f"{key}={value}" for key, value in detail.items() if value and key != "from")

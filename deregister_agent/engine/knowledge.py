@@ -14,7 +14,7 @@ from deregister_agent.engine.view_context import ViewContext
 from deregister_agent.errors import AgentError
 from deregister_agent.host.clock import Clock
 from deregister_agent.journal.journal import Decision, Journal, new_drain_id
-from deregister_agent.model import Announcement, Instance, Phase, Policy
+from deregister_agent.model import GUARDED, Announcement, Instance, Phase, Policy, Process, Snapshot
 from deregister_agent.ports import IdleProbe, ProcessFinder, ReadyCheck, Registry
 
 ARRIVES = 0.2  # seconds in which the app has taken in what was sent to it
@@ -31,6 +31,8 @@ class InstanceSetup:
     finder: ProcessFinder
     ready: Sequence[ReadyCheck] = ()
     notifiers: Mapping[str, frozenset[Announcement]] = field(default_factory=dict)
+    may_be_absent: frozenset[str] = frozenset()  # registries that need not have the instance
+    identities: Mapping[str, str] = field(default_factory=dict)  # where each registry looks
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +57,9 @@ class Knowledge:
 
     def __init__(self, setup: InstanceSetup, context: AgentContext, calls: Calls) -> None:
         self.instance, self.policy = setup.instance, setup.policy
+        self.may_be_absent = setup.may_be_absent
         self.journal, self.clock = context.journal, context.clock
-        self.guard = Guard(setup.instance, setup.registries, setup.policy.min_others)
+        self.guard = Guard(setup.instance, setup.policy.min_others)
         self.since = context.clock.now()  # when this phase began, in this process life
         self.drain = context.journal.current(setup.instance.name)
         if self.drain.phase is Phase.SETTLING:
@@ -65,15 +68,49 @@ class Knowledge:
             calls, context.chance, lambda: self.drain.phase, self.clear, setup.policy.quiet
         )
         self.registries = [RegistryView(one, shared) for one in setup.registries]
+        app = self.drain.process
+        for view in self.registries:
+            view.identity = setup.identities.get(view.name, view.name)
+            app = self._recall(view) or app
         self.probes = [ProbeView(one, setup.finder.heard, shared) for one in setup.probes]
         self.ready = [ReadyView(one, shared) for one in setup.ready]
-        self.process = ProcessView(self.drain.process, setup.finder, shared)
+        self.process = ProcessView(app, setup.finder, shared)
         self.seen_out = False  # whether "drained" was decided or seen to hold in this process life
         self.error: AgentError | None = None
+
+    def _recall(self, view: RegistryView) -> Process | None:
+        """
+        Let count again what a registry has shown to an earlier life of the agent.
+
+        Seen under other options it says nothing of what these would show; but what is out
+        because we took it out stays so: options that change meanwhile must not end a drain.
+        Return which process was seen.
+        """
+        name, phase = self.instance.name, self.drain.phase
+        view.has_snapshot = self.journal.snapshot(name, view.name) is not None
+        shown = self.journal.registration(name, view.name)
+        if shown is None:
+            return None
+        ours = shown.identity == view.identity
+        taken_out = bool(shown.identity) and phase in GUARDED | {Phase.RESTORING}
+        view.seen, view.mark = ours or taken_out, shown.mark
+        view.kept = shown.snapshot if ours else None
+        return shown.process if ours and phase is Phase.SERVING else None
+
+    def registration(self, view: RegistryView) -> Snapshot | None:
+        """Return what to put back: as it was when it was taken out, else the last good one."""
+        kept = self.journal.snapshot(self.instance.name, view.name)
+        if kept is not None:
+            return kept
+        shown = self.journal.registration(self.instance.name, view.name)
+        return None if shown is None else shown.snapshot
 
     def begin_phase(self) -> None:
         """Let every view begin the phase that has just been written down."""
         self.since = self.clock.now()
+        if self.drain.phase is Phase.SERVING:
+            for view in self.registries:
+                view.has_snapshot = False
         for view in self.registries:
             if self.drain.phase in ACTING:
                 view.begin()
@@ -116,7 +153,9 @@ class Knowledge:
 
         What a route brought in its last moment has yet to reach the app, and to be counted there.
         """
-        since = [view.clear for view in self.registries if view.clear is not None]
-        if len(since) < len(self.registries):
+        vouched = self.drain.vouched
+        asked = [one for one in self.registries if one.name not in vouched or one.is_listed]
+        since = [view.clear for view in asked if view.clear is not None]
+        if len(since) < len(asked):
             return None
         return max(since, default=0.0) + min(ARRIVES, self.policy.quiet)

@@ -22,7 +22,7 @@ class ProcessView:
         self.asked = 0.0
         self.age = AnswerAge()  # of the last answer
         self.window = QuietWindow()  # the time that nobody at all has been there
-        self._finder, self._calls, self._shared = finder, shared.calls, shared
+        self.finder, self._calls, self._shared = finder, shared.calls, shared
         self._about: Process | None = None  # the process that the presence speaks of
         self._again = Backoff(0.05, 1.0, shared.chance)
         self._wait_again = Backoff(0.05, 0.05, shared.chance)
@@ -62,10 +62,10 @@ class ProcessView:
         """Begin a look if one is due, and during a drain a wait for the exit."""
         if now >= self._again.due:
             about = self.app
-            look = partial(self._finder.look, about)
+            look = partial(self.finder.look, about)
             self._calls.start("process", look, partial(self._looked, about, self._turn))
         if self._waits and self.app is not None and now >= self._wait_again.due:
-            wait = partial(self._finder.wait_exit, self.app, WATCH_FOR)
+            wait = partial(self.finder.wait_exit, self.app, WATCH_FOR)
             self._calls.start("exit", wait, self._may_have_exited)
 
     @property

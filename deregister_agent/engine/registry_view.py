@@ -8,7 +8,7 @@ from deregister_agent.engine.calls import Backoff, CallResult, FailureLog
 from deregister_agent.engine.quiet_window import AnswerAge
 from deregister_agent.engine.view_context import AT_REST, WATCH_FOR, ViewContext
 from deregister_agent.errors import AgentError, Refused
-from deregister_agent.model import Look, Phase
+from deregister_agent.model import Look, Phase, Snapshot
 from deregister_agent.ports import Registry
 
 POLL = 0.5  # seconds between two looks at a registry that cannot be watched
@@ -48,6 +48,13 @@ class RegistryView:
         self.look_error: AgentError | None = None
         self.clear: float | None = None  # when it had first said that it sends nothing any more
         self.others: int | None = None
+        self.identity = registry.name  # where and as what the instance is looked for
+        self.seen = False  # whether it has shown the process that is there now
+        self.seen_from = 0.0  # words of before say nothing about that process
+        self.mark = ""  # by what somebody else had it out before it was withdrawn
+        self.has_snapshot = False  # whether it was withdrawn, and not put back yet
+        self.good: Snapshot | None = None  # the registration as last read while it serves
+        self.kept: Snapshot | None = None  # the same, as the journal has it
         self.looked = 0.0  # when the last look that has ended was begun
         self.age = AnswerAge()  # of the last answer
         self.look_again = Backoff(0.02, 0.25, shared.chance)
@@ -68,6 +75,16 @@ class RegistryView:
         self._turn += 1
         self._act_again.now()
         self._keep_again.now()
+
+    def forget(self, now: float) -> None:
+        """Forget that it has shown the instance: what counts is seen from *now* on."""
+        self.seen, self.seen_from = False, now
+        self.look_again.now()
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether its last word, of whatever age, was that it lists the instance."""
+        return self.word is not None and self.word.listed
 
     def act(self, action: Callable[[], None], now: float) -> None:
         """Ask for the phase's action, unless it was refused, has been done or must wait."""
@@ -130,7 +147,7 @@ class RegistryView:
     def look(self, now: float) -> None:
         """Begin the reads that are due."""
         if now >= self.look_again.due:
-            read = partial(_ask, self.registry, count_others=self._shared.serving)
+            read = partial(_ask, self.registry, serving=self._shared.serving)
             self._calls.start(f"{self.name} look", read, self._looked)
         if self._watching and now >= self._watch_again.due:
             watch = partial(self.registry.watch, self._cursor, WATCH_FOR)
@@ -164,7 +181,7 @@ class RegistryView:
             self.word = self.clear = None
             self.look_again.later(result.answered)
             return
-        look, others = result.value
+        look, others, self.good = result.value
         self.word = RegistryWord(look, result.asked)
         self.others = self.others if others is None else others
         phase, word = self._shared.phase(), self.says(0.0)
@@ -216,6 +233,16 @@ class RegistryView:
             yield from self._calls.due(f"{self.name} act", self._act_again)
 
 
-def _ask(registry: Registry, *, count_others: bool) -> tuple[Look, int | None]:
-    others = registry.others() if count_others else None
-    return registry.look(), others
+def _ask(registry: Registry, *, serving: bool) -> tuple[Look, int | None, Snapshot | None]:
+    """Ask for a word; while the instance serves, for the others and the registration, too."""
+    others = registry.others() if serving else None
+    look = registry.look()
+    return look, others, _registration(registry) if serving and look.listed else None
+
+
+def _registration(registry: Registry) -> Snapshot | None:
+    """Return the registration as it is; that it cannot be read says nothing about the word."""
+    try:
+        return registry.snapshot()
+    except AgentError:
+        return None

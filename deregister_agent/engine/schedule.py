@@ -1,5 +1,6 @@
 """When the next reading of each backend is due, and for how long none is."""
 
+import math
 from collections.abc import Sequence
 
 from deregister_agent.engine.actions import action, keeping
@@ -40,9 +41,15 @@ def rest(known: Knowledge) -> float:
         dues.append(drain.deadline)
     if drain.phase is Phase.SETTLING:
         dues.append(known.since + known.policy.settle)
-    if drain.phase is Phase.RESTORING and not drain.overdue:
-        dues.append(known.since + known.policy.restore_deadline)
+    dues.append(restore_due(known))
     return max(0.0, min(dues) - now)
+
+
+def restore_due(known: Knowledge) -> float:
+    """Return when it is to be announced that the instance is not restored; never: infinity."""
+    if known.drain.phase is not Phase.RESTORING or known.drain.overdue:
+        return math.inf
+    return known.since + known.policy.restore_deadline
 
 
 def _looked_at(known: Knowledge) -> Sequence[RegistryView | ProbeView | ReadyView | ProcessView]:

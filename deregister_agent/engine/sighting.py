@@ -1,8 +1,9 @@
 """What one look has shown: from what the loop knows to the facts that decide."""
 
 from deregister_agent.engine.knowledge import Knowledge
+from deregister_agent.engine.presence import is_back, is_left_alone, is_out
 from deregister_agent.engine.quiet_window import lateness, quiet_for, quiet_since
-from deregister_agent.engine.registry_view import RegistryWord
+from deregister_agent.engine.registry_view import RegistryView, RegistryWord
 from deregister_agent.engine.standing import is_fresh, is_working, refresh
 from deregister_agent.model import Phase, Sighting
 
@@ -11,14 +12,13 @@ def sighting(known: Knowledge) -> Sighting:
     """Return the facts that are known now. Whatever is not known is left out."""
     exited = known.process.exited and known.process.asked >= known.since
     words = _words(known, _not_before(known))
-    heard = [word for word in words if word is not None]
-    all_heard = len(heard) == len(words)
+    unlisted = all(is_out(known, view, word) for view, word in words)
     return Sighting(
-        acknowledged=all(view.acknowledged is not None for view in known.registries),
+        acknowledged=all(_is_acknowledged(known, view, word) for view, word in words),
         listed=_is_listed(known),
-        unlisted=all_heard and not any(word.listed for word in heard),
-        withdrawn=all_heard and not any(word.listed or word.awaited for word in heard),
-        restored=all_heard and all(word.listed for word in heard),
+        unlisted=unlisted,
+        withdrawn=unlisted and not any(word.awaited for _, word in words if word is not None),
+        restored=all(is_back(known, view, word) for view, word in words),
         quiet_for=_quiet(known),
         exited=exited,
         replaced=exited and known.process.successor is not None,
@@ -58,12 +58,21 @@ def _not_before(known: Knowledge) -> float:
     return 0.0
 
 
-def _words(known: Knowledge, not_before: float) -> list[RegistryWord | None]:
+def _is_acknowledged(known: Knowledge, view: RegistryView, word: RegistryWord | None) -> bool:
+    """Tell whether a registry has taken the action, or need not."""
+    if view.acknowledged is not None:
+        return True
+    if known.drain.phase is Phase.RESTORING:
+        return word is not None and is_left_alone(known, view, word)
+    return view.name in known.drain.vouched and is_out(known, view, word)
+
+
+def _words(known: Knowledge, not_before: float) -> list[tuple[RegistryView, RegistryWord | None]]:
     for view in known.registries:
         too_old = view.word is not None and view.word.asked < not_before
         if too_old and view.look_error is None:
             view.look_again.now()
-    return [view.says(not_before) for view in known.registries]
+    return [(view, view.says(not_before)) for view in known.registries]
 
 
 def _is_listed(known: Knowledge) -> bool:

@@ -1,6 +1,7 @@
 """Whether "drained" holds now: a standing answer, true when it is given or not given at all."""
 
 from deregister_agent.engine.knowledge import Knowledge
+from deregister_agent.engine.presence import is_out, never_seen
 from deregister_agent.engine.probe_view import ProbeView
 from deregister_agent.engine.registry_view import RegistryView
 from deregister_agent.engine.view_context import FRESH
@@ -19,7 +20,9 @@ def doubts(known: Knowledge) -> list[str]:
     match known.drain.phase:
         case Phase.DRAINED:
             oldest = known.clock.now() - FRESH
-            lines = [line for view in known.registries if (line := _of_registry(view, oldest))]
+            lines = [
+                line for view in known.registries if (line := _of_registry(known, view, oldest))
+            ]
             if known.drain.outcome is Outcome.APP_EXITED:
                 return lines + _of_process(known, oldest)
             return lines + [line for view in known.probes if (line := _of_probe(known, view))]
@@ -50,7 +53,8 @@ def is_fresh(known: Knowledge) -> bool:
     """
     oldest = known.clock.now() - FRESH
     views = [known.process] if known.process.vacant else known.probes
-    return all(view.age.as_of >= oldest for view in (*views, *known.registries))
+    asked = [one for one in known.registries if not is_out(known, one, None)]
+    return all(view.age.as_of >= oldest for view in (*views, *asked))
 
 
 def is_working(known: Knowledge) -> bool:
@@ -72,14 +76,18 @@ def is_working(known: Knowledge) -> bool:
     return True
 
 
-def _of_registry(view: RegistryView, oldest: float) -> str:
+def _of_registry(known: Knowledge, view: RegistryView, oldest: float) -> str:
+    word = view.says(0.0)
+    if word is None and is_out(known, view, word):
+        return ""  # somebody vouches for it
     if view.look_error is not None:
         return str(view.look_error)
-    word = view.says(0.0)
     if word is None or view.age.as_of < oldest:
         return f"{view.name} has not been asked of late whether it still does not list it"
     if word.listed:
         return f"{view.name} lists it again"
+    if not is_out(known, view, word):
+        return never_seen(view)
     return "; ".join(f"{view.name}: {straggler}" for straggler in word.awaited)
 
 

@@ -4,14 +4,12 @@ import hashlib
 
 from deregister_agent.engine.blockers import blocking, not_ready
 from deregister_agent.engine.knowledge import Knowledge
+from deregister_agent.engine.presence import is_waited_for
 from deregister_agent.engine.probe_view import ProbeView
 from deregister_agent.engine.registry_view import RegistryView, RegistryWord
 from deregister_agent.host.clock import iso
 from deregister_agent.model import UNFINISHED, Drain, Phase
 from deregister_agent.status import DrainStatus, ProbeStatus, ProcessStatus, RegistryStatus, Status
-
-_OUT = UNFINISHED - {Phase.WITHDRAWING} | {Phase.DRAINED, Phase.EXPIRED}
-"""The phases in which each registry has been asked to withdraw, and has given its snapshot."""
 
 
 def status_of(known: Knowledge) -> Status:
@@ -27,7 +25,7 @@ def status_of(known: Knowledge) -> Status:
         drain=_drain(drain) if drain.id else None,
         in_flight=in_flight(known),
         blocking=tuple(blocking(known)),
-        notes=tuple(_notes(known)),
+        notes=tuple(notes(known)),
         registries=tuple(_registry(view, offset) for view in known.registries),
         probes=tuple(_probe(view, offset) for view in known.probes),
         process=_process(known),
@@ -73,21 +71,30 @@ def _drain(drain: Drain) -> DrainStatus:
     )
 
 
-def _notes(known: Knowledge) -> list[str]:
+def notes(known: Knowledge) -> list[str]:
+    """Return what a person should know of the instance, besides how it stands."""
     notes: list[str] = []
     for view in known.registries:
-        snapshot = known.journal.snapshot(known.instance.name, view.name)
-        notes += view.registry.notes(snapshot)
-        if snapshot is None and known.drain.phase in _OUT:
-            notes.append(
-                f"{view.name} did not know {known.instance.name} when the drain began: if it "
-                "should have, its options look for the wrong name or address, and it may still "
-                "be listed"
-            )
+        notes += view.registry.notes(known.registration(view))
+        if note := _not_waited_for(known, view):
+            notes.append(note)
         if view.registry.keeps and known.drain.phase is Phase.SERVING and not_ready(known):
             why = "; ".join(not_ready(known))
             notes.append(f"{view.name}: kept there only while the app is ready, and now: {why}")
     return notes
+
+
+def _not_waited_for(known: Knowledge, view: RegistryView) -> str:
+    """Say that a registry's word does not count in this drain, and on whose word."""
+    drain = known.drain
+    if drain.phase is Phase.SERVING:
+        return ""
+    if view.name in drain.vouched:
+        why = f" ({drain.reason})" if drain.reason else ""
+        return f"{view.name}: not waited for: vouched for by {drain.asked_by or 'somebody'}{why}"
+    if view.name in known.may_be_absent and not is_waited_for(known, view):
+        return f'{view.name}: not waited for: it did not have it, and absent = "withdrawn"'
+    return ""
 
 
 def _registry(view: RegistryView, offset: float) -> RegistryStatus:

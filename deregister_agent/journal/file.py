@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from deregister_agent.errors import JournalError
+from deregister_agent.journal import registrations
 
 SCHEMA_VERSION = 1
 
@@ -61,6 +62,7 @@ class JournalFile:
                 db.execute("PRAGMA journal_mode = WAL")
                 db.execute("PRAGMA synchronous = FULL")
                 _check(db, self.path)
+                registrations.create(db)
         except BaseException:
             db.close()
             raise

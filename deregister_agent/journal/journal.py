@@ -8,11 +8,12 @@ from pathlib import Path
 from uuid import uuid4
 
 from deregister_agent.host.clock import Clock
-from deregister_agent.journal import announcements, history, records
+from deregister_agent.journal import announcements, history, records, registrations
 from deregister_agent.journal.announcements import PendingAnnouncement
 from deregister_agent.journal.file import JournalFile
 from deregister_agent.journal.history import PastDrain, TimelineEvent
-from deregister_agent.model import Announcement, Drain, Event, Instance, Snapshot
+from deregister_agent.journal.registrations import Registration
+from deregister_agent.model import Announcement, Drain, Event, Instance, Phase, Snapshot
 
 KEPT_DRAINS = 500  # per instance; older ones are forgotten when a new drain begins
 
@@ -29,7 +30,7 @@ class Decision:
     notifiers: Mapping[str, frozenset[Announcement]] = field(default_factory=dict)
     overtaken: frozenset[Announcement] = frozenset()  # undelivered ones that no longer hold
     ends_drain: bool = False  # its outcome is settled by this decision
-    snapshots_of: frozenset[str] | None = None  # who still needs theirs; None: every registry
+    shown: Mapping[str, Registration] | None = None  # by registry; None: as it was before
 
 
 def new_drain_id() -> str:
@@ -66,8 +67,10 @@ class Journal:
             ).lastrowid
             assert event is not None
             announcements.supersede(db, drain.instance, decision.overtaken, wall)
-            if decision.snapshots_of is not None:
-                _forget_snapshots(db, drain.instance, decision.snapshots_of)
+            if decision.shown is not None:
+                registrations.present(db, drain.instance, decision.shown, wall)
+            if drain.phase is Phase.SERVING:
+                registrations.restored(db, drain.instance)
             _announce(db, decision, event, wall)
         return event
 
@@ -128,6 +131,24 @@ class Journal:
             ).fetchone()
         return None if row is None else json.loads(row[0])
 
+    # --- what registries have shown ---
+
+    def registration(self, instance: str, registry: str) -> Registration | None:
+        """Return what *registry* last showed of *instance*, if anything."""
+        with self._file.reading() as db:
+            return registrations.find(db, instance, registry)
+
+    def keep_registration(self, instance: str, registry: str, shown: Registration) -> None:
+        """Write down what *registry* shows; without a snapshot, the last one stays."""
+        with self._file.transaction() as db:
+            now = replace(shown, wall=self._clock.wall())
+            registrations.put(db, instance, registry, now)
+
+    def forget_registrations(self, instance: str) -> None:
+        """Let nothing count any more of what was seen of *instance*: its process has gone."""
+        with self._file.transaction() as db:
+            registrations.forget(db, instance)
+
     # --- announcements on their way ---
 
     def pending_announcements(self) -> list[PendingAnnouncement]:
@@ -187,11 +208,3 @@ def _announce(db: sqlite3.Connection, decision: Decision, event: int, wall: floa
             process=decision.drain.process,
         )
         announcements.put(db, announcement, event, told)
-
-
-def _forget_snapshots(db: sqlite3.Connection, instance: str, but_of: frozenset[str]) -> None:
-    marks = ", ".join("?" * len(but_of))
-    db.execute(
-        f"DELETE FROM snapshots WHERE instance = ? AND registry NOT IN ({marks})",  # noqa: S608 - marks only
-        (instance, *but_of),
-    )

@@ -6,7 +6,16 @@ from contextlib import contextmanager
 from typing import Any
 
 from deregister_agent.errors import JournalError
-from deregister_agent.model import Drain, Event, Instance, OnDeadline, Outcome, Phase, Process
+from deregister_agent.model import (
+    Drain,
+    DrainKind,
+    Event,
+    Instance,
+    OnDeadline,
+    Outcome,
+    Phase,
+    Process,
+)
 
 
 def _process(record: Mapping[str, Any] | None) -> Process | None:
@@ -35,11 +44,19 @@ def drain(text: str) -> Drain:
         record["on_deadline"] = OnDeadline(record["on_deadline"])
         record["outcome"] = Outcome(record["outcome"]) if record["outcome"] else None
         record["process"] = _process(record["process"])
+        record["kind"] = DrainKind(record.get("kind", DrainKind.DRAIN))
+        record["vouched"] = tuple(record.get("vouched", ()))
         if "announced" in record:
             record["announced"] = Outcome(record["announced"]) if record["announced"] else None
         elif record["phase"] is Phase.DRAINED:  # of a version that did not write it down
             record["announced"] = record["outcome"]
         return Drain(**record)
+
+
+def process(text: str) -> Process | None:
+    """Return the process that *text* records. Raises JournalError if it records none."""
+    with _of_this_version("a process"):
+        return _process(json.loads(text))
 
 
 def event(text: str) -> Event:

@@ -67,8 +67,8 @@ def stragglers_are_ignored() -> Mutation:
     true = registry_view._ask
 
     def ask(*args: Any, **kwargs: Any) -> Any:
-        look, others = true(*args, **kwargs)
-        return replace(look, stragglers=()), others
+        look, *rest = true(*args, **kwargs)
+        return replace(look, stragglers=()), *rest
 
     return patch.object(registry_view, "_ask", ask)
 

@@ -11,6 +11,8 @@ from deregister_agent.journal.journal import Decision, Journal
 from deregister_agent.model import (
     Announcement,
     Instance,
+    Listing,
+    Look,
     Phase,
     Policy,
     Presence,
@@ -67,6 +69,9 @@ class ListRegistry(Registry):
     def __init__(self, name: str = "memory") -> None:
         self.name = name
         self.listed, self.down = True, False
+        self.out, self.mark = False, ""  # it is there and gets no work; by whose hand
+        self.alike: list[str] = []
+        self.lost = ""  # what restoring does not bring back
         self.lies = 0  # how many writes it will acknowledge and not do
         self.did: list[str] = []
         self.count: int | None = None
@@ -88,6 +93,18 @@ class ListRegistry(Registry):
         self.while_looking()
         return self.listed
 
+    def look(self) -> Look:
+        listed = self.lists()
+        if listed and not self.out:
+            return Look(Listing.LISTED, self.old_routes)
+        return Look(Listing.OUT if self.out else Listing.ABSENT, self.old_routes, self.mark)
+
+    def look_alikes(self) -> Sequence[str]:
+        return self.alike
+
+    def lost_by_restoring(self, snapshot: Snapshot) -> str:
+        return self.lost
+
     def keep(self, snapshot: Snapshot | None) -> float:
         self._write(f"keep {snapshot}", listed=self.listed)
         return 10.0
@@ -99,7 +116,7 @@ class ListRegistry(Registry):
         return self.count
 
     def snapshot(self) -> Snapshot | None:
-        return {"weight": 5} if self.listed else None
+        return {"weight": 5} if self.lists() else None
 
     def withdraw(self) -> None:
         self._write("withdraw", listed=False)
@@ -170,12 +187,16 @@ class Bench:
         registries: Sequence[ListRegistry] | None = None,
         ready: Sequence[Check] = (),
         more: Sequence[Page] = (),
+        *,
+        may_be_absent: frozenset[str] = frozenset(),
     ) -> None:
         self.clock, self.calls = HandClock(), Calls()
         self.policy = policy or Policy(quiet=1.0, min_others=0)
         self.registries = registries or [ListRegistry()]
         self.page, self.finder, self.ready = Page(), Finder(), ready
         self.more = more  # probes beside the page
+        self.may_be_absent = may_be_absent
+        self.identities: dict[str, str] = {}  # where each registry looks
         self.journal = Journal(folder / "journal.db", self.clock)
         self.written: list[Decision] = []
         self.loop = self.new_life()
@@ -198,6 +219,8 @@ class Bench:
             self.finder,
             self.ready,
             {"platform": frozenset(Announcement)},
+            self.may_be_absent,
+            self.identities,
         )
         self.loop = InstanceLoop(setup, context, lambda: None)
         return self.loop
@@ -211,6 +234,14 @@ class Bench:
         self.calls.at_once = True
         try:
             self.loop.stop_traffic(request or StopRequest())
+        finally:
+            self.calls.at_once = False
+
+    def start(self, *, anyway: bool = False) -> None:
+        """Ask for it to be put back."""
+        self.calls.at_once = True
+        try:
+            self.loop.start_traffic("", "somebody", anyway=anyway)
         finally:
             self.calls.at_once = False
 

@@ -120,7 +120,7 @@ def test_a_cursor_is_of_the_phase_and_of_what_is_said(tmp_path: Path) -> None:
 
 
 def restored(running: Running) -> None:
-    running.loop.start_traffic("", "")
+    running.loop.start_traffic("", "", anyway=True)
     running.until(Phase.SERVING)
 
 

@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from deregister_agent.api.app import drained_status, started_status
+from deregister_agent.api.judgement import drained_status, started_status
 from deregister_agent.cli.follow import ExitCode, _is_drained, _is_serving
 from deregister_agent.cli.standalone import drain_code, restore_code
 from deregister_agent.drain import (

@@ -11,7 +11,7 @@ import pytest
 from flask import Flask
 from werkzeug.test import TestResponse
 
-from deregister_agent.api import app
+from deregister_agent.api import judgement
 from deregister_agent.api.app import create_app
 from deregister_agent.api.held_requests import HeldRequests
 from deregister_agent.api.openapi import document
@@ -295,7 +295,7 @@ def test_stop_traffic_does_not_answer_with_a_drain_of_before(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a restart it waits to see whether "drained" still holds; unknown is 503."""
-    monkeypatch.setattr(app, "RECALL", 0.05)
+    monkeypatch.setattr(judgement, "RECALL", 0.05)
     loop = world.agent.instances["orders-1"]
     loop.to(Phase.DRAINED, Outcome.DRAINED)
     loop.stands = False

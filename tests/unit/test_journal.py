@@ -15,10 +15,14 @@ import pytest
 from deregister_agent.errors import JournalError
 from deregister_agent.journal.file import SCHEMA_VERSION
 from deregister_agent.journal.journal import KEPT_DRAINS, Decision, Journal
-from deregister_agent.model import Announcement, Drain, Outcome, Phase
+from deregister_agent.journal.registrations import Registration
+from deregister_agent.model import Announcement, Drain, Outcome, Phase, Process, Snapshot
 from tests.unit.loop_bench import OLD, WEB, HandClock
 
 ALL = {"platform": frozenset(Announcement)}
+
+
+A_PROCESS = Process("boot-1", ((7, 70),), (9,))
 
 
 def a_drain(number: int = 1, phase: Phase = Phase.WITHDRAWING) -> Drain:
@@ -205,15 +209,15 @@ from deregister_agent.errors import JournalError
 from deregister_agent.journal.journal import Journal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 journal = Journal(Path(sys.argv[1]), SystemClock())
-resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
+resource.setrlimit(resource.RLIMIT_FSIZE, (131072, 131072))
 try:
-    for number in range(1000):
+    for number in range(2000):
         journal.keep_snapshot("web-1", str(number), {"x": "y" * 1000})
 except JournalError as e:
     print("refused:", e)
 print("kept:", journal.snapshot("web-1", "0") is not None)
 """
-    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 65536
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 131072
     done = subprocess.run(
         [sys.executable, "-c", code, str(path)],
         capture_output=True,
@@ -284,21 +288,40 @@ def test_an_announcement_is_pending_until_delivered_or_overtaken(journal: Journa
 
 
 def test_snapshots_last_until_the_instance_serves_again(journal: Journal) -> None:
-    """A later one takes the place of an earlier one; serving needs only some."""
+    """A later one takes the place of an earlier one; then it is the last good registration."""
     journal.keep_snapshot(WEB.name, "consul", {"weight": 1})
     journal.keep_snapshot(WEB.name, "consul", {"weight": 2})
     journal.keep_snapshot("other", "consul", {"weight": 3})
     journal.keep_snapshot(WEB.name, "etcd", {"weight": 4})
+    journal.write(a_decision(a_drain(phase=Phase.DRAINED)))
     assert journal.snapshot(WEB.name, "consul") == {"weight": 2}
     serving = a_decision(a_drain(phase=Phase.SERVING))
-    journal.write(serving)
-    assert journal.snapshot(WEB.name, "consul") == {"weight": 2}
-    journal.write(replace(serving, snapshots_of=frozenset({"etcd"})))
-    assert journal.snapshot(WEB.name, "consul") is None
-    assert journal.snapshot(WEB.name, "etcd") == {"weight": 4}
-    journal.write(replace(serving, snapshots_of=frozenset()))
-    assert journal.snapshot(WEB.name, "etcd") is None
+    journal.write(replace(serving, shown={"consul": Registration("here", "", A_PROCESS)}))
+    assert journal.snapshot(WEB.name, "consul") is journal.snapshot(WEB.name, "etcd") is None
+    kept = journal.registration(WEB.name, "consul")
+    assert kept is not None
+    assert (kept.identity, kept.process, kept.snapshot) == ("here", A_PROCESS, {"weight": 2})
+    assert journal.registration(WEB.name, "etcd") is None
     assert journal.snapshot("other", "consul") == {"weight": 3}
+
+
+def test_what_was_seen_counts_until_it_is_forgotten(journal: Journal) -> None:
+    """The last good registration outlives its worth as proof, under the same options only."""
+    good: Snapshot = {"weight": 1}
+    journal.keep_registration(WEB.name, "consul", Registration("here", "", A_PROCESS, good))
+    journal.keep_registration(WEB.name, "consul", Registration("here", "down", A_PROCESS))
+    kept = journal.registration(WEB.name, "consul")
+    assert kept is not None
+    assert (kept.mark, kept.snapshot) == ("down", good)
+    journal.forget_registrations(WEB.name)
+    forgotten = journal.registration(WEB.name, "consul")
+    assert forgotten is not None
+    assert (forgotten.identity, forgotten.snapshot) == ("", good)
+    journal.keep_registration(WEB.name, "consul", Registration("here", "", None))
+    journal.keep_registration(WEB.name, "consul", Registration("elsewhere", "", None))
+    moved = journal.registration(WEB.name, "consul")
+    assert moved is not None
+    assert (moved.identity, moved.snapshot) == ("elsewhere", None)
 
 
 def test_only_its_owner_can_read_it(journal: Journal) -> None:

@@ -82,6 +82,7 @@ def test_the_end_of_old_routes_is_one_that_was_said_after_the_withdrawal(
     """Somebody else had taken it out, and it had no old routes before withdraw() had made any."""
     bench = make()
     registry, view = bench.registries[0], bench.loop.known.registries[0]
+    bench.go_on(0.5)
     with monkeypatch.context() as patched:
 
         def fails() -> None:
@@ -282,7 +283,7 @@ def test_what_cannot_be_kept_is_tried_on_and_told_of(make: Make) -> None:
     registry.down = False
     registry.did.clear()
     bench.go_on(6.0)
-    assert registry.did == ["keep None"]
+    assert registry.did == ["keep {'weight': 5}"]
     assert bench.loop.status().registries[0].error is None
 
 
@@ -676,12 +677,3 @@ def test_a_withdraw_that_is_overtaken_on_its_way_is_not_made(make: Make) -> None
     bench.stop()
     bench.until(Phase.SERVING)
     assert "withdraw" not in registry.did
-
-
-@pytest.mark.parametrize("known", [True, False])
-def test_a_registry_that_never_knew_the_instance_is_told_of(make: Make, *, known: bool) -> None:
-    """Not listed from the start may be a misspelt name: the drain goes on, and status says so."""
-    bench = make()
-    bench.registries[0].listed = known
-    notes = drained(bench).loop.status().notes
-    assert ("did not know" not in str(notes)) is known

@@ -39,6 +39,7 @@ def test_stop_traffic_after_that_is_about_the_process_that_is_there(tmp_path: Pa
     first = bench.loop.drain.id
     while not bench.loop.is_recalled:
         bench.step(1.0)
+    bench.registries[0].listed = True
     bench.stop()
     assert bench.phase is Phase.WITHDRAWING
     assert bench.loop.drain.id != first

@@ -1,0 +1,67 @@
+"""The records that begin with a request: a drain, or a restore of what was lost in service."""
+
+from dataclasses import dataclass
+
+from deregister_agent.engine.knowledge import Knowledge
+from deregister_agent.model import Drain, DrainKind, Phase, StopRequest
+
+
+@dataclass(frozen=True, slots=True)
+class StartRequest:
+    """What somebody asks for with start-traffic."""
+
+    reason: str
+    asked_by: str
+    anyway: bool = False  # whether no readiness check needs to pass
+
+
+def new_drain(known: Knowledge, id_: str, request: StopRequest) -> Drain:
+    """Return the drain that is asked for; what the request leaves open, the policy says."""
+    now, policy = known.clock.now(), known.policy
+    limit = policy.deadline if request.deadline is None else request.deadline
+    return Drain(
+        id=id_,
+        instance=known.instance.name,
+        phase=Phase.WITHDRAWING,
+        since=now,
+        deadline=now + limit,
+        limit=limit,
+        on_deadline=request.on_deadline or policy.on_deadline,
+        reason=request.reason,
+        asked_by=request.asked_by,
+        forced=request.force,
+        guarded=not request.force and policy.min_others > 0,
+        process=known.process.app,
+        vouched=request.vouch,
+        if_present=request.if_present,
+    )
+
+
+def asked(request: StopRequest) -> dict[str, object]:
+    """Return who asked for a drain, and how, for the timeline."""
+    by: dict[str, object] = {"asked_by": request.asked_by, "reason": request.reason}
+    return by | {"force": request.force, "vouched": request.vouch}
+
+
+def is_cut_short(record: Drain) -> bool:
+    """Tell whether *record* is a restore from service that a new drain would leave without end."""
+    return record.kind is DrainKind.RESTORE and record.outcome is None
+
+
+def new_restore(known: Knowledge, id_: str, asked: StartRequest) -> Drain:
+    """Return the record of putting back what registries have lost of an instance in service."""
+    now, limit = known.clock.now(), known.policy.restore_deadline
+    return Drain(
+        id=id_,
+        instance=known.instance.name,
+        phase=Phase.RESTORING,
+        since=now,
+        deadline=now + limit,
+        limit=limit,
+        reason=asked.reason,
+        asked_by=asked.asked_by,
+        guarded=False,
+        process=known.process.app,
+        kind=DrainKind.RESTORE,
+        vouched=known.drain.vouched,
+    )

@@ -1,0 +1,170 @@
+"""
+Whether a registry's absence counts: only of what was seen present.
+
+A registry that has never shown the instance says nothing by not showing it: perhaps it is
+looked for in the wrong place, under the wrong name, in the wrong spelling. What was seen
+counts for as long as the process that was seen is there, and after that only while it was
+we who took it out.
+"""
+
+import logging
+from collections.abc import Mapping
+
+from deregister_agent.engine.knowledge import Knowledge
+from deregister_agent.engine.registry_view import RegistryView, RegistryWord
+from deregister_agent.errors import AgentError, NeverSeen, UnrecognisedError
+from deregister_agent.journal.registrations import Registration
+from deregister_agent.model import DrainKind, Listing, Look, Outcome, Phase
+from deregister_agent.ports import Registry
+
+log = logging.getLogger(__name__)
+
+
+def is_excused(known: Knowledge, view: RegistryView) -> bool:
+    """Tell whether that a registry does not show the instance is taken for its being out."""
+    return view.name in known.may_be_absent or view.name in known.drain.vouched
+
+
+def is_believed(known: Knowledge, view: RegistryView, look: Look) -> bool:
+    """Tell whether a registry that does not list the instance is to be believed."""
+    return look.listing is Listing.OUT or view.seen or is_excused(known, view)
+
+
+def is_out(known: Knowledge, view: RegistryView, word: RegistryWord | None) -> bool:
+    """Tell whether nothing new comes from a registry, by its *word*, or by who vouches for it."""
+    if word is None:
+        return view.name in known.drain.vouched and not view.is_listed
+    return not word.listed and is_believed(known, view, word.look)
+
+
+def is_waited_for(known: Knowledge, view: RegistryView) -> bool:
+    """
+    Tell whether a registry has to list the instance before it is in service again.
+
+    Not one that did not have it before: because it need not, or because the drain ended
+    when that came out. Nor one that was vouched for, unless it was withdrawn from after all.
+    """
+    if view.has_snapshot:
+        return True
+    if view.name in known.drain.vouched:
+        return False
+    return view.seen or not (is_excused(known, view) or known.drain.outcome is Outcome.REFUSED)
+
+
+def is_back(known: Knowledge, view: RegistryView, word: RegistryWord | None) -> bool:
+    """Tell whether a registry has the instance as it was before it was taken out."""
+    if not is_waited_for(known, view):
+        return True
+    return word is not None and (word.listed or is_left_alone(known, view, word))
+
+
+def is_left_alone(known: Knowledge, view: RegistryView, word: RegistryWord) -> bool:
+    """Tell whether somebody else has it out, and had so before: then that is for them to end."""
+    if word.look.listing is not Listing.OUT:
+        return False
+    by_others = bool(word.look.mark) and known.drain.kind is DrainKind.RESTORE
+    return by_others or bool(view.mark)
+
+
+def note(known: Knowledge, view: RegistryView, look: Look) -> None:
+    """Write down that a registry shows the instance, where that is news. Raises JournalError."""
+    if look.listing is Listing.ABSENT:
+        return
+    mark = view.mark if view.has_snapshot else look.mark
+    if view.seen and view.mark == mark:
+        return
+    known.journal.keep_registration(
+        known.instance.name, view.name, Registration(view.identity, mark, known.process.app)
+    )
+    view.seen, view.mark = True, mark
+
+
+def note_served(known: Knowledge) -> None:
+    """
+    Write down what registries show of an instance in service, and the last good registration.
+
+    Where one loses it altogether, start-traffic puts it back from that.
+    """
+    if known.drain.phase is not Phase.SERVING:
+        return
+    for view in known.registries:
+        word = view.word
+        if word is None or word.look.listing is Listing.ABSENT or word.asked < view.seen_from:
+            continue
+        news = word.listed and view.good is not None and view.good != view.kept
+        if view.seen and view.mark == word.look.mark and not news:
+            continue
+        good = view.good if word.listed else None
+        mark, process = word.look.mark, known.process.app
+        shown = Registration(view.identity, mark, process, good)
+        known.journal.keep_registration(known.instance.name, view.name, shown)
+        view.seen, view.mark, view.kept = True, mark, good or view.kept
+
+
+def forget(known: Knowledge) -> None:
+    """Let nothing count that was seen of a process that has gone. Raises JournalError."""
+    if any(view.seen for view in known.registries):
+        known.journal.forget_registrations(known.instance.name)
+    for view in known.registries:
+        view.forget(known.clock.now())
+
+
+def counts_from(known: Knowledge, phase: Phase) -> Mapping[str, Registration] | None:
+    """
+    Return who counts as having shown the instance from *phase* on; None: who did before.
+
+    To be written down with the decision to enter it. In "gone" nobody does: the process
+    that was seen has exited. In service those do that have it now.
+    """
+    match phase:
+        case Phase.GONE:
+            for view in known.registries:
+                view.forget(known.clock.now())
+        case Phase.SERVING:
+            for view in known.registries:
+                word = view.says(0.0)
+                view.seen = word is not None and word.look.listing is not Listing.ABSENT
+                view.mark = word.look.mark if word is not None else ""
+        case Phase.WITHDRAWING:
+            pass
+        case _:
+            return None
+    app = known.process.app
+    return {
+        view.name: Registration(view.identity, view.mark, app)
+        for view in known.registries
+        if view.seen
+    }
+
+
+def check(known: Knowledge, view: RegistryView) -> None:
+    """
+    Ask a registry before it withdraws whether it has the instance, unless it was seen to.
+
+    Raises NeverSeen, or RegistryError if it does not answer. On a thread of its own.
+    """
+    if view.seen or is_excused(known, view):
+        return
+    try:
+        look = view.registry.look()
+    except UnrecognisedError as e:
+        raise NeverSeen(known.instance.name, view.name, [str(e)]) from e
+    if look.listing is Listing.ABSENT:
+        raise NeverSeen(known.instance.name, view.name, look_alikes(view.registry))
+    note(known, view, look)
+
+
+def look_alikes(registry: Registry) -> list[str]:
+    """Name what looks like the instance in a registry that does not show it."""
+    try:
+        return list(registry.look_alikes())
+    except AgentError as e:
+        return [f"what looks like it could not be looked for ({e})"]
+
+
+def never_seen(view: RegistryView) -> str:
+    """Say why the word of a registry that does not show the instance does not count."""
+    return (
+        f"{view.name} does not show it, and has not shown it before: it may be listed under "
+        f"another name, where nobody looks; correct the options of {view.name}"
+    )

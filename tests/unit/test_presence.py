@@ -1,0 +1,339 @@
+"""Absence is believed only of what was seen present, and "serving" only of what is seen."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from deregister_agent.errors import CannotRestore, NeverSeen, StillListed, UnknownRegistry
+from deregister_agent.model import (
+    Announcement,
+    DrainKind,
+    OnDeadline,
+    Outcome,
+    Phase,
+    Policy,
+    StopRequest,
+)
+from tests.unit.loop_bench import NEW, Bench, Check, ListRegistry
+
+Make = Callable[..., Bench]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    made: list[Bench] = []
+
+    def one(*args: object, **kwargs: object) -> Bench:
+        made.append(Bench(tmp_path, *args, **kwargs))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield one
+    for bench in made:
+        bench.journal.close()
+
+
+def two(make: Make, **more: object) -> tuple[Bench, ListRegistry, ListRegistry]:
+    """Return an instance in two registries, seen in both."""
+    consul, nginx = ListRegistry("consul"), ListRegistry("nginx")
+    bench = make(registries=[consul, nginx], **more)
+    bench.go_on(0.5)
+    return bench, consul, nginx
+
+
+def gone(bench: Bench) -> Bench:
+    """Let it be drained, killed and replaced."""
+    bench.stop()
+    bench.until(Phase.DRAINED)
+    bench.finder.running = NEW
+    bench.until(Phase.GONE)
+    return bench
+
+
+def stands(bench: Bench) -> bool:
+    """Tell whether "drained" stands, once everybody has been asked."""
+    bench.loop.stands_by(Announcement.DRAINED)
+    bench.go_on(0.5)
+    return bench.loop.stands_by(Announcement.DRAINED)
+
+
+def served(bench: Bench) -> bool | None:
+    """Tell whether it takes traffic, once everybody has been asked."""
+    asked = bench.clock.now()
+    for view in bench.loop.known.registries:
+        view.look_after(asked)
+    bench.go_on(0.5)
+    return bench.loop.is_served(asked)
+
+
+def test_absent_and_never_seen_is_refused_before_anything_is_withdrawn(make: Make) -> None:
+    """The sentence names what looks like it there."""
+    consul, nginx = ListRegistry("consul"), ListRegistry("nginx")
+    nginx.listed, nginx.alike = False, ["server 10.0.0.7:8081 (write server = ...)"]
+    bench = make(registries=[consul, nginx])
+    bench.go_on(0.5)
+    with pytest.raises(NeverSeen, match=r"nginx does not show it.*server 10\.0\.0\.7:8081"):
+        bench.stop(StopRequest(force=True))
+    bench.go_on(5.0)
+    assert (bench.phase, consul.did, nginx.did) == (Phase.SERVING, [], [])
+
+
+def test_what_answers_too_late_and_was_never_seen_undoes_the_drain(make: Make) -> None:
+    """No policy of the deadline is applied to that, and the other registry is put back."""
+    consul, nginx = ListRegistry("consul"), ListRegistry("nginx")
+    nginx.down, nginx.listed = True, False
+    bench = make(Policy(quiet=1.0, min_others=0), registries=[consul, nginx])
+    bench.stop(StopRequest(deadline=60, on_deadline=OnDeadline.KILL))
+    bench.go_on(3.0)
+    assert (bench.phase, consul.listed) == (Phase.WITHDRAWING, False)
+    nginx.down = False
+    bench.until(Phase.SERVING)
+    assert bench.loop.drain.outcome is Outcome.REFUSED
+    assert (consul.listed, nginx.did) == (True, [])
+    told = [kind for decision in bench.written for kind in decision.announcements]
+    assert told == [Announcement.SERVING]
+    refused = next(one for one in bench.written if one.drain.phase is Phase.RESTORING)
+    assert "nginx does not show it" in str(refused.detail["refused"])
+
+
+def test_what_was_seen_counts_although_it_has_gone_since(make: Make) -> None:
+    """Somebody has taken it out before the drain; it is put back as it was last seen."""
+    bench, consul, nginx = two(make)
+    nginx.listed = False
+    gone(bench).loop.start_traffic("", "")
+    bench.until(Phase.SERVING)
+    assert consul.did == ["withdraw", "restore {'weight': 5}"]
+    assert nginx.did == ["withdraw", "restore {'weight': 5}"]
+
+
+@pytest.mark.parametrize(("where", "counts"), [("here", True), ("elsewhere", False)])
+def test_it_counts_for_the_next_agent_that_looks_in_the_same_place(
+    make: Make, where: str, *, counts: bool
+) -> None:
+    """What was seen under other options proves nothing of what these look for."""
+    registry = ListRegistry()
+    bench = make(registries=[registry])
+    bench.identities["memory"] = "here"
+    bench.new_life()
+    bench.go_on(0.5)
+    registry.listed = False
+    bench.identities["memory"] = where
+    bench.new_life()
+    if not counts:
+        with pytest.raises(NeverSeen):
+            bench.stop()
+        return
+    bench.stop()
+    bench.until(Phase.DRAINED)
+
+
+def test_options_that_change_while_it_is_out_end_no_drain(make: Make) -> None:
+    """It was taken out by us, and stays so."""
+    bench = make()
+    bench.go_on(0.5)
+    bench.stop()
+    bench.until(Phase.DRAINED)
+    bench.identities["memory"] = "elsewhere"
+    bench.new_life()
+    bench.go_on(3.0)
+    assert stands(bench)
+    assert bench.phase is Phase.DRAINED
+
+
+def test_there_and_out_is_presence(make: Make) -> None:
+    """An app that fails its check is deployed to for that very reason."""
+    registry = ListRegistry()
+    registry.out = True
+    bench = make(registries=[registry])
+    bench.stop()
+    bench.until(Phase.DRAINED)
+
+
+def test_a_process_takes_what_was_seen_of_it_along(make: Make) -> None:
+    """The next version may have registered itself under another name."""
+    bench = make()
+    registry = bench.registries[0]
+    bench.go_on(0.5)
+    bench.finder.running, registry.listed = NEW, False
+    with pytest.raises(NeverSeen):
+        bench.stop()
+    bench.go_on(40.0)
+    with pytest.raises(NeverSeen):
+        bench.stop()
+    bench.new_life()
+    bench.go_on(0.5)
+    with pytest.raises(NeverSeen):
+        bench.stop()
+    registry.listed = True
+    bench.go_on(40.0)
+    registry.listed = False
+    bench.stop()
+    bench.until(Phase.DRAINED)
+
+
+def test_after_the_kill_the_next_version_must_be_seen(make: Make) -> None:
+    """That we had taken out the one before says nothing of it."""
+    bench = gone(make())
+    with pytest.raises(NeverSeen):
+        bench.stop()
+    bench.new_life()
+    bench.go_on(0.5)
+    with pytest.raises(NeverSeen):
+        bench.stop()
+    bench.registries[0].listed = True
+    bench.stop()
+    bench.until(Phase.DRAINED)
+
+
+def test_one_may_vouch_for_a_registry(make: Make) -> None:
+    """Its word is not waited for, and whoever reads of the drain is told so."""
+    bench, consul, nginx = two(make)
+    nginx.down = True
+    bench.stop(StopRequest(vouch=("nginx",), reason="burnt down", asked_by="alice"))
+    bench.until(Phase.DRAINED)
+    assert stands(bench)
+    note = "nginx: not waited for: vouched for by alice (burnt down)"
+    assert note in bench.loop.status().notes
+    drained = bench.written[-1]
+    assert note in str(drained.detail["notes"])
+    bench.loop.start_traffic("", "")
+    bench.until(Phase.SERVING)
+    assert consul.listed
+
+
+def test_nobody_vouches_for_what_lists_it(make: Make) -> None:
+    """Before the drain it is refused; later it is taken out after all."""
+    bench, _, nginx = two(make)
+    with pytest.raises(StillListed):
+        bench.stop(StopRequest(vouch=("nginx",), reason="I know"))
+    with pytest.raises(UnknownRegistry, match="it has: consul, nginx"):
+        bench.stop(StopRequest(vouch=("ngnix",), reason="I know"))
+    nginx.down = True
+    bench.stop(StopRequest(vouch=("nginx",), reason="I know"))
+    bench.until(Phase.DRAINED)
+    nginx.down = False
+    bench.until(Phase.WITHDRAWING)
+    bench.until(Phase.DRAINED)
+    assert not nginx.listed
+
+
+def test_what_need_not_be_there_is_waited_for_neither_way(make: Make) -> None:
+    """And is named in the answer."""
+    consul, canary = ListRegistry("consul"), ListRegistry("canary")
+    canary.listed = False
+    bench = make(registries=[consul, canary], may_be_absent=frozenset({"canary"}))
+    bench.go_on(0.5)
+    bench.stop()
+    bench.until(Phase.DRAINED)
+    assert "canary: not waited for" in str(bench.loop.status().notes)
+    bench.loop.start_traffic("", "")
+    bench.until(Phase.SERVING)
+    assert "restore" not in str(canary.did)
+    assert bench.loop.is_served(0.0)
+    assert bench.loop.status().blocking == ()
+
+
+def test_what_need_not_be_there_and_is_there_is_withdrawn_and_restored(make: Make) -> None:
+    """Only its absence is excused."""
+    bench, _, nginx = two(make, may_be_absent=frozenset({"nginx"}))
+    gone(bench)
+    assert not nginx.listed
+    bench.loop.start_traffic("", "")
+    bench.until(Phase.SERVING)
+    assert nginx.listed
+
+
+def test_who_had_it_out_before_has_it_out_afterwards(make: Make) -> None:
+    """Restoring ends there, and the answer says whose turn it is."""
+    bench, _, nginx = two(make)
+    nginx.out, nginx.mark = True, "down"
+    gone(bench).loop.start_traffic("", "")
+    bench.until(Phase.SERVING)
+    bench.go_on(0.5)
+    assert bench.loop.is_served(0.0) is False
+    assert "as before the drain, by another hand (down)" in bench.loop.status().what_blocks
+    assert nginx.out
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_mark_that_came_during_the_drain_is_waited_for(make: Make, *, again: bool) -> None:
+    """It was in service before, so it is not restored yet: whose turn it is, is said at once."""
+    bench, _, nginx = two(make)
+    bench.stop()
+    bench.until(Phase.DRAINED)
+    nginx.listed, nginx.out, nginx.mark = True, True, "maintenance: disk"
+    bench.loop.start_traffic("", "")
+    if again:
+        bench.new_life()
+    bench.go_on(5.0)
+    assert bench.phase is Phase.RESTORING
+    assert "nginx has it out by another hand (maintenance: disk)" in str(bench.loop.status())
+
+
+def test_serving_is_what_is_seen_and_not_the_phase(make: Make) -> None:
+    """A registration that has vanished is red, and is put back by start-traffic."""
+    check = Check()
+    check.ready = True
+    bench, consul, _ = two(make, ready=[check])
+    assert bench.loop.is_served(0.0)
+    consul.listed = False
+    asked = bench.clock.now()
+    assert bench.loop.is_served(asked) is None
+    bench.go_on(40.0)
+    assert bench.loop.is_served(0.0) is None
+    assert "consul does not list it: to put it back" in bench.loop.status().what_blocks
+    bench.start()
+    record = bench.loop.drain
+    assert (record.phase, record.kind, bool(record.id)) == (
+        Phase.RESTORING,
+        DrainKind.RESTORE,
+        True,
+    )
+    assert "consul: as it was at 2" in str(bench.written[-1].detail["put_back"])
+    bench.until(Phase.SERVING)
+    assert consul.did == ["restore {'weight': 5}"]
+    assert bench.loop.drain.outcome is Outcome.RESTORED
+    bench.start()
+    assert bench.phase is Phase.SERVING
+
+
+def test_what_is_lost_is_put_back_only_for_a_reason(make: Make) -> None:
+    """Without a readiness check only if somebody says so; never without its checks."""
+    bench, consul, nginx = two(make)
+    consul.listed, consul.lost = False, "its checks"
+    with pytest.raises(CannotRestore, match="no readiness check"):
+        bench.start()
+    with pytest.raises(CannotRestore, match="would not bring back its checks"):
+        bench.start(anyway=True)
+    consul.lost = ""
+    nginx.out, nginx.mark = True, "down"
+    bench.start(anyway=True)
+    bench.until(Phase.SERVING)
+    assert (consul.listed, nginx.did) == (True, [])
+
+
+def test_a_restore_of_what_was_lost_ends_with_the_next_drain(make: Make) -> None:
+    """Its record says so, and the drain is another one."""
+    bench, consul, _ = two(make)
+    consul.listed = False
+    bench.start(anyway=True)
+    consul.down = True
+    restore = bench.loop.drain
+    bench.go_on(1.0)
+    bench.stop()
+    assert bench.loop.drain.id != restore.id
+    past, _ = bench.journal.drain(bench.loop.instance.name, restore.id) or (None, None)
+    assert past is not None
+    assert past.drain.outcome is Outcome.CANCELLED
+
+
+def test_one_that_never_was_in_service_is_not_put_back(make: Make) -> None:
+    """Its app may be about to register itself: nothing is under way, and it is not serving."""
+    registry = ListRegistry()
+    registry.listed = False
+    bench = make(registries=[registry])
+    bench.go_on(0.5)
+    bench.start()
+    assert (bench.phase, bench.loop.is_served(0.0)) == (Phase.SERVING, None)
+    registry.listed = True
+    assert served(bench)
