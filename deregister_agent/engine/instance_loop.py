@@ -106,7 +106,7 @@ class InstanceLoop:
                 raise UnknownRegistry(self.instance.name, name, names)
 
     def start_traffic(self, reason: str, asked_by: str, *, anyway: bool = False) -> None:
-        """Begin to restore; in service, put back what registries have lost. Raises CannotRestore."""
+        """Begin to restore; in service, put back what was lost. Raises CannotRestore."""
         if self.drain.phase is Phase.SERVING:
             request = StartRequest(reason, asked_by, anyway)
             looks = ask_all(self.known, self._submit, HEARD)

@@ -58,7 +58,7 @@ def run(die_at: int, count_file: Path, path: Path, log: Path) -> None:
             os.dup2(output.fileno(), descriptor)
     os.environ["CRASH_SECRET"] = "crash-test-secret"
     fuse = Fuse(die_at, count_file)
-    for name in ("write", "keep_snapshot", "delivered"):
+    for name in ("write", "keep_snapshot", "keep_registration", "delivered"):
         fuse.wrap(journal.Journal, name)
     fuse.wrap(os, "replace")
     fuse.wrap(fetcher.Fetcher, "call", only=_changes_something)

@@ -116,7 +116,9 @@ class ListRegistry(Registry):
         return self.count
 
     def snapshot(self) -> Snapshot | None:
-        return {"weight": 5} if self.lists() else None
+        if self.down:
+            raise RegistryError(self.name, "take a snapshot", "connection refused")
+        return {"weight": 5} if self.listed else None
 
     def withdraw(self) -> None:
         self._write("withdraw", listed=False)

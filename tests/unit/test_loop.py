@@ -300,7 +300,7 @@ def test_trouble_is_logged_when_it_begins_and_when_it_ends(
     lines = [record.getMessage() for record in caplog.records]
     assert sorted(lines) == [
         "will try again: memory: cannot list: connection refused",
-        "will try again: memory: cannot withdraw: connection refused",
+        "will try again: memory: cannot take a snapshot: connection refused",
     ]
     bench.registries[0].down = False
     bench.until(Phase.DRAINING)
