@@ -309,7 +309,7 @@ def test_trouble_is_logged_when_it_begins_and_when_it_ends(
     bench.until(Phase.DRAINED)
     assert sorted(record.getMessage() for record in caplog.records)[:3] == [
         "no more: memory: cannot list: connection refused",
-        "no more: memory: cannot withdraw: connection refused",
+        "no more: memory: cannot take a snapshot: connection refused",
         "no more: page: cannot read: connection refused",
     ]
 
