@@ -16,7 +16,8 @@ from deregister_agent.model import (
     Sighting,
 )
 
-_SAFE_OUTCOMES = frozenset({Outcome.DRAINED, Outcome.APP_EXITED})
+_SAFE_OUTCOMES = frozenset({Outcome.DRAINED, Outcome.APP_EXITED, Outcome.ABSENT})
+_NOBODY_THERE = frozenset({Outcome.APP_EXITED, Outcome.ABSENT})
 
 
 def next_phase(drain: Drain, seen: Sighting, policy: Policy, now: float) -> Phase:
@@ -66,7 +67,7 @@ def _is_acted_on(drain: Drain, seen: Sighting) -> bool:
     It may have acted on the word before it was taken back. Where no process was
     running when the word was given, the next one to start is the next version.
     """
-    if drain.announced is Outcome.APP_EXITED:
+    if drain.announced in _NOBODY_THERE:
         return seen.replaced
     return drain.announced is not None and seen.exited
 
@@ -129,6 +130,7 @@ def moved(drain: Drain, phase: Phase, seen: Sighting, now: float) -> Drain:
         case _, Phase.DRAINED:
             by_itself = seen.exited and not seen.replaced
             outcome = Outcome.APP_EXITED if by_itself else Outcome.DRAINED
+            outcome = Outcome.ABSENT if seen.nobody else outcome
             return replace(after, outcome=outcome, announced=outcome)
         case _, Phase.EXPIRED:
             return replace(after, outcome=Outcome.EXPIRED)
@@ -153,6 +155,8 @@ def announcements(before: Drain, after: Drain) -> tuple[Announcement, ...]:
     after the kill: otherwise the platform could take it for a word on the next process.
     """
     match after.phase:
+        case Phase.DRAINED if after.outcome is Outcome.ABSENT:
+            return ()  # there is nothing to kill
         case Phase.DRAINED:
             return (Announcement.DRAINED,)
         case Phase.EXPIRED if after.on_deadline is OnDeadline.KILL:
@@ -171,6 +175,8 @@ def _may_be_killed(drain: Drain) -> bool:
     """Tell whether the platform was told that it may kill the instance of *drain*."""
     expired = drain.phase in {Phase.EXPIRED, Phase.GONE} and drain.outcome is Outcome.EXPIRED
     forced = expired and drain.on_deadline is OnDeadline.KILL
+    if drain.outcome is Outcome.ABSENT:
+        return False
     return forced or is_safe_to_kill(drain.phase, drain.outcome)
 
 

@@ -122,6 +122,7 @@ class Presence:
     exited: bool  # the process asked about is known to have exited
     running: Process | None  # who is in its place now, itself included; None: nobody was seen
     note: str = ""  # why the agent cannot tell more, for status
+    nobody: bool = False  # where nobody was asked about: it is certain that nobody is there
 
     @property
     def replaced(self) -> bool:
@@ -173,6 +174,7 @@ class Sighting:
     )
     exited: bool = False  # the process under drain has exited
     replaced: bool = False  # and another has taken its place
+    nobody: bool = False  # nobody has ever been there, and nobody is
     working: bool = False  # after "drained", the drained process has lasting work again
     ready: bool = False  # the app's readiness checks pass
     refused: bool = False  # the guard refuses to go on

@@ -195,6 +195,8 @@ class ProcessFinder(Protocol):
 
         ``exited`` is True only when it is certain. A closed port is not an exit:
         an app that got SIGTERM closes its listener and goes on with its work.
+        Where *was* is None, ``nobody`` is True only when it is certain that nothing is
+        there, and no connection of the instance's port is left over.
         Never raises for what cannot be seen: ``note`` then says what and why.
         """
         ...

@@ -178,6 +178,8 @@ def ending(word: StatusAndCode, *, restore: bool = False) -> str:  # noqa: PLR09
             return f"{name}: serving: every registry lists it again"
         case ExitCode.EXPIRED if restore:
             return f"{name}: NOT serving yet, past the restore deadline; still trying. {why}"
+        case ExitCode.DONE if outcome is Outcome.ABSENT:
+            return f"{name}: absent: nobody was there to be drained, and nobody came"
         case ExitCode.DONE if outcome is Outcome.APP_EXITED:
             return f"{name}: drained: the app has exited by itself with nothing in hand"
         case ExitCode.DONE:

@@ -74,6 +74,7 @@ def _take_out(known: Knowledge, view: RegistryView) -> None:
         if snapshot is not None:
             known.journal.keep_snapshot(known.instance.name, view.name, snapshot)
             view.has_snapshot = True
+            presence.note_found(known, view)
     if _taking_out(known):
         registry.withdraw()
 

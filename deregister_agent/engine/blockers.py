@@ -67,7 +67,7 @@ def _why_listed(known: Knowledge, view: RegistryView) -> str:
 
 def _work(known: Knowledge, *, enough: bool) -> list[str]:
     """Say what is in hand or how quiet the app is; nothing if quiet, where *enough* is said."""
-    if not known.process.vacant and (lines := _in_hand_of(known)):
+    if not known.is_vacant and (lines := _in_hand_of(known)):
         return lines
     windows = known.quiet_windows()
     late, quiet = lateness(windows), quiet_for(windows) or 0.0

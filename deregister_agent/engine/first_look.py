@@ -11,7 +11,7 @@ from deregister_agent.engine.knowledge import Knowledge
 from deregister_agent.engine.presence import forget, look_alikes, note
 from deregister_agent.engine.registry_view import RegistryView
 from deregister_agent.errors import AgentError, NeverSeen, Refused, StillListed, UnrecognisedError
-from deregister_agent.model import Listing, Look, Presence, StopRequest
+from deregister_agent.model import Listing, Look, Outcome, Presence, StopRequest
 
 FIRST_WAIT = 0.25  # seconds that stop-traffic waits for the registries' words
 ALIKE_WAIT = 3.0  # seconds that a refusal waits for what looks like the instance
@@ -22,7 +22,13 @@ class FirstLook:
     """What was seen before a drain begins."""
 
     looks: dict[str, Look] = field(default_factory=dict)  # of the registries that have answered
-    replaced: bool = False  # the process that they have shown has gone, and another is there
+    presence: Presence | None = None  # of the process
+    nobody: bool = False  # nobody is there to be drained, and that is an end, too
+
+    @property
+    def replaced(self) -> bool:
+        """Whether the process that they have shown has gone, and another is there."""
+        return self.presence is not None and self.presence.replaced
 
 
 def look_first(known: Knowledge, submit: Submit, request: StopRequest) -> FirstLook:
@@ -42,12 +48,30 @@ def look_first(known: Knowledge, submit: Submit, request: StopRequest) -> FirstL
             case AgentError():
                 pass  # asked again by those who withdraw from it and who look; they say so
             case Presence():
-                found.replaced = answer.replaced
+                found.presence = answer
             case (name, look):
                 found.looks[name] = look
-    if not request.if_present:
+    found.nobody = _is_nobody(known, request, found.presence)
+    if not found.nobody:
         _refuse_unseen(known, submit, request, found)
     return found
+
+
+def _is_nobody(known: Knowledge, request: StopRequest, presence: Presence | None) -> bool:
+    """
+    Tell whether nobody is there to be drained, and never was: the first deploy to this host.
+
+    Where a process or a registration was ever seen, its absence may be a crash, and a
+    supervisor about to start it again: then it is drained as any other.
+    """
+    if not request.if_present or presence is None or not presence.nobody:
+        return False
+    drain, name = known.drain, known.instance.name
+    if known.process.app is not None or drain.process is not None:
+        return False
+    seen = (known.journal.registration(name, view.name) for view in known.registries)
+    first = not drain.id or drain.outcome is Outcome.ABSENT
+    return first and all(one is None for one in seen)
 
 
 def ask_all(known: Knowledge, submit: Submit, wait: float) -> dict[str, Look]:
@@ -65,6 +89,8 @@ def take_in(known: Knowledge, found: FirstLook) -> None:
     """Write down what was seen before the drain. Raises JournalError."""
     if found.replaced:
         forget(known)
+    if found.nobody:
+        known.process.presence = found.presence
     for view in known.registries:
         look = found.looks.get(view.name)
         if look is not None:

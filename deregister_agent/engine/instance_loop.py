@@ -22,6 +22,7 @@ from deregister_agent.engine.in_service import is_served, lost, refuse_to_restor
 from deregister_agent.engine.knowledge import AgentContext, InstanceSetup, Knowledge
 from deregister_agent.engine.new_record import (
     StartRequest,
+    asked,
     is_cut_short,
     new_drain,
     new_restore,
@@ -92,12 +93,10 @@ class InstanceLoop:
                 return
             take_in(self.known, found)
             if is_cut_short(self.drain):
-                self._write(
-                    replace(self.drain, outcome=Outcome.CANCELLED), "cancelled", {}, new_phase=False
-                )
-            by: dict[str, object] = {"asked_by": request.asked_by, "reason": request.reason}
-            by |= {"force": request.force, "vouched": request.vouch}
-            self._write(new_drain(self.known, self._new_id(), request), phase, by)
+                ended = replace(self.drain, outcome=Outcome.CANCELLED)
+                self._write(ended, Outcome.CANCELLED, {}, new_phase=False)
+            wish = replace(request, if_present=found.nobody)
+            self._write(new_drain(self.known, self._new_id(), wish), phase, asked(wish))
 
     def _refuse_unknown(self, vouched: Sequence[str]) -> None:
         names = [view.name for view in self.known.registries]

@@ -135,6 +135,13 @@ class Knowledge:
         """Whether the app's readiness checks pass; without any, start-traffic is believed."""
         return all(check.ready for check in self.ready)
 
+    @property
+    def is_vacant(self) -> bool:
+        """Whether the app has exited; or was never there, where that is an end, too."""
+        if not (self.drain.if_present and self.process.is_nobody):
+            return self.process.vacant
+        return all(one.reading is None or one.reading.idle for one in self.probes)
+
     def quiet_windows(self) -> Sequence[QuietWindow]:
         """
         Return what shows that the app is quiet: its probes, or that there is no app any more.
@@ -143,7 +150,7 @@ class Knowledge:
         an app must be quiet: a supervisor may be about to start it again, and what
         it starts has not been drained.
         """
-        if self.process.vacant:
+        if self.is_vacant:
             return [self.process.window]
         return [probe.window for probe in self.probes]
 

@@ -40,7 +40,11 @@ def new_drain(known: Knowledge, id_: str, request: StopRequest) -> Drain:
 def asked(request: StopRequest) -> dict[str, object]:
     """Return who asked for a drain, and how, for the timeline."""
     by: dict[str, object] = {"asked_by": request.asked_by, "reason": request.reason}
-    return by | {"force": request.force, "vouched": request.vouch}
+    return by | {
+        "force": request.force,
+        "vouched": request.vouch,
+        "if_present": request.if_present,
+    }
 
 
 def is_cut_short(record: Drain) -> bool:

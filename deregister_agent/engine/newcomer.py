@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from deregister_agent.engine.knowledge import Knowledge
 from deregister_agent.engine.presence import forget
-from deregister_agent.model import UNFINISHED, Drain, Phase
+from deregister_agent.model import UNFINISHED, Drain, Outcome, Phase
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,8 @@ def meet(known: Knowledge) -> Newcomer | None:
         return None
     if process.exited and drain.phase in {Phase.DRAINED, Phase.EXPIRED}:
         return None
+    if drain.phase is Phase.DRAINED and drain.outcome is Outcome.ABSENT:
+        return None  # what was waited for: the first version has been started
     unfinished = drain.phase in UNFINISHED
     if process.exited and unfinished and drain.announced is not None:
         return None  # killed by the word that was taken back: this is the next version

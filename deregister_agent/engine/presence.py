@@ -21,8 +21,9 @@ log = logging.getLogger(__name__)
 
 
 def is_excused(known: Knowledge, view: RegistryView) -> bool:
-    """Tell whether that a registry does not show the instance is taken for its being out."""
-    return view.name in known.may_be_absent or view.name in known.drain.vouched
+    """Tell whether a registry that does not show the instance is taken at its word."""
+    nobody = known.drain.if_present and known.process.is_nobody
+    return nobody or view.name in known.may_be_absent or view.name in known.drain.vouched
 
 
 def is_believed(known: Knowledge, view: RegistryView, look: Look) -> bool:
@@ -77,6 +78,11 @@ def note(known: Knowledge, view: RegistryView, look: Look) -> None:
         known.instance.name, view.name, Registration(view.identity, mark, known.process.app)
     )
     view.seen, view.mark = True, mark
+
+
+def note_found(known: Knowledge, view: RegistryView) -> None:
+    """Write down that there was something to take a snapshot of. Raises JournalError."""
+    note(known, view, Look(Listing.LISTED))
 
 
 def note_served(known: Knowledge) -> None:

@@ -34,6 +34,11 @@ class ProcessView:
         return self.presence is not None and self.presence.exited and self._about == self.app
 
     @property
+    def running(self) -> Process | None:
+        """The process that is there, as last seen."""
+        return None if self.presence is None else self.presence.running
+
+    @property
     def successor(self) -> Process | None:
         """The process that has taken the place of the app, if the app has exited."""
         return self.presence.running if self.exited and self.presence is not None else None
@@ -42,6 +47,11 @@ class ProcessView:
     def vacant(self) -> bool:
         """Whether the app has exited and nobody has taken its place."""
         return self.exited and self.successor is None
+
+    @property
+    def is_nobody(self) -> bool:
+        """Whether it is certain that nobody is there, and nobody was ever seen to be."""
+        return self.app is None and self.presence is not None and self.presence.nobody
 
     def begin(self) -> None:
         """Begin a phase: that nobody is there must be seen again, in this phase."""
@@ -86,7 +96,7 @@ class ProcessView:
             self._again.later(result.answered)
         if turn != self._turn:
             self._again.now()
-        elif self.vacant:
+        elif self.vacant or self.is_nobody:
             gap = self._shared.gap(EVERY)
             self.window.saw(Reading({}), result.asked, result.answered, gap)
         else:

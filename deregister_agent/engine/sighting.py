@@ -5,12 +5,14 @@ from deregister_agent.engine.presence import is_back, is_left_alone, is_out
 from deregister_agent.engine.quiet_window import lateness, quiet_for, quiet_since
 from deregister_agent.engine.registry_view import RegistryView, RegistryWord
 from deregister_agent.engine.standing import is_fresh, is_working, refresh
-from deregister_agent.model import Phase, Sighting
+from deregister_agent.model import Outcome, Phase, Sighting
 
 
 def sighting(known: Knowledge) -> Sighting:
     """Return the facts that are known now. Whatever is not known is left out."""
-    exited = known.process.exited and known.process.asked >= known.since
+    process, drain = known.process, known.drain
+    exited = process.exited and process.asked >= known.since
+    came = drain.outcome is Outcome.ABSENT and process.asked >= known.since
     words = _words(known, _not_before(known))
     unlisted = all(is_out(known, view, word) for view, word in words)
     return Sighting(
@@ -21,7 +23,8 @@ def sighting(known: Knowledge) -> Sighting:
         restored=all(is_back(known, view, word) for view, word in words),
         quiet_for=_quiet(known),
         exited=exited,
-        replaced=exited and known.process.successor is not None,
+        replaced=process.running is not None if came else exited and process.successor is not None,
+        nobody=drain.if_present and process.is_nobody,
         working=is_working(known),
         ready=known.is_ready,
         refused=any(view.refused is not None for view in known.registries),

@@ -23,7 +23,7 @@ def doubts(known: Knowledge) -> list[str]:
             lines = [
                 line for view in known.registries if (line := _of_registry(known, view, oldest))
             ]
-            if known.drain.outcome is Outcome.APP_EXITED:
+            if known.drain.outcome in {Outcome.APP_EXITED, Outcome.ABSENT}:
                 return lines + _of_process(known, oldest)
             return lines + [line for view in known.probes if (line := _of_probe(known, view))]
         case Phase.GONE:
@@ -52,7 +52,7 @@ def is_fresh(known: Knowledge) -> bool:
     An agent that was stopped must not decide by what it had been told before.
     """
     oldest = known.clock.now() - FRESH
-    views = [known.process] if known.process.vacant else known.probes
+    views = [known.process] if known.is_vacant else known.probes
     asked = [one for one in known.registries if not is_out(known, one, None)]
     return all(view.age.as_of >= oldest for view in (*views, *asked))
 
@@ -113,7 +113,8 @@ def _of_probe(known: Knowledge, view: ProbeView) -> str:
 def _of_process(known: Knowledge, oldest: float) -> list[str]:
     if known.process.age.as_of < oldest:
         return ["it has not been looked of late whether the app is still away"]
-    return [] if known.process.exited else ["it is not known whether the app is still away"]
+    away = known.process.exited or known.process.is_nobody
+    return [] if away else ["it is not known whether the app is still away"]
 
 
 def _of_successor(known: Knowledge) -> list[str]:

@@ -11,6 +11,7 @@ from deregister_agent.host import pids
 from deregister_agent.host.clock import Clock
 from deregister_agent.host.pids import Pid
 from deregister_agent.host.programs import ProgramError, Run, completed, plain_environment
+from deregister_agent.host.vacant_port import who_uses
 from deregister_agent.model import Presence, Process
 
 
@@ -34,8 +35,9 @@ class PidSource(Protocol):
 class PidFinder:
     """The app is the one pid that a source knows. Its children are not watched."""
 
-    def __init__(self, source: PidSource, clock: Clock) -> None:
+    def __init__(self, source: PidSource, clock: Clock, address: str, port: int) -> None:
         self._source, self._clock = source, clock
+        self._address, self._port = address, port
 
     def heard(self, mark: str) -> None:
         """Ignore what the app says of itself."""
@@ -51,6 +53,9 @@ class PidFinder:
                 return Presence(exited=False, running=replace(was, pids=tuple(sorted(alive))))
         word = self._source.ask()
         running = None if word.process is None else Process(boot, (word.process,), namespace=here)
+        if was is None and word.certain and running is None:
+            used = who_uses(self._address, self._port)
+            return Presence(exited=False, running=None, note=used or word.note, nobody=not used)
         known = was is not None and (bool(was.pids) or was.boot_id != boot)
         return Presence(known and word.certain, running if word.certain else None, word.note)
 

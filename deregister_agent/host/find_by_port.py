@@ -11,6 +11,7 @@ from deregister_agent.host.clock import Clock
 from deregister_agent.host.pids import Pid
 from deregister_agent.host.socket_holders import recent_holders
 from deregister_agent.host.sockets import SocketsError, listeners
+from deregister_agent.host.vacant_port import who_uses
 from deregister_agent.model import Presence, Process
 
 _ACTIVATOR = 1
@@ -50,7 +51,9 @@ class PortFinder:
         """Tell whether *was* has exited and who is in its place now."""
         try:
             current = self._listening()
-            if was is None or not (was.pids or was.sockets):
+            if was is None:
+                return self._first_seen(current)
+            if not (was.pids or was.sockets):
                 return Presence(False, *self._whole(current))
             if was.boot_id != self._clock.boot_id():
                 return Presence(True, *self._whole(current))
@@ -59,6 +62,13 @@ class PortFinder:
             return self._look(was, current)
         except SocketsError as e:
             return Presence(exited=False, running=None, note=str(e))
+
+    def _first_seen(self, current: frozenset[int]) -> Presence:
+        if current:
+            return Presence(False, *self._whole(current))
+        used = who_uses(self._address, self._port)
+        note = used or f"nothing listens on port {self._port}"
+        return Presence(exited=False, running=None, note=note, nobody=not used)
 
     def _look(self, was: Process, current: frozenset[int]) -> Presence:
         recorded = frozenset(was.sockets)

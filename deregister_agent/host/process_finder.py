@@ -79,9 +79,10 @@ def build(options: ProcessOptions, instance: Instance, clock: Clock) -> ProcessF
         case ByPort():
             return PortFinder(options.port or instance.port, instance.address, clock)
         case ByPidFile():
-            return PidFinder(PidFile(options.file), clock)
+            return PidFinder(PidFile(options.file), clock, instance.address, instance.port)
         case BySystemdUnit(unit=unit, systemctl=command, timeout=limit):
-            return PidFinder(SystemdUnit(unit, command, limit), clock)
+            source = SystemdUnit(unit, command, limit)
+            return PidFinder(source, clock, instance.address, instance.port)
         case ByProbe():
             return ProbeMark(clock)
 

@@ -150,14 +150,16 @@ class Finder:
 
     def __init__(self) -> None:
         self.running: Process | None = OLD
-        self.sees = True
+        self.sees, self.unsure = True, False
         self.while_looking: Callable[[], None] = lambda: None
 
     def look(self, was: Process | None) -> Presence:
         if not self.sees:
             return Presence(exited=False, running=None, note="cannot see it")
         self.while_looking()
-        return Presence(was is not None and was != self.running, self.running)
+        nobody = was is None and self.running is None and not self.unsure
+        exited = was is not None and was != self.running
+        return Presence(exited, self.running, nobody=nobody)
 
     def wait_exit(self, was: Process, timeout: float) -> None:
         """Return: it may have exited."""

@@ -283,7 +283,9 @@ def test_every_kill_is_announced_for_what_it_is() -> None:
         assert (Announcement.FORCED in told) == by_force
 
 
-SAFE = set(product((Phase.DRAINED, Phase.GONE), (Outcome.DRAINED, Outcome.APP_EXITED)))
+SAFE = set(
+    product((Phase.DRAINED, Phase.GONE), (Outcome.DRAINED, Outcome.APP_EXITED, Outcome.ABSENT))
+)
 """The phases and outcomes of a drain that say that its process may be killed."""
 
 

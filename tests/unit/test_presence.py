@@ -337,3 +337,68 @@ def test_one_that_never_was_in_service_is_not_put_back(make: Make) -> None:
     assert (bench.phase, bench.loop.is_served(0.0)) == (Phase.SERVING, None)
     registry.listed = True
     assert served(bench)
+
+
+def nobody_yet(make: Make) -> tuple[Bench, ListRegistry]:
+    """Return an instance that was never here: the first deploy to this host."""
+    registry = ListRegistry()
+    registry.listed = False
+    bench = make(registries=[registry])
+    bench.finder.running, bench.page.down = None, True
+    bench.go_on(0.5)
+    return bench, registry
+
+
+def test_nobody_is_there_to_be_drained(make: Make) -> None:
+    """It takes as long as an app must be quiet, and tells nobody to kill anything."""
+    bench, _ = nobody_yet(make)
+    with pytest.raises(NeverSeen):
+        bench.stop()
+    bench.stop(StopRequest(if_present=True))
+    took = bench.until(Phase.DRAINED)
+    assert took >= bench.policy.quiet
+    assert bench.loop.drain.outcome is Outcome.ABSENT
+    assert stands(bench)
+    assert not any(decision.announcements for decision in bench.written)
+    bench.new_life()
+    bench.go_on(3.0)
+    assert stands(bench)
+    bench.finder.running = NEW
+    bench.until(Phase.GONE)
+    assert not bench.loop.stands_by(Announcement.DRAINED)
+    bench.registries[0].listed = True
+    bench.until(Phase.SERVING)
+
+
+def test_who_comes_before_that_is_withdrawn_and_drained(make: Make) -> None:
+    """Its registration has shown that it is looked for in the right place."""
+    bench, registry = nobody_yet(make)
+    bench.stop(StopRequest(if_present=True))
+    bench.go_on(0.5)
+    bench.finder.running, bench.page.down, registry.listed = NEW, False, True
+    bench.page.in_flight = 1
+    bench.go_on(5.0)
+    assert not registry.listed
+    assert bench.phase is Phase.DRAINING
+    bench.page.in_flight = 0
+    bench.until(Phase.DRAINED)
+    assert bench.loop.drain.outcome is Outcome.DRAINED
+    assert bench.loop.drain.process == NEW
+
+
+@pytest.mark.parametrize("trace", ["process", "registration", "connection"])
+def test_where_somebody_was_it_is_a_drain_as_any_other(make: Make, trace: str) -> None:
+    """A supervisor may be about to start it again."""
+    bench, registry = nobody_yet(make)
+    bench.finder.unsure = trace == "connection"
+    bench.finder.running = NEW if trace == "process" else None
+    registry.listed = trace == "registration"
+    bench.go_on(40.0)
+    bench.finder.running, registry.listed = None, False
+    if trace == "registration":
+        bench.stop(StopRequest(if_present=True))
+        bench.go_on(5.0)
+        assert bench.phase is not Phase.DRAINED
+        return
+    with pytest.raises(NeverSeen):
+        bench.stop(StopRequest(if_present=True))
