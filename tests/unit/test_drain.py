@@ -283,9 +283,8 @@ def test_every_kill_is_announced_for_what_it_is() -> None:
         assert (Announcement.FORCED in told) == by_force
 
 
-SAFE = set(
-    product((Phase.DRAINED, Phase.GONE), (Outcome.DRAINED, Outcome.APP_EXITED, Outcome.ABSENT))
-)
+SAFE_OUTCOMES = (Outcome.DRAINED, Outcome.APP_EXITED, Outcome.ABSENT)
+SAFE = set(product((Phase.DRAINED, Phase.GONE), SAFE_OUTCOMES))
 """The phases and outcomes of a drain that say that its process may be killed."""
 
 

@@ -177,7 +177,7 @@ def test_every_phase_and_outcome_is_2xx_only_when_safe(world: World) -> None:
     assert good == {
         (phase, outcome)
         for phase in (Phase.DRAINED, Phase.GONE)
-        for outcome in (Outcome.DRAINED, Outcome.APP_EXITED)
+        for outcome in (Outcome.DRAINED, Outcome.APP_EXITED, Outcome.ABSENT)
     }
 
 

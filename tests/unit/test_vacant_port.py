@@ -49,10 +49,10 @@ def test_a_connection_outlives_its_listener() -> None:
     assert "TIME_WAIT" in who_uses(HERE, port)
 
 
-@pytest.mark.parametrize(
-    ("address", "why"),
-    [("192.0.2.7", "no address of this host"), ("app.example", "cannot be told")],
-)
+ELSEWHERE = [("192.0.2.7", "no address of this host"), ("app.example", "cannot be told")]
+
+
+@pytest.mark.parametrize(("address", "why"), ELSEWHERE)
 def test_another_host_looks_like_nobody(address: str, why: str) -> None:
     """An app that cannot be seen is not nobody."""
     port = a_port()
