@@ -31,6 +31,8 @@ class InstanceSetup:
     finder: ProcessFinder
     ready: Sequence[ReadyCheck] = ()
     notifiers: Mapping[str, frozenset[Announcement]] = field(default_factory=dict)
+    may_be_absent: frozenset[str] = frozenset()
+    peers: Callable[[], Mapping[str, int]] | None = None  # who is connected to the port; for doctor
 
 
 @dataclass(frozen=True, slots=True)
