@@ -222,10 +222,16 @@ def of_process(finder: ProcessFinder, phase: Phase, *, probes_know: bool) -> lis
             kind=FindingKind.PROCESS,
             name="process",
             ok=False if wrong else None,
-            said=note or (f"by its mark: {running.mark}" if running else "it is not seen"),
+            said=note or _told_of_itself(running),
             remedy="start the app, or correct address, port or process" if wrong else "",
         )
     ]
+
+
+def _told_of_itself(running: Process | None) -> str:
+    """Return what an app that cannot be seen has told a probe of who it is."""
+    mark = "" if running is None else running.mark
+    return f"seen by its mark alone: {mark}" if mark else "it cannot be seen from here"
 
 
 def of_connections(name: str, peers: Callable[[], Mapping[str, int]]) -> list[Finding]:
