@@ -154,7 +154,7 @@ def address(
     The configuration is only parsed, not validated, and need not be readable: an
     operator who may talk to the agent need not be one who may read its secrets.
     """
-    if must_exist and url is None and _is_absent(config):
+    if must_exist and url is None and is_absent(config):
         raise AgentError(f"there is no configuration {config}; see --config, or give --url")
     server = _server_table(config)
     named = token_file or _path(server.get("token_file"))
@@ -165,7 +165,8 @@ def address(
     )
 
 
-def _is_absent(path: Path) -> bool:
+def is_absent(path: Path) -> bool:
+    """Tell whether there is certainly no such file."""
     try:
         path.stat()
     except FileNotFoundError:

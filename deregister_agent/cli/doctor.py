@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 
-from deregister_agent.cli.client import AgentClient, NobodyThere, path_of
+from deregister_agent.cli.client import AgentClient, NobodyThere, is_absent, path_of
 from deregister_agent.cli.commands import print_json, say
 from deregister_agent.cli.follow import ExitCode, Failed, accepted
 from deregister_agent.cli.progress import Paint, clean, painted, unpainted, wants_colour
@@ -34,7 +34,7 @@ def doctor(agent: AgentClient, config: Path, name: str | None, *, as_json: bool)
     except EarlierVersion as e:
         reports = _here(config, name, str(e), _phases(agent))
     except NobodyThere as e:
-        if not config.exists():
+        if is_absent(config):
             raise
         reports = _here(config, name, f"{e}: asked in this process, with the journal as it is", {})
     if as_json:

@@ -8,6 +8,7 @@ from functools import partial
 from deregister_agent.engine import examination
 from deregister_agent.engine.calls import CallResult, Calls, Submit
 from deregister_agent.engine.knowledge import InstanceSetup
+from deregister_agent.engine.probe_examination import of_probe
 from deregister_agent.errors import AgentError
 from deregister_agent.host.clock import Clock
 from deregister_agent.model import Phase
@@ -112,7 +113,7 @@ class Doctor:
         return Question(FindingKind.REGISTRY, name, ask)
 
     def _of_probe(self, probe: IdleProbe, phase: Phase) -> Question:
-        ask = partial(examination.of_probe, probe, self._setup.finder.heard, self._clock)
+        ask = partial(of_probe, probe, self._setup.finder.heard, self._clock)
         return Question(FindingKind.PROBE, probe.name, ask, None if phase is Phase.GONE else False)
 
     def _answers(self, questions: Sequence[Question]) -> list[Finding]:

@@ -1,13 +1,11 @@
 """How each kind of backend is asked for doctor, and what its answer means for a drain."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 
 from deregister_agent.errors import AgentError, NotifyError, TooFewOthers
-from deregister_agent.host.clock import Clock
-from deregister_agent.model import GUARDED, Instance, Listing, Look, Phase, Process, Reading
-from deregister_agent.ports import IdleProbe, Notifier, ProcessFinder, ReadyCheck, Registry
+from deregister_agent.model import GUARDED, Instance, Listing, Look, Phase, Process
+from deregister_agent.ports import Notifier, ProcessFinder, ReadyCheck, Registry
 from deregister_agent.status import Finding, FindingKind
 
 UP = frozenset({Phase.SERVING, Phase.RESTORING})
@@ -17,8 +15,6 @@ GUARD_SPEAKS = UP | {Phase.EXPIRED, Phase.GONE}
 MOST_PEERS = 10
 """The peers that are named one by one."""
 
-_FEWEST, _MOST = 4, 30  # readings of a probe that show whether they themselves are counted
-_READ_FOR = 1.0  # seconds that they may take after the fewest
 _EARLIER = Process(boot_id="", pids=((1, 0),))
 """Of a process of an earlier boot a finder knows that it has exited, and tells who is there now."""
 
@@ -123,71 +119,6 @@ def _guarded(name: str, others: int, rules: RegistryRules) -> Finding:
 
 def _registry(name: str, ok: bool | None, said: str, remedy: str = "") -> Finding:
     return Finding(kind=FindingKind.REGISTRY, name=name, ok=ok, said=said, remedy=remedy)
-
-
-def of_probe(probe: IdleProbe, heard: Callable[[str], None], clock: Clock) -> list[Finding]:
-    """Read a probe until it is clear whether its own readings are counted as work."""
-    readings = list(_readings(probe, clock))
-    heard(readings[-1].mark)
-    last = readings[-1]
-    counts = ", ".join(f"{count} {kind}" for kind, count in last.in_flight.items())
-    said = f"in hand: {counts}"
-    if last.started is None:
-        said += (
-            "; it has no counter of all work ever started, so it does not see work that begins "
-            "and ends between two readings"
-        )
-        return [_probe(probe.name, True, said)]
-    own, pairs = own_starts(readings)
-    said += f"; {last.started} started in all"
-    if own is None:
-        said += "; its own readings are not counted"
-        return [_probe(probe.name, True, said)]
-    if not own:
-        said += (
-            "; so much work begins that it cannot be told whether its own readings are counted: "
-            "ask again when there is less"
-        )
-        return [_probe(probe.name, None, said)]
-    said += (
-        f"; but that rose by {own} at most of {pairs} readings in a row: the probe's own reading "
-        "is counted as work, so the app can never be quiet"
-    )
-    remedy = f"have the app leave out its own page, or set own_starts = {own} where the kind has it"
-    return [_probe(probe.name, False, said, remedy)]
-
-
-def _readings(probe: IdleProbe, clock: Clock) -> Iterator[Reading]:
-    """Read until two readings show the same counter, or it has risen often enough to judge."""
-    last: int | None = None
-    end = clock.now() + _READ_FOR
-    for number in range(_MOST):
-        reading = probe.read(0.0)
-        yield reading
-        if reading.started is None or reading.started == last:
-            return
-        if number >= _FEWEST and clock.now() >= end:
-            return
-        last = reading.started
-
-
-def own_starts(readings: Sequence[Reading]) -> tuple[int | None, int]:
-    """
-    Return by how much each of the readings has moved the counter, and of how many pairs.
-
-    None: by nothing, for two in a row show the same. 0: it cannot be told. Work of others
-    comes at random: it does not begin in every gap, and not equally much in most of them.
-    """
-    counts = [reading.started or 0 for reading in readings]
-    rises = [after - before for before, after in pairwise(counts)]
-    least = min(rises, default=0)
-    if least <= 0:
-        return None, len(rises)
-    return (least if 2 * rises.count(least) > len(rises) else 0), len(rises)
-
-
-def _probe(name: str, ok: bool | None, said: str, remedy: str = "") -> Finding:
-    return Finding(kind=FindingKind.PROBE, name=name, ok=ok, said=said, remedy=remedy)
 
 
 def of_ready(check: ReadyCheck) -> list[Finding]:

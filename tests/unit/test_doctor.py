@@ -16,8 +16,8 @@ from deregister_agent.engine import doctor as examining
 from deregister_agent.engine.calls import Threads
 from deregister_agent.engine.doctor import Doctor
 from deregister_agent.engine.examination import RegistryRules, of_connections, of_registry
-from deregister_agent.engine.examination import own_starts as found_own
 from deregister_agent.engine.knowledge import InstanceSetup
+from deregister_agent.engine.probe_examination import own_starts
 from deregister_agent.errors import AgentError, JournalError, ProbeError
 from deregister_agent.host.clock import SystemClock
 from deregister_agent.journal.file import JournalFile
@@ -292,7 +292,7 @@ def test_work_of_others_is_told_from_own_readings() -> None:
     """One gap without a start is enough; no gap without one, and never the same, tells nothing."""
 
     def judged(*counts: int) -> int | None:
-        return found_own([Reading({}, count) for count in counts])[0]
+        return own_starts([Reading({}, count) for count in counts])
 
     assert judged(5) is None
     assert judged(5, 6, 7, 8) == 1
