@@ -47,6 +47,8 @@ class Registry(Protocol):
     name: str
     keeps: bool = False
     """Whether what restore() has written lasts only for as long as keep() is called."""
+    listens: bool = False
+    """Whether it answers others by a listener of its own, from its first call on."""
 
     def lists(self) -> bool:
         """
@@ -172,6 +174,17 @@ class Notifier(Protocol):
         May be called again with the same event, whose id then is the same.
         """
         ...
+
+    def examine(self, running: Process | None) -> str:
+        """
+        Say what could be told, and that it could; empty where nothing can be looked at.
+
+        Tells nobody anything and changes nothing: reachability, rights and target only.
+        *running* is who the app is now, where that is seen. Raises NotifyError for what
+        would not be taken.
+        """
+        del running
+        return ""
 
 
 class ReadyCheck(Protocol):

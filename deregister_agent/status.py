@@ -190,6 +190,42 @@ class DrainWithEvents(DrainRecord):
     events: tuple[EventRecord, ...]
 
 
+class FindingKind(StrEnum):
+    """What a finding of doctor is about."""
+
+    REGISTRY = "registry"
+    PROBE = "probe"
+    READY = "ready"
+    PROCESS = "process"
+    CONNECTION = "connection"
+    NOTIFIER = "notifier"
+    AGENT = "agent"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding(JsonModel):
+    """One thing that doctor has seen."""
+
+    kind: FindingKind
+    name: str
+    ok: bool | None
+    """false: a drain could not prove itself, or would not be told of; null: only said."""
+    said: str
+    remedy: str = ""
+    """What to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DoctorReport(JsonModel):
+    """What doctor has found out about one instance; nothing was changed for it."""
+
+    instance: Instance
+    phase: Phase
+    would_prove: bool
+    """Whether a drain would be able to prove itself: no finding is false."""
+    findings: tuple[Finding, ...]
+
+
 def plain(model: Any) -> dict[str, Any]:
     """Return the fields of a model, as ``json.dumps(model, default=plain)`` wants them."""
     found = {field.name: getattr(model, field.name) for field in fields(model)}

@@ -1,6 +1,7 @@
 """From a configuration to an agent: the only module where names meet classes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 
 from deregister_agent.config.backends import identity
 from deregister_agent.config.load import Config, InstanceConfig, needs_ready
@@ -8,9 +9,12 @@ from deregister_agent.engine.agent import Agent
 from deregister_agent.engine.knowledge import InstanceSetup
 from deregister_agent.host import process_finder
 from deregister_agent.host.clock import Clock, SystemClock
+from deregister_agent.host.peers import kept_peers
 from deregister_agent.journal.journal import Journal
 from deregister_agent.ports import Notifier
 from deregister_agent.probes.ready_check import UrlReadyCheck
+
+SetupAndNotifiers = tuple[InstanceSetup, Mapping[str, Notifier]]
 
 
 def build_agent(config: Config, clock: Clock | None = None) -> Agent:
@@ -21,11 +25,17 @@ def build_agent(config: Config, clock: Clock | None = None) -> Agent:
     cannot be used or another agent has it. Touches no network.
     """
     clock = clock or SystemClock()
-    setups = [_setup(one, clock) for one in config.instances]
+    setups = build_setups(config, clock)
     return Agent(Journal(config.agent.journal, clock), clock, setups)
 
 
-def _setup(config: InstanceConfig, clock: Clock) -> tuple[InstanceSetup, Mapping[str, Notifier]]:
+def build_setups(config: Config, clock: Clock | None = None) -> list[SetupAndNotifiers]:
+    """Make every instance with its backends. Raises ConfigError; touches no network or journal."""
+    clock = clock or SystemClock()
+    return [_setup(one, clock) for one in config.instances]
+
+
+def _setup(config: InstanceConfig, clock: Clock) -> SetupAndNotifiers:
     instance = config.instance()
     built: list[Notifier] = [
         module.build(options, instance) for module, options in config.notifiers
@@ -34,7 +44,6 @@ def _setup(config: InstanceConfig, clock: Clock) -> tuple[InstanceSetup, Mapping
     registries = [module.build(options, instance) for module, options in config.registries]
     for registry in registries:
         needs_ready(registry, config)
-    looked_for = [(options.label, options) for _, options in config.registries]
     setup = InstanceSetup(
         instance=instance,
         policy=config.policy(),
@@ -43,9 +52,15 @@ def _setup(config: InstanceConfig, clock: Clock) -> tuple[InstanceSetup, Mapping
         finder=process_finder.build(config.process, instance, clock),
         ready=[UrlReadyCheck(options) for options in config.ready],
         notifiers={name: notifier.announces for name, notifier in notifiers.items()},
-        may_be_absent=frozenset(
-            name for name, options in looked_for if getattr(options, "absent", "") == "withdrawn"
-        ),
-        identities={name: identity(options, instance) for name, options in looked_for},
+        may_be_absent=frozenset(_absent_by_choice(config)),
+        identities={options.label: identity(options, instance) for _, options in config.registries},
+        peers=partial(kept_peers, getattr(config.process, "port", None) or instance.port),
     )
     return setup, notifiers
+
+
+def _absent_by_choice(config: InstanceConfig) -> Iterator[str]:
+    """Yield the registries that need not show the instance."""
+    for _, options in config.registries:
+        if getattr(options, "absent", "refuse") == "withdrawn":  # a third party's may lack the key
+            yield options.label

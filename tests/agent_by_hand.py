@@ -9,7 +9,16 @@ from deregister_agent.drain import after_start, after_stop
 from deregister_agent.errors import JournalError, TooFewOthers
 from deregister_agent.journal.history import PastDrain, TimelineEvent
 from deregister_agent.model import UNFINISHED, Drain, Instance, Outcome, Phase, StopRequest
-from deregister_agent.status import DrainStatus, ProbeStatus, ProcessStatus, RegistryStatus, Status
+from deregister_agent.status import (
+    DoctorReport,
+    DrainStatus,
+    Finding,
+    FindingKind,
+    ProbeStatus,
+    ProcessStatus,
+    RegistryStatus,
+    Status,
+)
 
 WALL = 1_795_232_700.0
 NOW = "2026-11-21T03:45:00.000Z"
@@ -59,6 +68,7 @@ class FakeLoop:
 
     def __init__(self, name: str, journal: FakeJournal) -> None:
         self.name = name
+        self.instance = Instance(name, "orders", "10.0.0.7", 8080)
         self.journal = journal
         self.drain = Drain.never(name)
         self.changed = threading.Condition()
@@ -195,6 +205,10 @@ class FakeAgent:
         self.instances = {name: FakeLoop(name, self.journal) for name in names}
         self.trouble: str | None = None
         self.started = self.stopped = False
+        self.fit = True  # whether a drain could prove itself
+        self.examining: list[str] = []
+        self.may_examine = threading.Event()
+        self.may_examine.set()
         self.listening = 0  # streams of events that wait
 
     def start(self) -> None:
@@ -209,6 +223,19 @@ class FakeAgent:
 
     def healthy(self) -> str | None:
         return self.trouble
+
+    def examine(self, name: str) -> DoctorReport:
+        """Find out what the test says; held while the test wants it."""
+        self.examining.append(name)
+        assert self.may_examine.wait(30)
+        found = Finding(kind=FindingKind.PROBE, name="http_json", ok=self.fit, said="3 requests")
+        loop = self.instances[name]
+        return DoctorReport(
+            instance=Instance(name, "orders", "10.0.0.7", 8080),
+            phase=loop.drain.phase,
+            would_prove=self.fit,
+            findings=(found,),
+        )
 
     def metrics(self) -> bytes:
         waiting = sum(loop.waiting for loop in self.instances.values())

@@ -15,6 +15,7 @@ from flask import Flask, Response, request
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from deregister_agent.api import requests
+from deregister_agent.api.doctor import Examinations
 from deregister_agent.api.held_requests import HeldRequests
 from deregister_agent.api.history import drain_record, event_record
 from deregister_agent.api.judgement import SERVED, drained_status, not_asked, recall, started_status
@@ -77,12 +78,13 @@ class HttpApi:
             ("POST", "/start-traffic", self.start_traffic),
             ("GET", "/traffic-started", self.traffic_started),
         ]
-        one = "/v1/instances/<name>"
+        one, examined = "/v1/instances/<name>", Examinations(self._agent, self._held)
         return [
             *actions,
             *((method, one + path, respond) for method, path, respond in actions),
             ("GET", "/v1/instances", self.instances),
             ("GET", one, self.instance),
+            ("GET", f"{one}/doctor", lambda name: examined.answer(self._loop(name))),
             ("GET", f"{one}/drains", self.drains),
             ("GET", f"{one}/drains/<drain>", self.one_drain),
             ("GET", "/v1/events", self.events),

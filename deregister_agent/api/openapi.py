@@ -179,6 +179,14 @@ def _views() -> Json:
                 parameters=["name", "look", "hold", "cursor", "nonce"],
             ),
         },
+        f"{one}/doctor": {
+            "get": _operation(
+                "Would a drain prove itself? Everything is asked once; nothing is changed.",
+                {"200": "DoctorReport"},
+                of_one,
+                parameters=["name"],
+            ),
+        },
         f"{one}/drains": {
             "get": _operation(
                 "Its drains, newest first.",

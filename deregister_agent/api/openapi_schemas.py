@@ -5,7 +5,13 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from deregister_agent.api.requests import StartTraffic, StopTraffic
-from deregister_agent.status import DrainList, DrainWithEvents, EventRecord, StatusList
+from deregister_agent.status import (
+    DoctorReport,
+    DrainList,
+    DrainWithEvents,
+    EventRecord,
+    StatusList,
+)
 
 Json = dict[str, Any]
 
@@ -16,7 +22,7 @@ _TEXT: Json = {"type": "string"}
 def schemas() -> Json:
     """Return the components of the OpenAPI document, by name."""
     found: Json = {}
-    for model in (StatusList, DrainList, DrainWithEvents, EventRecord):
+    for model in (StatusList, DoctorReport, DrainList, DrainWithEvents, EventRecord):
         described = TypeAdapter(model).json_schema(mode="serialization", ref_template=_REF)
         found |= described.pop("$defs", {}) | {model.__name__: described}
     found["Status"]["required"].remove("nonce")  # only where the request had one

@@ -33,6 +33,10 @@ class Unreachable(AgentError):  # noqa: N818 - what is known, and no more
     """No agent answers; what it does, or has done with the last request, is not known."""
 
 
+class NobodyThere(Unreachable):
+    """Nothing listens where the agent should: none runs."""
+
+
 @dataclass(frozen=True, slots=True)
 class AgentAddress:
     """Where the agent is, and what it is to be shown."""
@@ -84,7 +88,10 @@ class AgentClient:
             return AgentAnswer(response.status, self._json(response))
         except (OSError, http.client.HTTPException) as e:
             why = getattr(e, "strerror", None) or str(e) or type(e).__name__
-            raise Unreachable(f"no answer from the agent at {self._address.url}: {why}") from e
+            nobody = isinstance(e, ConnectionRefusedError | FileNotFoundError)
+            raise (NobodyThere if nobody else Unreachable)(
+                f"no answer from the agent at {self._address.url}: {why}"
+            ) from e
         finally:
             connection.close()
 
@@ -147,7 +154,7 @@ def address(
     The configuration is only parsed, not validated, and need not be readable: an
     operator who may talk to the agent need not be one who may read its secrets.
     """
-    if must_exist and url is None and _is_absent(config):
+    if must_exist and url is None and is_absent(config):
         raise AgentError(f"there is no configuration {config}; see --config, or give --url")
     server = _server_table(config)
     named = token_file or _path(server.get("token_file"))
@@ -158,7 +165,8 @@ def address(
     )
 
 
-def _is_absent(path: Path) -> bool:
+def is_absent(path: Path) -> bool:
+    """Tell whether there is certainly no such file."""
     try:
         path.stat()
     except FileNotFoundError:

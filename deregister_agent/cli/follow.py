@@ -29,6 +29,7 @@ class ExitCode(IntEnum):
     EXPIRED = 3  # the deadline passed first
     REFUSED = 4  # the guard: too few other instances
     NOT_ASKED = 5  # nobody asked, or it was cancelled
+    UNFIT = 6  # doctor: a drain could not prove itself
     TRY_LATER = 75  # no agent answers, or it cannot act now (sysexits.h: EX_TEMPFAIL)
     INTERRUPTED = 130  # Ctrl-C: what was asked for goes on
 

@@ -32,10 +32,10 @@ class Settings:
     token_file: Path | None
     named: bool  # whether the configuration was named by option or environment
 
-    def client(self) -> client.AgentClient:
+    def client(self, timeout: float = client.TIMEOUT) -> client.AgentClient:
         """Return a client of the agent that the options name. Raises AgentError without one."""
         where = client.address(self.config, self.url, self.token_file, must_exist=self.named)
-        return client.AgentClient(where)
+        return client.AgentClient(where, timeout)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -68,7 +68,8 @@ def program(context: click.Context, config: Path, url: str | None, token_file: P
     Take one running copy of a service out of traffic, and know when it may be killed.
 
     Exit codes: 0 drained (or done), 2 usage or configuration, 3 expired: NOT drained,
-    4 refused by the guard, 5 not asked or cancelled, 75 try later, 130 interrupted.
+    4 refused by the guard, 5 not asked or cancelled, 6 unfit (doctor), 75 try later,
+    130 interrupted.
     """
     named = context.get_parameter_source("config") is not ParameterSource.DEFAULT
     context.obj = Settings(config, url, token_file, named)
@@ -209,6 +210,16 @@ def restore(
 def status(settings: Settings, *, name: str | None, as_json: bool) -> ExitCode:
     """Show how NAME stands, or every instance."""
     return commands.status(settings.client(), name, as_json=as_json)
+
+
+@command("doctor")
+@NAME
+def doctor(settings: Settings, *, name: str | None, as_json: bool) -> ExitCode:
+    """Ask everything once whether a drain of NAME, or of every instance, could prove itself."""
+    from deregister_agent.cli import doctor as examination  # noqa: PLC0415 - for this command alone
+
+    agent = settings.client(examination.PATIENCE)
+    return examination.doctor(agent, settings.config, name, as_json=as_json)
 
 
 @command("history")

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 
 from deregister_agent.engine.calls import Threads
+from deregister_agent.engine.doctor import Doctor
 from deregister_agent.engine.instance_loop import InstanceLoop
 from deregister_agent.engine.knowledge import AgentContext, InstanceSetup
 from deregister_agent.engine.metrics import Metrics
@@ -14,6 +15,7 @@ from deregister_agent.host.clock import Clock
 from deregister_agent.journal.announcements import PendingAnnouncement
 from deregister_agent.journal.journal import Decision, Journal
 from deregister_agent.ports import Notifier
+from deregister_agent.status import DoctorReport
 
 log = logging.getLogger(__name__)
 
@@ -39,11 +41,13 @@ class Agent:
         self._outbox = Outbox(context, self._to_announce.set)
         self._wakes: dict[str, threading.Event] = {}
         self.instances: dict[str, InstanceLoop] = {}
+        self._doctors: dict[str, Doctor] = {}
         for setup, notifiers in setups:
             name = setup.instance.name
             self._wakes[name] = threading.Event()
             self.instances[name] = InstanceLoop(setup, context, self._wakes[name].set)
             self._outbox.add(name, notifiers, self.instances[name].stands_by)
+            self._doctors[name] = Doctor(setup, notifiers, threads.submit, clock)
         self._metrics = Metrics(self.instances, self._outbox.pending)
         self._threads: list[threading.Thread] = []
 
@@ -70,6 +74,11 @@ class Agent:
         """Return None, or a sentence that says why this agent cannot do its work."""
         errors = (loop.known.error for loop in self.instances.values())
         return next((str(error) for error in errors if error is not None), None)
+
+    def examine(self, name: str) -> DoctorReport:
+        """Ask all of an instance's backends once, and say whether a drain could prove itself."""
+        loop = self.instances[name]
+        return self._doctors[name].examine(loop.drain.phase, loop.known.error)
 
     def unannounced(self, name: str) -> list[PendingAnnouncement]:
         """Return the announcements of an instance that its notifiers have yet to take."""

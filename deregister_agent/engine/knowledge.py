@@ -33,6 +33,7 @@ class InstanceSetup:
     notifiers: Mapping[str, frozenset[Announcement]] = field(default_factory=dict)
     may_be_absent: frozenset[str] = frozenset()  # registries that need not have the instance
     identities: Mapping[str, str] = field(default_factory=dict)  # where each registry looks
+    peers: Callable[[], Mapping[str, int]] | None = None  # who is connected to the port; for doctor
 
 
 @dataclass(frozen=True, slots=True)

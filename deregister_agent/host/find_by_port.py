@@ -1,6 +1,7 @@
 """Find the app's process by who holds the port's listening sockets."""
 
 import os
+import threading
 import time
 from collections.abc import Iterable
 from dataclasses import replace
@@ -42,6 +43,7 @@ class PortFinder:
         self._activator = activator
         self._holders: dict[int, frozenset[Pid]] = {}
         self._again = self._rest = 0.0
+        self._one_at_a_time = threading.Lock()  # each look replaces what the last has read
 
     def heard(self, mark: str) -> None:
         """Ignore what the app says of itself."""
@@ -49,6 +51,10 @@ class PortFinder:
 
     def look(self, was: Process | None) -> Presence:
         """Tell whether *was* has exited and who is in its place now."""
+        with self._one_at_a_time:
+            return self._look_once(was)
+
+    def _look_once(self, was: Process | None) -> Presence:
         try:
             current = self._listening()
             if was is None:

@@ -76,7 +76,12 @@ class Fetcher:
         self._headers = headers
         self._body_limit = body_limit
         self._where, self._base, pool = open_pool(base, tls_files)
-        self._adapter = _Adapter(pool)
+        self._pool, self._adapter = pool, _Adapter(pool)
+
+    def knock(self) -> None:
+        """Connect, TLS included, and hang up without a request. Raises FetchError."""
+        with self._explained(self._timeout):
+            self._pool.knock(time.monotonic() + self._timeout)
 
     def call(
         self,

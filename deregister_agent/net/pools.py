@@ -65,6 +65,10 @@ class Pool(HTTPConnectionPool):
     ConnectionCls: type[Connection] = Connection
     QueueCls = IdleConnections  # type: ignore[assignment]  # no queue.LifoQueue, but enough of it
 
+    def knock(self, deadline: float) -> None:
+        """Open a connection of its own, TLS included, and close it: nothing is asked on it."""
+        self.ConnectionCls(self.host, self.port, **self.conn_kw).open(deadline).close()
+
 
 class TlsPool(Pool):
     """The same over TLS."""

@@ -6,14 +6,15 @@ means that the program took the event. The agent's own environment, and what sec
 is not passed on.
 """
 
+import shutil
 from typing import Annotated
 
 from pydantic import Field
 
 from deregister_agent.config.options import NotifierOptions, Secret, Timeout
 from deregister_agent.errors import AgentError, NotifyError
-from deregister_agent.host.programs import Run, environment, output_of
-from deregister_agent.model import Event, Instance
+from deregister_agent.host.programs import Run, environment, output_of, plain_environment
+from deregister_agent.model import Event, Instance, Process
 from deregister_agent.notifiers.event_json import encoded, happened
 from deregister_agent.ports import Notifier
 
@@ -47,6 +48,21 @@ class CommandNotifier(Notifier):
         except AgentError as e:
             doing = f"announce {event.kind} with {options.command[0]}"
             raise NotifyError(self.name, doing, e) from e
+
+    def examine(self, running: Process | None) -> str:
+        """Look for the program and its secrets; runs nothing."""
+        del running
+        program = self._options.command[0]
+        found = shutil.which(program, path=plain_environment()["PATH"])
+        if found is None:
+            why = "there is no such program, or this user may not run it"
+            raise NotifyError(self.name, f"run {program}", why)
+        try:
+            for value in self._options.env.values():
+                _ = value if isinstance(value, str) else value.read()
+        except AgentError as e:
+            raise NotifyError(self.name, f"run {program}", e) from e
+        return f"{found} could be run; it was not"
 
 
 def _variables(event: Event) -> dict[str, str]:

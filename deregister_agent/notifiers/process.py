@@ -11,7 +11,7 @@ import os
 import selectors
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from typing import Annotated
@@ -22,10 +22,14 @@ from deregister_agent.config.options import NotifierOptions
 from deregister_agent.errors import NotifyError
 from deregister_agent.host.clock import SystemClock
 from deregister_agent.host.pids import read_stat
-from deregister_agent.model import Announcement, Event, Instance
+from deregister_agent.model import Announcement, Event, Instance, Process
 from deregister_agent.ports import Notifier
 
 _MAY_KILL = (Announcement.DRAINED, Announcement.FORCED)
+_UNKNOWN = (
+    "it is not known which process the app is; configure a pid file or a systemd unit for the "
+    "instance, or let the agent see the app's processes (same user or root, same pid namespace)"
+)
 _AFTER_KILL = 5.0  # a killed process that is still there then hangs in the kernel
 
 
@@ -83,6 +87,20 @@ class ProcessEnd(Notifier):
         if left:
             raise self._refused(event, f"{_named(left)} still there after SIGKILL")
 
+    def examine(self, running: Process | None) -> str:
+        """Look whether the app's processes are seen, and may be signalled; signals none."""
+        pids = [pid for pid, _ in running.pids] if running is not None else []
+        doing = "end the process of the app"
+        if why := _untouchable(pids) if pids else _UNKNOWN:
+            raise NotifyError(self.name, doing, why)
+        try:
+            for pid in pids:
+                os.kill(pid, 0)
+        except OSError as e:
+            hint = "; run the agent as the app's user, or as root" if _denied(e) else ""
+            raise NotifyError(self.name, doing, f"{e}{hint}") from e
+        return f"pid {', '.join(str(pid) for pid in pids)} could be ended; no signal was sent"
+
     def _drained(self, event: Event) -> Mapping[int, int]:
         """Return which pids to end, with their start times. Raises NotifyError if not known."""
         if event.kind not in _MAY_KILL:
@@ -91,15 +109,10 @@ class ProcessEnd(Notifier):
         if process is not None and process.boot_id != self._boot_id:
             return {}  # the host was booted since: all of them have exited
         if process is None or not process.pids:
-            raise self._refused(
-                event,
-                "it is not known which process the app is; configure a pid file or a systemd "
-                "unit for the instance, or let the agent see the app's processes (same user or "
-                "root, same pid namespace)",
-            )
+            raise self._refused(event, _UNKNOWN)
         pids = dict(process.pids)
-        if forbidden := sorted(pid for pid in pids if pid <= 1 or pid == os.getpid()):
-            raise self._refused(event, f"pid {forbidden[0]} is init or the agent itself")
+        if why := _untouchable(pids):
+            raise self._refused(event, why)
         return pids
 
     def _ended(self, held: list[_Held]) -> list[_Held]:
@@ -178,6 +191,12 @@ def _still_there(held: list[_Held], timeout: float) -> list[_Held]:
             if not exited and wait == 0:
                 break
     return left
+
+
+def _untouchable(pids: Iterable[int]) -> str:
+    """Return which of *pids* must not be ended, in words; empty if all may."""
+    forbidden = sorted(pid for pid in pids if pid <= 1 or pid == os.getpid())
+    return f"pid {forbidden[0]} is init or the agent itself" if forbidden else ""
 
 
 def _denied(error: OSError) -> bool:

@@ -5,6 +5,7 @@ That the deadline passed is never told by the same file: who waits for a file to
 not take giving up for being ready.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from pydantic import model_validator
 from deregister_agent.config.options import NotifierOptions
 from deregister_agent.errors import NotifyError
 from deregister_agent.host.files import remove_durably, replace_durably
-from deregister_agent.model import Announcement, Event, Instance
+from deregister_agent.model import Announcement, Event, Instance, Process
 from deregister_agent.notifiers.event_json import encoded
 from deregister_agent.ports import Notifier
 
@@ -69,6 +70,15 @@ class ReadyFile(Notifier):
                 self._replace(self._ready, None, event)
                 self._replace(self._expired, None, event)
 
+    def examine(self, running: Process | None) -> str:
+        """Look whether the files could be made; makes none."""
+        del running
+        paths = [path for path in (self._ready, self._expired) if path is not None]
+        for path in paths:
+            if why := _unwritable(path):
+                raise NotifyError(self.name, f"write {path}", why)
+        return f"{' and '.join(str(path) for path in paths)} could be written; nothing was"
+
     def _replace(self, old: Path | None, new: Path | None, event: Event) -> None:
         if old is not None:
             with self._doing(f"remove {old}"):
@@ -83,6 +93,16 @@ class ReadyFile(Notifier):
             yield
         except OSError as e:
             raise NotifyError(self.name, what, e) from e
+
+
+def _unwritable(path: Path) -> str:
+    """Return why *path* could not be made or replaced; empty where nothing speaks against it."""
+    folder = path.parent
+    if not folder.is_dir():
+        return f"the folder {folder} is not there: make it, or change path"
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return f"this user may not write to the folder {folder}"
+    return "a folder stands in its place" if path.is_dir() else ""
 
 
 def build(options: Options, instance: Instance) -> ReadyFile:

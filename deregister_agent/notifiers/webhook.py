@@ -18,7 +18,7 @@ from pydantic import Field, field_validator, model_validator
 from deregister_agent.config.options import ClientTlsOptions, NotifierOptions, Secret, Timeout
 from deregister_agent.errors import AgentError, ConfigError, NotifyError
 from deregister_agent.host.clock import SystemClock
-from deregister_agent.model import Event, Instance
+from deregister_agent.model import Event, Instance, Process
 from deregister_agent.net.fetcher import Answer, Fetcher, FetchError
 from deregister_agent.notifiers.event_json import encoded
 from deregister_agent.ports import Notifier
@@ -101,6 +101,20 @@ class Webhook(Notifier):
             raise self._refused(event, e) from e
         if answer.status // 100 != 2:  # noqa: PLR2004 - 2xx
             raise self._refused(event, _refusal(answer))
+
+    def examine(self, running: Process | None) -> str:
+        """Read the secrets, connect to the receiver, and hang up without a request."""
+        del running
+        secrets = (self._options.secret, *self._options.further_secrets)
+        try:
+            for secret in secrets:
+                _key(secret.read())
+            for value in self._options.headers.values():
+                _ = value if isinstance(value, str) else value.read()
+            self._fetcher.knock()
+        except AgentError as e:
+            raise NotifyError(self.name, f"reach {self._host}", e) from e
+        return f"{self._host} takes connections, and its secret can be read; nothing was sent"
 
     def _headers(self, event: Event, body: bytes) -> Mapping[str, str]:
         """Return the headers, signed now: the timestamp is of this attempt, the id of the event."""

@@ -137,6 +137,8 @@ class FakeAgent:
         if one is None:
             known = ", ".join(self.instances)
             return 404, {"title": "Not Found", "detail": f"no instance {name!r}; there is {known}"}
+        if what == "doctor":  # as an agent of before, which has no such path
+            return 404, {"title": "Not Found", "detail": "there is nothing at this path"}
         answers: dict[tuple[str, str], Callable[[], tuple[int, dict[str, Any]]]] = {
             ("GET", ""): lambda: (200, one.report()),
             ("POST", "stop-traffic"): lambda: one.stop(body),

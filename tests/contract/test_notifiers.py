@@ -44,6 +44,14 @@ class TestNotifierContract:
         assert caught.value.backend == world.notifier.name
         assert not world.told()
 
+    def test_an_examination_tells_nobody(self, world: World) -> None:
+        """It says what could be told, and leaves the telling to the announcement."""
+        said = world.notifier.examine(world.event.process)
+        assert said
+        assert not world.told()
+        world.notifier.announce(world.event)
+        assert world.told()
+
     def test_any_thread_may_announce(self, world: World) -> None:
         """Two threads at once get in no one's way."""
         with ThreadPoolExecutor(2) as pool:

@@ -1,9 +1,11 @@
 """What the docs name exists, what exists is named, and the commands they show run."""
 
+import json
 import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -118,6 +120,42 @@ def test_the_tutorial_runs(tmp_path: Path) -> None:
     assert "drained" in done.stdout
     assert "serving" in done.stdout
     assert str(port) in (tmp_path / "shop.json").read_text()
+
+
+def test_the_commands_of_doctor_run(tmp_path: Path) -> None:
+    """Each command of the page finds the tutorial's instance fit, or says that the app is not."""
+    port, other = free_ports(2)
+    config = tutorial_config(tmp_path)
+    config.write_text(config.read_text().replace("8081", str(port)))
+    targets = [f"127.0.0.1:{port}", f"127.0.0.1:{other}"]
+    (tmp_path / "shop.json").write_text(json.dumps([{"labels": {}, "targets": targets}]))
+    commands = "".join(blocks(DOCS / "how-to" / "doctor.md", "sh")).splitlines()
+    assert len(commands) == 2
+
+    def run(command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "deregister_agent", *command.split()[1:]],
+            env={**os.environ, "DEREGISTER_CONFIG": str(config)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    assert [run(command).returncode for command in commands] == [6, 6]
+    app = [sys.executable, "-m", "deregister_agent.demo.app", str(port)]
+    with subprocess.Popen(app) as process:
+        try:
+            end = time.monotonic() + 60
+            while run(commands[0]).returncode != 0:
+                assert time.monotonic() < end, run(commands[0]).stdout
+            for command in commands:
+                done = run(command)
+                assert (done.returncode, done.stderr) == (0, "")
+                assert "fit for a drain" in done.stdout
+        finally:
+            process.terminate()
+    assert not (tmp_path / "journal.db").exists()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -4,13 +4,14 @@ from typing import TYPE_CHECKING
 
 from deregister_agent.errors import NotifyError
 from deregister_agent.model import Announcement, Event, Phase
+from deregister_agent.ports import Notifier
 from tests.simulation.checks import Kill
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
 
-class FakePlatform:
+class FakePlatform(Notifier):
     """The release platform: a notifier, and the hand that kills and starts versions."""
 
     name = "platform"

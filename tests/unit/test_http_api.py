@@ -11,7 +11,7 @@ import pytest
 from flask import Flask
 from werkzeug.test import TestResponse
 
-from deregister_agent.api import judgement
+from deregister_agent.api import doctor, judgement
 from deregister_agent.api.app import create_app
 from deregister_agent.api.held_requests import HeldRequests
 from deregister_agent.api.openapi import document
@@ -19,7 +19,7 @@ from deregister_agent.api.trust import UNIX, Trust
 from deregister_agent.api.wsgi_bridge import BODY_LIMIT, GONE, PEER
 from deregister_agent.engine.agent import Agent
 from deregister_agent.model import Outcome, Phase
-from deregister_agent.status import Status
+from deregister_agent.status import DoctorReport, Status, read
 from tests.agent_by_hand import FakeAgent, FakeLoop
 from tests.loops import eventually
 
@@ -647,6 +647,45 @@ def test_events_with_a_wrong_id(world: World, value: str) -> None:
     """An id that cannot be one is refused, not taken for 0."""
     environ = {"HTTP_LAST_EVENT_ID": value.encode().decode("latin-1")}
     assert world.get("/v1/events", environ_overrides=environ).status_code == 400
+
+
+def test_doctor_is_answered_whatever_it_finds(world: World) -> None:
+    """200 with the report, also of an instance that is not fit; no other key or name is taken."""
+    for world.agent.fit in (True, False):
+        response = world.get(f"{ONE}/doctor")
+        assert response.status_code == 200
+        report = read(DoctorReport, json.loads(response.data))
+        assert report.would_prove is world.agent.fit
+    assert world.get(f"{ONE}/doctor?look=1").status_code == 400
+    assert world.get("/v1/instances/nope/doctor").status_code == 404
+    assert world.get(f"{ONE}/doctor", headers={}).status_code == 401
+    assert world.post(f"{ONE}/doctor").status_code == 405
+
+
+def test_one_examination_at_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second waits for the first, and is told to try later where that takes too long."""
+    monkeypatch.setattr(doctor, "TURN", 0.05)
+    world.agent.may_examine.clear()
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(world.get, f"{ONE}/doctor")
+        eventually(lambda: world.agent.examining, "the first is under way")
+        second = world.get(f"{ONE}/doctor")
+        assert (second.status_code, second.headers["Retry-After"]) == (503, "1")
+        assert "other examinations" in detail(second)
+        world.agent.may_examine.set()
+        assert first.result().status_code == 200
+    assert world.agent.examining == ["orders-1"]
+    assert world.get(f"{ONE}/doctor").status_code == 200
+
+
+def test_an_examination_takes_a_place_of_those_that_wait() -> None:
+    """Where all places are taken, it is told to try later, and nothing is asked."""
+    world = World("orders-1", most_waits=1)
+    world.waits.enter()
+    assert world.get(f"{ONE}/doctor").status_code == 503
+    assert not world.agent.examining
+    world.waits.leave()
+    assert world.get(f"{ONE}/doctor").status_code == 200
 
 
 def test_document_and_routes_agree(world: World) -> None:

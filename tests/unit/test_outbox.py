@@ -11,13 +11,14 @@ from deregister_agent.engine.outbox import Outbox
 from deregister_agent.errors import JournalError, NotifyError
 from deregister_agent.journal.journal import Decision, Journal
 from deregister_agent.model import Announcement, Drain, Event, Phase
+from deregister_agent.ports import Notifier
 from tests.unit.loop_bench import WEB, Calls, HandClock
 
 ALL = frozenset(Announcement)
 DRAINED, TAKEN_BACK = (Announcement.DRAINED,), (Announcement.TAKEN_BACK,)
 
 
-class Platform:
+class Platform(Notifier):
     """A notifier that can be down, or take a message and fail to say so."""
 
     def __init__(self, name: str = "platform") -> None:

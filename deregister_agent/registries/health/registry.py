@@ -76,6 +76,8 @@ class Options(RegistryOptions):
 class Health(Registry):
     """One instance, as those who poll its health check are told."""
 
+    listens = True
+
     def __init__(self, options: Options, instance: Instance, app: Fetcher) -> None:
         self.name = options.label
         self._options, self._instance, self._app = options, instance, app
