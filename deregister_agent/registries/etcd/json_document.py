@@ -14,7 +14,12 @@ from typing import Any, NamedTuple
 from jsonpointer import JsonPointerException, resolve_pointer
 
 from deregister_agent.errors import AgentError
-from deregister_agent.registries.etcd.layouts import WrittenAddress, addresses, mentions
+from deregister_agent.registries.etcd.layouts import (
+    LookAlike,
+    WrittenAddress,
+    addresses,
+    mentions,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +92,9 @@ class DocumentMembers:
             raise AgentError(f"{len(found)} members are {address}: {texts}")
         for member in self.all:
             if mentions(str(member), address, member.addresses):
-                raise AgentError(
+                raise LookAlike(
                     f"{member} mentions {address.host} in a form that is not known: "
-                    "pointer may lead to the wrong place"
+                    "correct pointer, which may lead to the wrong place, or address"
                 )
         return found[0] if found else None
 

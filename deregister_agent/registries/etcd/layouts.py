@@ -10,13 +10,13 @@ import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv6Address
 from typing import Any, Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from deregister_agent.errors import AgentError
 from deregister_agent.host.addresses import host as one_spelling
 from deregister_agent.host.addresses import in_brackets, joined, without_brackets
+from deregister_agent.host.mentions import is_host, ports_beside
 from deregister_agent.registries.etcd.operations import KeyRange, KeyValue
 
 Match = Literal["either", "key", "value"]
@@ -25,6 +25,10 @@ LayoutName = Literal["grpc", "go-zero", "kratos", "go-micro", "kitex", "skydns",
 _HOST_PORT = re.compile(r"(?:\[(?P<v6>[^\[\]]+)\]|(?P<host>[^\s:/\[\]]+)):(?P<port>\d{1,5})")
 _SCHEME_PORTS = {"http": 80, "https": 443}
 _LAST_PORT = 65535
+
+
+class LookAlike(AgentError):  # noqa: N818 - the fact
+    """What is there may be the instance, and is not recognised as it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,8 @@ class WrittenAddress:
         found = _HOST_PORT.fullmatch(text)
         if found is None or not 0 < int(found["port"]) <= _LAST_PORT:
             return None
-        return cls.of(found["v6"] or found["host"], int(found["port"]))
+        written = found["v6"] or found["host"]
+        return cls.of(written, int(found["port"])) if is_host(written) else None
 
     def __str__(self) -> str:
         """Return the form that is mostly written."""
@@ -61,7 +66,8 @@ def _of_url(text: str) -> WrittenAddress | None:
         port = parts.port or _SCHEME_PORTS.get(parts.scheme)
     except ValueError:
         return None
-    return WrittenAddress.of(parts.hostname, port) if parts.hostname and port else None
+    written = parts.hostname or ""
+    return WrittenAddress.of(written, port) if port and is_host(written) else None
 
 
 def addresses(value: object) -> Iterator[WrittenAddress]:
@@ -86,10 +92,13 @@ def addresses(value: object) -> Iterator[WrittenAddress]:
 def _of_object(names: Mapping[str, Any]) -> Iterator[WrittenAddress]:
     for name in ("addr", "address", "host", "ip"):
         host = names.get(name)
-        if isinstance(host, str) and host:
-            yield WrittenAddress.parse(host) or WrittenAddress.of(
-                without_brackets(host), _port(names.get("port"))
-            )
+        if not isinstance(host, str):
+            continue
+        found = WrittenAddress.parse(host)
+        if found is None and is_host(host):
+            found = WrittenAddress.of(without_brackets(host), _port(names.get("port")))
+        if found is not None:
+            yield found
     for name in ("endpoints", "nodes"):
         inner = names.get(name)
         yield from addresses(list(inner) if isinstance(inner, dict) else inner)
@@ -196,7 +205,7 @@ class KeyFinder:
             or not (self.layout.several or each.port in (None, self.address.port))
         }
         if others:
-            raise AgentError(
+            raise LookAlike(
                 f"{kv} also has {', '.join(sorted(others))} in it, so to delete it would take "
                 'others out as well: set mode = "document", key and pointer'
             )
@@ -204,9 +213,11 @@ class KeyFinder:
     def _refuse_unread(self, kvs: Sequence[KeyValue]) -> None:
         for kv in kvs:
             if self._mentions(kv):
-                raise AgentError(
+                raise LookAlike(
                     f"{kv} mentions {self.address.host} in a form that is not known: set key "
-                    'to it if it is the instance, with mode = "document" if it holds others too'
+                    "to it if it is the instance, as in "
+                    f"key = {json.dumps(kv.key.decode(errors='replace'))}, with "
+                    'mode = "document" if it holds others too'
                 )
 
     def _mentions(self, kv: KeyValue) -> bool:
@@ -219,23 +230,15 @@ def mentions(text: str, address: WrittenAddress, read: Collection[WrittenAddress
     """
     Whether a text may mean *address*, though that is not among the addresses *read* in it.
 
-    It may if the host stands there without a port, or no address could be read and the
-    host is somewhere in it.
+    It may if the host was read without a port, or with another one while the very address
+    stands elsewhere; or if no address could be read and the host is somewhere in the text.
     """
-    if read:
-        return {each.port for each in read if each.host == address.host} == {None}
-    hosts = "|".join(map(re.escape, _spellings(address.host)))
-    literal = rf"(?<![\w.])(?:{hosts})(?!\w|\.\w)"
-    return re.search(literal, unquote(text).casefold()) is not None
-
-
-def _spellings(host: str) -> list[str]:
-    """Return the ways to write a host: of an IPv6 address also those that leave nothing out."""
-    try:
-        groups = IPv6Address(host).exploded
-    except ValueError:
-        return [host]
-    return [host, groups, ":".join(f"{int(group, 16):x}" for group in groups.split(":"))]
+    own = {each.port for each in read if each.host == address.host}
+    if own == {None} or address.port in own:
+        return own == {None}
+    if own:
+        return address.port in ports_beside(text, address.host)
+    return not read and bool(ports_beside(text, address.host))
 
 
 def _read(value: bytes) -> object:
