@@ -104,7 +104,8 @@ class Surroundings:
         with suppress(ValueError, RecursionError):
             document = json.loads(kv.value)
             places = [
-                f"{self.address} at {place!r} in {_text(kv)!r} (write pointer = {json.dumps(place)})"
+                f"{self.address} at {place!r} of {_text(kv)!r} "
+                f"(write pointer = {json.dumps(place)})"
                 for place in _places(document, self.address, "")
             ]
             return places or self._members(document)
