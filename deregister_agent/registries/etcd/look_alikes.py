@@ -5,13 +5,14 @@ Read only once an absence is in doubt, so it may cost some reads; each is bounde
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from deregister_agent.errors import AgentError
 from deregister_agent.host.mentions import is_any_name, names_address
+from deregister_agent.registries.etcd.json_document import places
 from deregister_agent.registries.etcd.layouts import KeyLayout, WrittenAddress, addresses
 from deregister_agent.registries.etcd.operations import EtcdOperation, KeyRange, KeyValue
 
@@ -103,12 +104,12 @@ class Surroundings:
         """Name other places in the document, other names of the host, or some members."""
         with suppress(ValueError, RecursionError):
             document = json.loads(kv.value)
-            places = [
+            found = [
                 f"{self.address} at {place!r} of {_text(kv)!r} "
                 f"(write pointer = {json.dumps(place)})"
-                for place in _places(document, self.address, "")
+                for place in places(document, self.address)
             ]
-            return places or self._members(document)
+            return found or self._members(document)
         return []
 
     def _members(self, document: Any) -> list[str]:
@@ -142,28 +143,6 @@ def _read(kv: KeyValue) -> list[WrittenAddress]:
     except (ValueError, RecursionError):
         value = text
     return [*addresses(value), *addresses(_text(kv).rpartition("/")[2])]
-
-
-def _places(value: Any, ours: WrittenAddress, at: str) -> list[str]:
-    """Return the pointers to the lists and objects that have the address as a member."""
-    items: Sequence[tuple[Any, Any]] = []
-    if isinstance(value, list):
-        items = list(enumerate(value))
-    elif isinstance(value, dict):
-        items = list(value.items())
-    inner = [place for name, each in items for place in _places(each, ours, _below(at, name))]
-    if inner:
-        return inner
-    in_list = isinstance(value, list)
-    for name, each in items:
-        named = not in_list and ours in addresses(name)
-        if named or ((in_list or isinstance(each, dict)) and ours in addresses(each)):
-            return [at]
-    return []
-
-
-def _below(at: str, name: object) -> str:
-    return f"{at}/{str(name).replace('~', '~0').replace('/', '~1')}"
 
 
 def _every_address(value: Any) -> Iterator[WrittenAddress]:
