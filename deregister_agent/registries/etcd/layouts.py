@@ -9,7 +9,7 @@ registry-etcd, coredns plugin/etcd, and Traefik's KV provider.
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -153,7 +153,7 @@ class KeyFinder:
 
         Raises AgentError where that would be a guess.
         """
-        found = [kv for kv in kvs if self._is_ours(kv)]
+        found = [kv for kv in kvs if self.is_ours(kv)]
         if len(found) > 1:
             raise AgentError(
                 f"{len(found)} keys are {self.address}: {', '.join(map(str, found))}; set key to "
@@ -169,14 +169,15 @@ class KeyFinder:
 
     def others(self, kvs: Sequence[KeyValue]) -> int:
         """Count the other instances; two keys with the same address are one."""
-        seen = {frozenset(self._addresses(kv)) for kv in kvs if not self._is_ours(kv)}
+        seen = {frozenset(self._addresses(kv)) for kv in kvs if not self.is_ours(kv)}
         return len(seen - {frozenset()})
 
     def concerns(self, kv: KeyValue) -> bool:
         """Whether a key may be the instance's."""
-        return self._is_ours(kv) or self._mentions(kv)
+        return self.is_ours(kv) or self._mentions(kv)
 
-    def _is_ours(self, kv: KeyValue) -> bool:
+    def is_ours(self, kv: KeyValue) -> bool:
+        """Whether a key has our address where the layout says."""
         ours = {self.address}
         if self.layout.portless:
             ours.add(WrittenAddress(self.address.host, None))
@@ -214,11 +215,16 @@ class KeyFinder:
         for kv in kvs:
             if self._mentions(kv):
                 raise LookAlike(
-                    f"{kv} mentions {self.address.host} in a form that is not known: set key "
-                    "to it if it is the instance, as in "
-                    f"key = {json.dumps(kv.key.decode(errors='replace'))}, with "
-                    'mode = "document" if it holds others too'
+                    f"{kv} mentions {self.address.host} in a form that is not known: if it is the "
+                    f'instance, write {self._line(kv)}; and mode = "document" where it holds '
+                    "others too"
                 )
+
+    def _line(self, kv: KeyValue) -> str:
+        """Return the line of the configuration that would mean a key."""
+        either = replace(self, layout=replace(self.layout, match="either"))
+        name = json.dumps(kv.key.decode(errors="replace"))
+        return 'match = "either"' if either.is_ours(kv) else f"key = {name}"
 
     def _mentions(self, kv: KeyValue) -> bool:
         """Whether a key may be ours, in a form that cannot be read."""

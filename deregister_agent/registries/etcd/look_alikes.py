@@ -22,8 +22,8 @@ THERE = 3
 """Keys or members that are named where nothing looks like the instance."""
 KEYS = 200
 """Of one read."""
-LEVELS = 5
-"""Reads: below the prefix, below what is above it, and so on."""
+LEVELS = 4
+"""Folders that are read: that of the prefix, the one above it, and so on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +38,14 @@ class Surroundings:
 
     def sentences(self, operation: EtcdOperation) -> list[str]:
         """Name what looks like the instance, or else some of what is there."""
-        if self.pointer is not None and (there := operation.read(KeyRange(self.key.encode()))):
-            return self._in_document(there[0])[:MOST]
+        if self.key:  # which it may read, whatever else it may not
+            itself = operation.read(KeyRange(self.key.encode()))
+            if self.pointer is not None and itself:
+                return self._in_document(itself[0])[:MOST]
+        elif self.prefix:
+            operation.some(KeyRange.below(self.prefix), 1, keys_only=True)
         named: list[str] = []
-        there = []
+        there: list[KeyValue] = []
         for level in self._levels():
             kvs = _some(operation, level)
             there = there or kvs
@@ -57,8 +61,10 @@ class Surroundings:
         """Yield what keys nearby begin with, the nearest first; the last is that of all keys."""
         # Without its slash a prefix is also that of keys that go on without one (Seata),
         # and of a record at the name itself (CoreDNS).
+        if self.prefix:
+            yield self.prefix  # alone, as there may be no right to read more
         stem = (self.prefix or self.key[: self.key.rfind("/") + 1]).rstrip("/")
-        for _ in range(LEVELS - 1):
+        for _ in range(LEVELS):
             if not stem.strip("/"):
                 break
             yield stem
@@ -78,9 +84,9 @@ class Surroundings:
         folder = key[: key.rfind("/") + 1]
         if not self.prefix or self.layout is None or self.address not in _read(kv):
             return f"key = {json.dumps(key)}"
-        if key.startswith(self.prefix) and not self.layout.leaf:
-            return 'match = "either"'
-        if key.startswith(self.prefix.rstrip("/")) or not folder.strip("/"):
+        stem = self.prefix.rstrip("/")
+        beside = key.startswith(stem) and "/" not in key[len(stem) :]
+        if key.startswith(self.prefix) or beside or not folder.strip("/"):
             return f"key = {json.dumps(key)}"
         if self.layout.leaf:
             folder = folder[: folder.rstrip("/").rfind("/") + 1]
