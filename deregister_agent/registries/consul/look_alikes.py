@@ -127,8 +127,9 @@ class LookAlikes:
         elsewhere = (
             f", and as url the agent of node {one.node}" if node not in (None, one.node) else ""
         )
+        node_of = f"node {one.node}" if one.node else "the agent's node"
         return (
-            f"ID {one.id!r} of service {one.service!r} at {at} on node {one.node} "
+            f"ID {one.id!r} of service {one.service!r} at {at} on {node_of} "
             f"(write {' and '.join(lines)}{elsewhere})"
         )
 

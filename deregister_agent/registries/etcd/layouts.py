@@ -23,6 +23,7 @@ Match = Literal["either", "key", "value"]
 LayoutName = Literal["grpc", "go-zero", "kratos", "go-micro", "kitex", "skydns", "traefik"]
 
 _HOST_PORT = re.compile(r"(?:\[(?P<v6>[^\[\]]+)\]|(?P<host>[^\s:/\[\]]+)):(?P<port>\d{1,5})")
+_LIKELY = re.compile(r"(?:[0-9]{1,3}\.){3}[0-9]{1,3}[:_][0-9]{1,5}")
 _SCHEME_PORTS = {"http": 80, "https": 443}
 _LAST_PORT = 65535
 
@@ -169,8 +170,18 @@ class KeyFinder:
 
     def others(self, kvs: Sequence[KeyValue]) -> int:
         """Count the other instances; two keys with the same address are one."""
-        seen = {frozenset(self._addresses(kv)) for kv in kvs if not self.is_ours(kv)}
+        seen = {self._told_apart_by(kv) for kv in kvs if not self.is_ours(kv)}
         return len(seen - {frozenset()})
+
+    def _told_apart_by(self, kv: KeyValue) -> frozenset[str]:
+        """Return the addresses of a key, or what looks like one in a form that is not known."""
+        known = frozenset(map(str, self._addresses(kv)))
+        parts = kv.value, kv.key[kv.key.rfind(b"/") + 1 :]
+        chosen = {"value": parts[:1], "key": parts[1:]}.get(self.layout.match, parts)
+        texts = (
+            [] if known or self.layout.leaf else [part.decode(errors="replace") for part in chosen]
+        )
+        return known or frozenset(found[0] for text in texts for found in _LIKELY.finditer(text))
 
     def concerns(self, kv: KeyValue) -> bool:
         """Whether a key may be the instance's."""
