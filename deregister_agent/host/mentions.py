@@ -22,9 +22,9 @@ def is_host(written: str) -> bool:
 
     What has more in it is neither: ``tcp@10.0.0.7``, ``addr=10.0.0.7``, ``orders-10.0.0.7``.
     """
-    return _ip(written) is not None or bool(
-        _NAME.fullmatch(written) and not _NAMED_AFTER_IP.fullmatch(written)
-    )
+    if _NAME.fullmatch(written):  # first, as it is quick, and IPv4 is of that form
+        return not _NAMED_AFTER_IP.fullmatch(written)
+    return _ip(written) is not None
 
 
 def is_any_name(written: str) -> bool:
