@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import tests.contract.registries as worlds
-from deregister_agent.errors import RegistryError
+from deregister_agent.errors import RegistryError, UnrecognisedError
 from deregister_agent.model import Listing
 from deregister_agent.ports import Registry
 from tests.contract.registries import World, WorldMaker, refusing_port, silent_server
@@ -90,6 +90,40 @@ class TestRegistryContract:
         assert not world.absent.lists()
         world.absent.withdraw()
         assert not world.absent.lists()
+
+    def test_never_seen(self, world: World) -> None:
+        """What was never there is absent, and not out: only what is recognised can be out."""
+        assert world.absent.look().listing is Listing.ABSENT
+        assert all(isinstance(each, str) for each in world.absent.look_alikes())
+
+    def test_seen_and_gone(self, world: World) -> None:
+        """What was withdrawn is out or absent, and listed again by others it is listed."""
+        world.registry.withdraw()
+        assert world.registry.look().listing in (Listing.OUT, Listing.ABSENT)
+        world.relist()
+        assert world.registry.look().listing is Listing.LISTED
+
+    def test_recognised_and_out(self, world: World) -> None:
+        """What another hand has put out is there, gets no work, and whose hand it was is told."""
+        if world.out is None:
+            pytest.skip("what is out is not there")
+        world.out()
+        look = world.registry.look()
+        assert look.listing is Listing.OUT
+        assert world.out_mark in look.mark
+        assert not world.registry.lists()
+
+    def test_a_slip_in_the_options(self, world: World) -> None:
+        """The instance itself is named to whoever looks for it a little beside it."""
+        if world.alike is None:
+            pytest.skip("there is no way to be a little beside it")
+        try:
+            assert world.alike.look().listing is Listing.ABSENT
+            named = world.alike.look_alikes()
+        except UnrecognisedError as e:
+            named = [str(e)]
+        assert any(world.alike_named in each for each in named), named
+        assert len(named) <= 5
 
     def test_neighbours_are_left_alone(self, world: World) -> None:
         """Other instances stay listed whatever happens to this one."""

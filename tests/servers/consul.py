@@ -118,6 +118,13 @@ class Consul(Child):
         found: list[dict[str, Any]] = self.ok("GET", f"/v1/health/service/{service}?consistent")
         return found
 
+    def wait_for_check(self, service: str, check: str) -> None:
+        """Wait until an instance of *service* has a check in the catalog."""
+        wait_until(
+            lambda: any(c["CheckID"] == check for e in self.entries(service) for c in e["Checks"]),
+            f"the catalog has {check}",
+        )
+
     def register(self, definition: dict[str, Any], *, token: str | None = None) -> None:
         """Register a service with this agent, as its app would, and wait for the catalog."""
         self.register_only(definition, token=token)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from deregister_agent.errors import AgentError
 from deregister_agent.registries.etcd.json_document import DocumentMembers, RemovedMember
-from deregister_agent.registries.etcd.layouts import WrittenAddress
+from deregister_agent.registries.etcd.layouts import LookAlike, WrittenAddress
 
 UPSTREAM = """{ "retries": 1.50, "tiny": 1e-400, "huge": -1E+999, "zero": -0, "on": true,
   "nodes": [
@@ -176,3 +176,25 @@ def test_others_are_counted_by_address() -> None:
     members = DocumentMembers.read(b'["a:1", "b:2", "b:2", "c:3", 7]', "")
     assert members.others(address("a:1")) == 2
     assert members.find(address("z:1")) is None
+
+
+@pytest.mark.parametrize(
+    ("document", "pointer", "there"),
+    [
+        ({"nodes": ["10.0.0.1:80", "10.0.0.2:80"]}, "", "/nodes"),
+        ({"up": {"nodes": {"10.0.0.1:80": 1, "10.0.0.1:81": 1}}}, "/up", "/up/nodes"),
+        ({"a": [{"nodes": [{"host": "10.0.0.1", "port": 80}, "b:1"]}]}, "/a", "/a/0/nodes"),
+    ],
+)
+def test_a_pointer_that_leads_too_high(document: Any, pointer: str, there: str) -> None:
+    """The member would be all instances, and all would go: the right pointer is told."""
+    members = DocumentMembers.read(json.dumps(document).encode(), pointer)
+    with pytest.raises(LookAlike, match=f'pointer = "{there}"'):
+        members.find(address("10.0.0.1:80"))
+
+
+def test_one_instance_with_several_endpoints() -> None:
+    """An endpoint for each protocol, or what holds only one instance, is one member still."""
+    for value in (["http://10.0.0.1:80", "grpc://10.0.0.1:90"], ["10.0.0.1:80"]):
+        text = json.dumps({"a": {"endpoints": value}, "b": "10.0.0.2:80"})
+        assert DocumentMembers.read(text.encode(), "").find(address("10.0.0.1:80")) == 0

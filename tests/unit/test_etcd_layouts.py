@@ -11,6 +11,7 @@ from deregister_agent.registries.etcd.layouts import (
     LAYOUTS,
     KeyFinder,
     KeyLayout,
+    LookAlike,
     WrittenAddress,
     addresses,
 )
@@ -199,6 +200,31 @@ def test_others_are_counted_by_address() -> None:
         kv("s/config", "{}"),
     ]
     assert finder(match="value").others(entries) == 2
+
+
+def test_others_in_a_form_that_is_not_known_count_as_well() -> None:
+    """The guard must not refuse because rpcx writes its addresses in its own way."""
+    entries = [kv(f"s/tcp@10.0.0.{n}:8972", "weight=1") for n in (8, 9)]
+    entries += [kv("s/x", "tcp@10.0.0.9:8973"), kv("s/config", '{"since": "12:30"}')]
+    assert finder().others(entries) == 3
+    assert finder(match="value").others(entries) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "ours"),
+    [
+        ({"address": "10.0.0.7:9090", "httpAddress": "10.0.0.7:8080"}, True),
+        ({"address": "10.0.0.7:9090", "httpAddress": "10.0.0.7:8081"}, False),
+        ({"address": "10.0.0.8:9090", "peer": "10.0.0.7:8080"}, False),
+    ],
+)
+def test_our_address_beside_another_of_our_host(value: object, *, ours: bool) -> None:
+    """It is an instance with two doors; what another host says of us is not us."""
+    if ours:
+        with pytest.raises(LookAlike, match='key = "s/1"'):
+            finder().find([kv("s/1", value)])
+    else:
+        assert finder().find([kv("s/1", value)]) == []
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,14 @@ against Consul 1.8.7. A token that may not read gets an empty list instead of an
 hence check_rights().
 """
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from http import HTTPStatus
+from ipaddress import ip_address, ip_network
 from typing import Any
 from urllib.parse import quote
 
@@ -21,9 +23,16 @@ from deregister_agent.registries.consul.definition import writable
 
 RIGHTS = "its token needs agent:read, node:read, service:read and service:write"
 
+DOCKER_BRIDGE = ip_network("172.17.0.0/16")
+"""Where Docker puts the containers of each host, unless it is told otherwise."""
+
 
 class UnknownService(AgentError):  # noqa: N818 - the fact
     """The agent does not have the service."""
+
+
+class LookAlike(AgentError):  # noqa: N818 - the fact
+    """What is there may be the instance, and is not recognised as it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +57,13 @@ class CatalogEntry:
         return cls(service["ID"], node["Node"], address, service["Port"], critical, indexes)
 
     @property
-    def on_loopback(self) -> bool:
-        """Whether its address means another host on each node."""
-        return self.address in ("localhost", "::1") or self.address.startswith("127.")
+    def is_of_its_node(self) -> bool:
+        """Whether its address means another host on each node: loopback, a container's bridge."""
+        try:
+            ip = ip_address(self.address)
+        except ValueError:
+            return self.address == "localhost"
+        return ip.is_loopback or ip.is_link_local or ip in DOCKER_BRIDGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +151,14 @@ class ConsulOperation:
             return None
         return {right["Resource"] for right in answer.json() if right["Allow"] is True}
 
+    def from_agent(self, target: str) -> Any:
+        """Return what the agent says to a read that is none of the others here."""
+        return self._call("GET", target, self._namespace).json()
+
+    def from_catalog(self, target: str, only: str = "") -> Any:
+        """Return what the catalog says to such a read; *only* is a filter."""
+        return self._call("GET", target, *self._catalog, ("filter", only)).json()
+
     def held(self) -> dict[str, Any] | None:
         """Return the service as this agent has it; None if the agent does not have it."""
         target, ok = f"/v1/agent/service/{self._id}", (HTTPStatus.OK, HTTPStatus.NOT_FOUND)
@@ -146,9 +167,10 @@ class ConsulOperation:
             return None
         service: dict[str, Any] = answer.json()
         if service["Service"] != self.service.name:
-            raise AgentError(
-                f"it is registered as an instance of {service['Service']!r}, not of "
-                f"{self.service.name!r}: correct service or service_id"
+            name = service["Service"]
+            raise LookAlike(
+                f"it is registered as an instance of {name!r}, not of {self.service.name!r}: "
+                f"correct service or service_id (service = {json.dumps(name)})"
             )
         return service
 

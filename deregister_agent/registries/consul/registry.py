@@ -7,24 +7,27 @@ read gets an empty list instead of an error. So only a consistent read of the ca
 a token that may read the service counts.
 """
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Literal
 
-from deregister_agent.config.options import ClientTlsOptions, RegistryOptions, Secret, Timeout
-from deregister_agent.errors import AgentError, ConfigError, RegistryError
+from deregister_agent.errors import AgentError, ConfigError, RegistryError, UnrecognisedError
 from deregister_agent.host.addresses import host_and_port, joined
-from deregister_agent.model import Instance, Snapshot
+from deregister_agent.model import Instance, Listing, Look, Snapshot
 from deregister_agent.net.fetcher import Fetcher, FetchError
 from deregister_agent.ports import Registry
 from deregister_agent.registries.consul.definition import lost, read_definition
+from deregister_agent.registries.consul.look_alikes import LookAlikes
 from deregister_agent.registries.consul.operations import (
     CatalogEntry,
     ConsulOperation,
+    LookAlike,
     RegisteredService,
 )
+from deregister_agent.registries.consul.options import Options, mistakes
 from deregister_agent.registries.consul.watch import OwnEntries
+
+__all__ = ["REASON", "Consul", "Options", "build"]
 
 REASON = "withdrawn by deregister-agent"
 """The reason of our own maintenance: restore() lifts no other."""
@@ -34,38 +37,12 @@ BLOCKED = (
 )
 LATE = "the agent has put it into maintenance and the catalog does not show it yet"
 LEFT_TO_APP = "the app has to register itself"
+REAPED = (
+    "Consul does not have it any more, although it was only in maintenance: somebody has "
+    "deregistered it, or Consul has reaped it for being critical (DeregisterCriticalServiceAfter)"
+)
 GIVE_UP = 0.25
 """The part of the timeout that is left for the answer of the last look."""
-
-
-class Options(RegistryOptions, ClientTlsOptions):
-    """How to reach Consul, and what to do there."""
-
-    url: str = "http://127.0.0.1:8500"
-    """The agent that the app is registered with: http://, https:// or http+unix://."""
-    service: str = ""
-    """The name of the service in Consul; the instance's service unless given."""
-    service_id: str = ""
-    """The ID the app is registered under; the instance's name unless given."""
-    address: str = ""
-    """The instance as Consul has it, host:port; its own address and port unless given."""
-    mode: Literal["deregister", "maintenance"] = "deregister"
-    """How to withdraw: maintenance keeps the checks, but only consumers that ask for healthy
-    instances obey it; all obey deregister."""
-    definition: Path | None = None
-    """A JSON file with the service's definition, in Consul's own format, to restore it from."""
-    restore_by: Literal["agent", "app"] = "agent"
-    """Who registers the service again after deregister: this agent, or the app itself."""
-    token: Secret | None = None
-    """The ACL token; it needs agent:read, node:read, service:read and service:write."""
-    datacenter: str = ""
-    """The datacenter of the catalog; the agent's own unless given."""
-    namespace: str = ""
-    """The namespace of the service (Consul Enterprise)."""
-    node: str = ""
-    """The name of the agent's node; asked of the agent, with agent:read, unless given."""
-    timeout: Timeout = 3.0
-    """The limit of one operation, in seconds."""
 
 
 class Consul(Registry):
@@ -80,6 +57,10 @@ class Consul(Registry):
 
     def lists(self) -> bool:
         """Ask the catalog; in maintenance mode a critical instance gets no work."""
+        return self.look().listed
+
+    def look(self) -> Look:
+        """Ask the catalog: in maintenance mode what is critical is out, by whatever check."""
         with self._doing("look up") as operation:
             entries, _ = operation.entries(only=self._own.filter)
             # To learn the node's name costs as much as all the rest, and it matters only if
@@ -87,12 +68,18 @@ class Consul(Registry):
             node = operation.node() if self._own.among(entries) else None
             entry = self._ours(entries, node)
             if entry is not None:
-                return self._options.mode == "deregister" or not entry.critical
+                out = self._options.mode == "maintenance" and bool(entry.critical)
+                return Look(Listing.OUT if out else Listing.LISTED, mark=self._mark(entry))
             self._refuse_twin(entries, node)
             if self._options.token is not None or not operation.is_open():
                 operation.check_rights(node or operation.node())
             # What the agent holds, the catalog will have in a moment.
-            return operation.held() is not None
+            return Look(Listing.ABSENT if operation.held() is None else Listing.LISTED)
+
+    def look_alikes(self) -> Sequence[str]:
+        """Name services with the instance's port at its place, or with an ID or name like its."""
+        with self._doing("look for what looks like") as operation:
+            return LookAlikes(self._own, self._service.name).sentences(operation)
 
     def others(self) -> int | None:
         """Count the other instances that are passing or warning."""
@@ -120,8 +107,11 @@ class Consul(Registry):
         """Lift our maintenance or register again, and wait until the catalog shows it healthy."""
         with self._doing("restore") as operation:
             if self._options.mode == "maintenance":
-                if operation.checks().get(self._service.maintenance) == REASON:
+                reason = operation.checks().get(self._service.maintenance)
+                if reason == REASON:
                     operation.maintain(reason=None)
+                elif reason is None and operation.held() is None:
+                    self._register_reaped(operation, snapshot)
             elif self._options.restore_by == "agent" and operation.held() is None:
                 self._register(operation, snapshot)
             self._until(operation, self._not_yet_listed)
@@ -132,17 +122,36 @@ class Consul(Registry):
             # Consul waits up to a sixteenth longer, and the answer has a way to go.
             return self._own.watch(operation, cursor, timeout * 0.8)
 
+    def lost_by_restoring(self, snapshot: Snapshot) -> str:
+        """Name the checks and sidecars that come back only with a definition, or with the app."""
+        options = self._options
+        registers = options.mode == "deregister" and options.restore_by == "agent"
+        return lost(snapshot) if registers and options.definition is None else ""
+
     def notes(self, snapshot: Snapshot | None) -> Sequence[str]:
         """Say which checks and sidecars a restore will not bring back."""
-        options, missing = self._options, lost(snapshot or {})
-        registers = options.mode == "deregister" and options.restore_by == "agent"
-        if not (registers and options.definition is None and missing):
-            return ()
+        missing = self.lost_by_restoring(snapshot or {})
         note = (
             f"{self.name}: restoring {self._service.id} does not bring back {missing}: "
             "set definition to a file that has them"
         )
-        return (note,)
+        return (note,) if missing else ()
+
+    def _register_reaped(self, operation: ConsulOperation, snapshot: Snapshot | None) -> None:
+        """
+        Register what has gone while it was in maintenance, or say at once whose turn it is.
+
+        Not without its checks: who chose maintenance relies on them to be kept.
+        """
+        if self._options.restore_by == "app":
+            raise AgentError(f"{REAPED}: {LEFT_TO_APP}")
+        missing = "" if self._options.definition else lost(snapshot or {})
+        if missing:
+            raise AgentError(
+                f"{REAPED}, and its snapshot does not bring back {missing}: {LEFT_TO_APP}, or "
+                "set definition to a file that has them"
+            )
+        self._register(operation, snapshot)
 
     def _register(self, operation: ConsulOperation, snapshot: Snapshot | None) -> None:
         """Register the service as it was, in maintenance if somebody had it so before us."""
@@ -194,19 +203,31 @@ class Consul(Registry):
         return next(found, None)
 
     def _refuse_twin(self, entries: Sequence[CatalogEntry], node: str | None) -> None:
-        """Raise AgentError if another entry sends work to this very address all the same."""
+        """Raise LookAlike if another entry sends work to this very address all the same."""
         for entry in filter(self._own.is_here, entries):
-            if node in (None, entry.node) or not entry.on_loopback:
-                raise AgentError(
+            if node in (None, entry.node) or not entry.is_of_its_node:
+                raise LookAlike(
                     f"{joined(entry.address, entry.port)} is also registered as {entry.id!r} on "
                     f"node {entry.node}, which would still send it work: set url or service_id to "
-                    "where the app is registered, or deregister that one"
+                    f"where the app is registered (service_id = {json.dumps(entry.id)}), or "
+                    "deregister that one"
                 )
+
+    def _mark(self, entry: CatalogEntry) -> str:
+        """Say by what maintenance of somebody else's an entry is out; empty if by none."""
+        ours, node = self._service.maintenance, "_node_maintenance"
+        reason = entry.critical.get(ours, REASON)
+        marks = [f"maintenance: {reason}"] if reason != REASON else []
+        if node in entry.critical:
+            marks.append(f"maintenance of node {entry.node}: {entry.critical[node]}")
+        return "; ".join(marks)
 
     @contextmanager
     def _doing(self, doing: str, timeout: float | None = None) -> Iterator[ConsulOperation]:
         try:
             yield ConsulOperation(self._fetcher, self._service, timeout or self._options.timeout)
+        except LookAlike as e:
+            raise UnrecognisedError(self.name, f"{doing} {self._service.id}", e) from e
         except AgentError as e:
             raise RegistryError(self.name, f"{doing} {self._service.id}", e) from e
         except (KeyError, TypeError, AttributeError, ValueError) as e:
@@ -217,34 +238,19 @@ class Consul(Registry):
 def build(options: Options, instance: Instance) -> Consul:
     """Make the registry. Raises ConfigError; touches no network."""
     service_id = options.service_id or instance.name
-    mistakes = list(_mistakes(options, service_id))
+    wrong = list(mistakes(options, service_id))
     try:
         fetcher = _fetcher(options)
     except FetchError as e:
-        mistakes.append(f"url: {e}")
-    if mistakes:
-        raise ConfigError(f"registry {options.label}", mistakes)
+        wrong.append(f"url: {e}")
+    if wrong:
+        raise ConfigError(f"registry {options.label}", wrong)
     name = options.service or instance.service
     service = RegisteredService(
         name, service_id, options.node, options.datacenter, options.namespace
     )
     address = host_and_port(options.address) or (instance.address, instance.port)
     return Consul(options, service, OwnEntries(service_id, *address), fetcher)
-
-
-def _mistakes(options: Options, service_id: str) -> Iterator[str]:
-    if options.address and host_and_port(options.address) is None:
-        yield f"address: {options.address!r} is not host:port"
-    if {"", ".", ".."} & set(service_id.removesuffix("/").split("/")):
-        yield (
-            f"service_id: Consul cannot deregister {service_id!r}: it takes '//', '/./' and "
-            "'/../' out of a path before it reads the id; register it under another one"
-        )
-    if options.definition is not None:
-        try:
-            read_definition(options.definition, service_id)
-        except AgentError as e:
-            yield f"definition: {e}"
 
 
 def _fetcher(options: Options) -> Fetcher:

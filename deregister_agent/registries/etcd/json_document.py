@@ -9,12 +9,17 @@ The pointer to the list or object is one of RFC 6901.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from jsonpointer import JsonPointerException, resolve_pointer
 
 from deregister_agent.errors import AgentError
-from deregister_agent.registries.etcd.layouts import WrittenAddress, addresses, mentions
+from deregister_agent.registries.etcd.layouts import (
+    LookAlike,
+    WrittenAddress,
+    addresses,
+    mentions,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,7 @@ class DocumentMembers:
     document: Any
     inside: list[Any] | dict[str, Any]  # the list or object itself
     all: Sequence[DocumentMember]
+    pointer: str = ""
 
     @classmethod
     def read(cls, content: bytes, pointer: str) -> "DocumentMembers":
@@ -73,13 +79,14 @@ class DocumentMembers:
             raise AgentError(f"the document is not JSON: {e}") from e
         if not isinstance(inside, list | dict):
             raise AgentError(f"what is at {pointer!r} is no list or object: correct pointer")
-        return cls(document, inside, _members(inside))
+        return cls(document, inside, _members(inside), pointer)
 
     def find(self, address: WrittenAddress) -> int | None:
         """
         Return the index of the member with that address; None if there is none.
 
-        Raises AgentError if several have it, or one has its host in a form that is not known.
+        Raises AgentError if several have it, or one has its host in a form that is not known,
+        or is itself a list of instances, of which ours is one.
         """
         found = [n for n, member in enumerate(self.all) if address in member.addresses]
         if len(found) > 1:
@@ -87,11 +94,34 @@ class DocumentMembers:
             raise AgentError(f"{len(found)} members are {address}: {texts}")
         for member in self.all:
             if mentions(str(member), address, member.addresses):
-                raise AgentError(
-                    f"{member} mentions {address.host} in a form that is not known: "
-                    "pointer may lead to the wrong place"
+                self._refuse(
+                    member, f"mentions {address.host} in a form that is not known", address
                 )
+        for n in found:
+            self._refuse_all(self.all[n], n, address)
         return found[0] if found else None
+
+    def _refuse_all(self, member: DocumentMember, index: int, address: WrittenAddress) -> None:
+        """Raise LookAlike if a member has other instances in it: all of them would go."""
+        name = index if member.name is None else member.name
+        inside = places(member.value, address, _below(self.pointer, name))
+        # Endpoints of one host are those of one instance, for each protocol.
+        ports = any(place.casefold().endswith("/endpoints") for place in inside)
+        others = {
+            str(each)
+            for each in member.addresses
+            if each.host != address.host or (each.port != address.port and not ports)
+        }
+        if others and inside:
+            self._refuse(member, f"also has {', '.join(sorted(others))} in it", address)
+
+    def _refuse(self, member: DocumentMember, why: str, address: WrittenAddress) -> NoReturn:
+        """Raise LookAlike, with the place in the document that is likely meant, if there is one."""
+        there = [place for place in places(self.document, address) if place != self.pointer]
+        line = f" (pointer = {json.dumps(there[0])})" if there else ""
+        raise LookAlike(
+            f"{member} {why}: correct pointer, which may lead to the wrong place, or address{line}"
+        )
 
     def others(self, address: WrittenAddress) -> int:
         """Count the members with another address."""
@@ -136,6 +166,28 @@ class DocumentMembers:
             return _members(_parsed(f"{begin}{text}{end}"))
         except ValueError as e:
             raise AgentError(f"{text} does not fit in between {begin} and {end}") from e
+
+
+def places(value: Any, ours: WrittenAddress, at: str = "") -> list[str]:
+    """Return the pointers to the lists and objects that have the address as a member."""
+    items: Sequence[tuple[Any, Any]] = []
+    if isinstance(value, list):
+        items = list(enumerate(value))
+    elif isinstance(value, dict):
+        items = list(value.items())
+    inner = [place for name, each in items for place in places(each, ours, _below(at, name))]
+    if inner:
+        return inner
+    in_list = isinstance(value, list)
+    for name, each in items:
+        named = not in_list and ours in addresses(name)
+        if named or ((in_list or isinstance(each, dict)) and ours in addresses(each)):
+            return [at]
+    return []
+
+
+def _below(at: str, name: object) -> str:
+    return f"{at}/{str(name).replace('~', '~0').replace('/', '~1')}"
 
 
 def _parsed(text: str) -> Any:

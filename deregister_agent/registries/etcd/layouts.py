@@ -9,22 +9,27 @@ registry-etcd, coredns plugin/etcd, and Traefik's KV provider.
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from ipaddress import IPv6Address
+from dataclasses import dataclass, replace
 from typing import Any, Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from deregister_agent.errors import AgentError
 from deregister_agent.host.addresses import host as one_spelling
 from deregister_agent.host.addresses import in_brackets, joined, without_brackets
+from deregister_agent.host.mentions import is_host, ports_beside
 from deregister_agent.registries.etcd.operations import KeyRange, KeyValue
 
 Match = Literal["either", "key", "value"]
 LayoutName = Literal["grpc", "go-zero", "kratos", "go-micro", "kitex", "skydns", "traefik"]
 
 _HOST_PORT = re.compile(r"(?:\[(?P<v6>[^\[\]]+)\]|(?P<host>[^\s:/\[\]]+)):(?P<port>\d{1,5})")
+_LIKELY = re.compile(r"(?:[0-9]{1,3}\.){3}[0-9]{1,3}[:_][0-9]{1,5}")
 _SCHEME_PORTS = {"http": 80, "https": 443}
 _LAST_PORT = 65535
+
+
+class LookAlike(AgentError):  # noqa: N818 - the fact
+    """What is there may be the instance, and is not recognised as it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +53,8 @@ class WrittenAddress:
         found = _HOST_PORT.fullmatch(text)
         if found is None or not 0 < int(found["port"]) <= _LAST_PORT:
             return None
-        return cls.of(found["v6"] or found["host"], int(found["port"]))
+        written = found["v6"] or found["host"]
+        return cls.of(written, int(found["port"])) if is_host(written) else None
 
     def __str__(self) -> str:
         """Return the form that is mostly written."""
@@ -61,7 +67,8 @@ def _of_url(text: str) -> WrittenAddress | None:
         port = parts.port or _SCHEME_PORTS.get(parts.scheme)
     except ValueError:
         return None
-    return WrittenAddress.of(parts.hostname, port) if parts.hostname and port else None
+    written = parts.hostname or ""
+    return WrittenAddress.of(written, port) if port and is_host(written) else None
 
 
 def addresses(value: object) -> Iterator[WrittenAddress]:
@@ -86,10 +93,13 @@ def addresses(value: object) -> Iterator[WrittenAddress]:
 def _of_object(names: Mapping[str, Any]) -> Iterator[WrittenAddress]:
     for name in ("addr", "address", "host", "ip"):
         host = names.get(name)
-        if isinstance(host, str) and host:
-            yield WrittenAddress.parse(host) or WrittenAddress.of(
-                without_brackets(host), _port(names.get("port"))
-            )
+        if not isinstance(host, str):
+            continue
+        found = WrittenAddress.parse(host)
+        if found is None and is_host(host):
+            found = WrittenAddress.of(without_brackets(host), _port(names.get("port")))
+        if found is not None:
+            yield found
     for name in ("endpoints", "nodes"):
         inner = names.get(name)
         yield from addresses(list(inner) if isinstance(inner, dict) else inner)
@@ -144,7 +154,7 @@ class KeyFinder:
 
         Raises AgentError where that would be a guess.
         """
-        found = [kv for kv in kvs if self._is_ours(kv)]
+        found = [kv for kv in kvs if self.is_ours(kv)]
         if len(found) > 1:
             raise AgentError(
                 f"{len(found)} keys are {self.address}: {', '.join(map(str, found))}; set key to "
@@ -160,14 +170,25 @@ class KeyFinder:
 
     def others(self, kvs: Sequence[KeyValue]) -> int:
         """Count the other instances; two keys with the same address are one."""
-        seen = {frozenset(self._addresses(kv)) for kv in kvs if not self._is_ours(kv)}
+        seen = {self._told_apart_by(kv) for kv in kvs if not self.is_ours(kv)}
         return len(seen - {frozenset()})
+
+    def _told_apart_by(self, kv: KeyValue) -> frozenset[str]:
+        """Return the addresses of a key, or what looks like one in a form that is not known."""
+        known = frozenset(map(str, self._addresses(kv)))
+        parts = kv.value, kv.key[kv.key.rfind(b"/") + 1 :]
+        chosen = {"value": parts[:1], "key": parts[1:]}.get(self.layout.match, parts)
+        texts = (
+            [] if known or self.layout.leaf else [part.decode(errors="replace") for part in chosen]
+        )
+        return known or frozenset(found[0] for text in texts for found in _LIKELY.finditer(text))
 
     def concerns(self, kv: KeyValue) -> bool:
         """Whether a key may be the instance's."""
-        return self._is_ours(kv) or self._mentions(kv)
+        return self.is_ours(kv) or self._mentions(kv)
 
-    def _is_ours(self, kv: KeyValue) -> bool:
+    def is_ours(self, kv: KeyValue) -> bool:
+        """Whether a key has our address where the layout says."""
         ours = {self.address}
         if self.layout.portless:
             ours.add(WrittenAddress(self.address.host, None))
@@ -196,7 +217,7 @@ class KeyFinder:
             or not (self.layout.several or each.port in (None, self.address.port))
         }
         if others:
-            raise AgentError(
+            raise LookAlike(
                 f"{kv} also has {', '.join(sorted(others))} in it, so to delete it would take "
                 'others out as well: set mode = "document", key and pointer'
             )
@@ -204,10 +225,17 @@ class KeyFinder:
     def _refuse_unread(self, kvs: Sequence[KeyValue]) -> None:
         for kv in kvs:
             if self._mentions(kv):
-                raise AgentError(
-                    f"{kv} mentions {self.address.host} in a form that is not known: set key "
-                    'to it if it is the instance, with mode = "document" if it holds others too'
+                raise LookAlike(
+                    f"{kv} mentions {self.address.host} in a form that is not known: if it is the "
+                    f'instance, write {self._line(kv)}; and mode = "document" where it holds '
+                    "others too"
                 )
+
+    def _line(self, kv: KeyValue) -> str:
+        """Return the line of the configuration that would mean a key."""
+        either = replace(self, layout=replace(self.layout, match="either"))
+        name = json.dumps(kv.key.decode(errors="replace"))
+        return 'match = "either"' if either.is_ours(kv) else f"key = {name}"
 
     def _mentions(self, kv: KeyValue) -> bool:
         """Whether a key may be ours, in a form that cannot be read."""
@@ -219,23 +247,15 @@ def mentions(text: str, address: WrittenAddress, read: Collection[WrittenAddress
     """
     Whether a text may mean *address*, though that is not among the addresses *read* in it.
 
-    It may if the host stands there without a port, or no address could be read and the
-    host is somewhere in it.
+    It may if the host was read without a port, or with another one while the very address
+    stands elsewhere; or if no address could be read and the host is somewhere in the text.
     """
-    if read:
-        return {each.port for each in read if each.host == address.host} == {None}
-    hosts = "|".join(map(re.escape, _spellings(address.host)))
-    literal = rf"(?<![\w.])(?:{hosts})(?!\w|\.\w)"
-    return re.search(literal, unquote(text).casefold()) is not None
-
-
-def _spellings(host: str) -> list[str]:
-    """Return the ways to write a host: of an IPv6 address also those that leave nothing out."""
-    try:
-        groups = IPv6Address(host).exploded
-    except ValueError:
-        return [host]
-    return [host, groups, ":".join(f"{int(group, 16):x}" for group in groups.split(":"))]
+    own = {each.port for each in read if each.host == address.host}
+    if own == {None} or address.port in own:
+        return own == {None}
+    if own:
+        return address.port in ports_beside(text, address.host)
+    return not read and bool(ports_beside(text, address.host))
 
 
 def _read(value: bytes) -> object:

@@ -157,6 +157,11 @@ class EtcdOperation:
             raise ValueError("not all keys are in it")
         return kvs
 
+    def some(self, keys: KeyRange, most: int, *, keys_only: bool = False) -> list[KeyValue]:
+        """Return what is there now, but not more than so many keys, the first by their names."""
+        answer = self._call("/kv/range", keys.asked() | {"limit": most, "keys_only": keys_only})
+        return [KeyValue.read(raw) for raw in answer.get("kvs", [])]
+
     def revision(self, keys: KeyRange) -> int:
         """Return a revision that is not older than any write acknowledged before."""
         answer = self._call("/kv/range", keys.asked() | {"count_only": True})

@@ -9,12 +9,12 @@ is linearizable, so "not there" is the word of a quorum.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from deregister_agent.config.options import ClientTlsOptions, RegistryOptions, Secret, Timeout
-from deregister_agent.errors import AgentError, ConfigError, RegistryError
+from deregister_agent.errors import AgentError, ConfigError, RegistryError, UnrecognisedError
 from deregister_agent.host.addresses import joined
 from deregister_agent.model import Instance, Snapshot
 from deregister_agent.net.fetcher import Fetcher, FetchError
@@ -26,9 +26,11 @@ from deregister_agent.registries.etcd.layouts import (
     KeyFinder,
     KeyLayout,
     LayoutName,
+    LookAlike,
     Match,
     WrittenAddress,
 )
+from deregister_agent.registries.etcd.look_alikes import Surroundings
 from deregister_agent.registries.etcd.operations import EtcdOperation, KeyRange
 
 BODY_LIMIT = 16_777_216
@@ -38,6 +40,9 @@ BODY_LIMIT = 16_777_216
 class Options(RegistryOptions, ClientTlsOptions):
     """How to reach etcd, and how the instance is written there."""
 
+    identity_keys: ClassVar[frozenset[str]] = frozenset(
+        {"endpoints", "layout", "prefix", "match", "key", "address", "mode", "pointer"}
+    )
     endpoints: tuple[str, ...] = ("http://127.0.0.1:2379",)
     """The client URLs of the cluster's members; the others are tried when one does not answer."""
     layout: LayoutName | None = None
@@ -71,15 +76,28 @@ class Options(RegistryOptions, ClientTlsOptions):
 class Etcd(Registry):
     """One instance in etcd."""
 
-    def __init__(self, options: Options, who: str, cluster: Cluster, entry: EtcdEntry) -> None:
+    def __init__(
+        self,
+        options: Options,
+        cluster: Cluster,
+        who: str,
+        entry: EtcdEntry,
+        surroundings: Surroundings,
+    ) -> None:
         self.name = options.label
         self._options, self._who, self._cluster, self._entry = options, who, cluster, entry
+        self._surroundings = surroundings
         self.keeps = options.lease == "agent"
 
     def lists(self) -> bool:
         """Ask a quorum whether the key, or the member of the document, is there."""
         with self._doing("look up") as operation:
             return self._entry.listed(operation)
+
+    def look_alikes(self) -> Sequence[str]:
+        """Name keys, or members, with the instance's address; or some of those that are there."""
+        with self._doing("look for what looks like") as operation:
+            return self._surroundings.sentences(operation)
 
     def others(self) -> int | None:
         """Count the other instances below the prefix or in the document; None without either."""
@@ -123,6 +141,8 @@ class Etcd(Registry):
     def _doing(self, doing: str, timeout: float | None = None) -> Iterator[EtcdOperation]:
         try:
             yield EtcdOperation(self._cluster, timeout or self._options.timeout)
+        except LookAlike as e:
+            raise UnrecognisedError(self.name, f"{doing} {self._who}", e) from e
         except AgentError as e:
             raise RegistryError(self.name, f"{doing} {self._who}", e) from e
         except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as e:
@@ -146,8 +166,8 @@ def build(options: Options, instance: Instance) -> Etcd:
     if mistakes or address is None:
         raise ConfigError(f"registry {options.label}", mistakes)
     login = EtcdLogin(options.user, options.password) if options.password else None
-    entry, who = _entry(options, instance.service, address)
-    return Etcd(options, who, Cluster(endpoints, login), entry)
+    cluster = Cluster(endpoints, login)
+    return Etcd(options, cluster, *_entry(options, instance.service, address))
 
 
 def _mistakes(options: Options) -> list[str]:
@@ -176,19 +196,24 @@ def _mistakes(options: Options) -> list[str]:
     return [mistake for mistake, made in found.items() if made]
 
 
-def _entry(options: Options, service: str, address: WrittenAddress) -> tuple[EtcdEntry, str]:
-    """Return how the instance is written, and what to call it in errors."""
+def _entry(
+    options: Options, service: str, address: WrittenAddress
+) -> tuple[str, EtcdEntry, Surroundings]:
+    """Return what to call the instance in errors, how it is written, and what stands near it."""
+    key, lease_ttl = options.key, options.lease_ttl if options.lease == "agent" else None
     if options.mode == "document":
-        return DocumentEntry(options.key, options.pointer, address), f"{address} in {options.key}"
-    lease_ttl = options.lease_ttl if options.lease == "agent" else None
+        entry = DocumentEntry(key, options.pointer, address)
+        near = Surroundings(address, key=key, pointer=options.pointer)
+        return f"{address} in {key}", entry, near
     if options.layout is None and not options.prefix:
-        return KeyEntry(options.key, None, lease_ttl), options.key
+        return key, KeyEntry(key, None, lease_ttl), Surroundings(address, key=key)
     layout = LAYOUTS[options.layout] if options.layout else KeyLayout("", match="either")
     if options.match is not None:
         layout = replace(layout, match=options.match)
     prefix = (options.prefix or layout.prefix_of(service)).rstrip("/") + "/"
     finder = KeyFinder(KeyRange.below(prefix), address, layout)
-    return KeyEntry(options.key, finder, lease_ttl), options.key or f"{address} below {prefix}"
+    near = Surroundings(address, "" if key else prefix, layout, key)
+    return key or f"{address} below {prefix}", KeyEntry(key, finder, lease_ttl), near
 
 
 def _fetcher(options: Options, url: str) -> Fetcher:

@@ -5,29 +5,33 @@ Whoever routes reads the file: Prometheus, a gateway's configuration generator, 
 demonstration's load balancer. Format: prometheus.io, "Configuration", file_sd_config.
 """
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import field_validator
 
 from deregister_agent.config.options import RegistryOptions, Timeout
-from deregister_agent.errors import RegistryError
+from deregister_agent.errors import RegistryError, UnrecognisedError
 from deregister_agent.host import addresses
 from deregister_agent.host.files import locked, replace_durably
 from deregister_agent.model import Instance, Snapshot
 from deregister_agent.ports import Registry
+from deregister_agent.registries.file.look_alikes import look_alikes
 from deregister_agent.registries.file.shared_file import shared_file
 from deregister_agent.registries.file.target_file import FormatError, Syntax, TargetFile
 from deregister_agent.registries.file.text_edit import EntryPlace
 
+_LOOKING = "look for"
 _SYNTAX: Mapping[str, Syntax] = {".json": "json", ".yml": "yaml", ".yaml": "yaml"}
 
 
 class Options(RegistryOptions):
     """The keys of a ``file`` registry."""
 
+    identity_keys: ClassVar[frozenset[str]] = frozenset({"path", "target"})
     path: Path
     """The file; its name ends in .json, .yml or .yaml."""
     target: str = ""
@@ -59,12 +63,17 @@ class FileRegistry(Registry):
 
     def lists(self) -> bool:
         """Read the file, now. One that is missing or cannot be parsed is unknown: RegistryError."""
-        with self._doing("look for"):
+        with self._doing(_LOOKING):
             file = self._read()
             if file.holds(self._target):
                 return True
             self._refuse_other_spelling(file)
             return False
+
+    def look_alikes(self) -> Sequence[str]:
+        """Name targets that may be the instance in another form, or some of those there are."""
+        with self._doing("look for what looks like"):
+            return look_alikes(self._read(), self._target)
 
     def snapshot(self) -> Snapshot | None:
         """Return the labels of each group that has the target, and how it stands in it."""
@@ -123,10 +132,17 @@ class FileRegistry(Registry):
         return self._file.watch(self._target, cursor, timeout)
 
     def _refuse_other_spelling(self, file: TargetFile) -> None:
-        """Raise FormatError if the file has the instance, written in another way."""
+        """Raise UnrecognisedError if the file has the instance, written in another way."""
         target = file.spelled(self._target)
+        odd = [key for _, key, inside in file.odd_targets if self._target in inside]
         if target is not None:
-            raise FormatError(f"it has {target!r}, which is the same address: set target to that")
+            line = f"target = {json.dumps(target)}"
+            why = f"it has {target!r}, which is the same address: set target to that ({line})"
+        elif odd:
+            why = f"it has it below {odd[0]!r}, which is not read: write targets there"
+        else:
+            return
+        raise UnrecognisedError(self.name, f"{_LOOKING} {self._target} in {self._path}", why)
 
     def _put(
         self, file: TargetFile, labels: Mapping[str, str], number: int, place: EntryPlace

@@ -21,6 +21,8 @@ from deregister_agent.registries.file.text_edit import EntryPlace, NotExact, Spa
 
 Syntax = Literal["json", "yaml"]
 
+_LIKE_TARGETS = {"targets", "target"}
+
 # Every scalar a string: file_sd knows nothing else, and `no` or 10:30 stay what was written.
 _Loader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 _NOT_YAML = re.compile(r"\\u[0-9a-fA-F]{4}|\\.|[^\x20-\x7e\r\n]")
@@ -60,6 +62,22 @@ class TargetFile:
     def _spellings(self) -> Mapping[tuple[str, int], str]:
         found = ((host_and_port(target), target) for target in sorted(self.targets))
         return {here: target for here, target in found if here is not None}
+
+    @cached_property
+    def odd_targets(self) -> list[tuple[int, str, list[str]]]:
+        """
+        Return each key that is ``targets`` but for its letter case, its group, and what is in it.
+
+        Prometheus takes it in JSON for what it looks like, as all programs in Go do.
+        """
+        return [
+            (number, key, [str(one) for one in value])
+            for number, group in enumerate(self._data)
+            for key, value in group.items()
+            if key != "targets"
+            and key.strip().casefold() in _LIKE_TARGETS
+            and isinstance(value, list)
+        ]
 
     def places(self, target: str) -> list[tuple[int, EntryPlace]]:
         """Return the number of each group that has *target*, and the place in that group."""

@@ -44,6 +44,10 @@ def world(folder: Path, *, mode: str, acl: bool = False, checks: bool = False) -
     def register(n: int) -> None:
         server.register(definition(n))
 
+    def maintain() -> None:
+        server.client.agent.service.maintenance(f"{service}-0", enable=True, reason="disk")
+        server.wait_for_check(service, f"_service_maintenance:{service}-0")
+
     def lift() -> None:
         server.client.agent.service.maintenance(f"{service}-0", enable=False)
 
@@ -61,6 +65,10 @@ def world(folder: Path, *, mode: str, acl: bool = False, checks: bool = False) -
         relist=lift if mode == "maintenance" else partial(register, 0),
         neighbours=lambda: sum(e["Service"]["Port"] in ports[1:3] for e in server.entries(service)),
         absent=registry(3),
+        out=maintain if mode == "maintenance" else None,
+        out_mark="maintenance: disk",
+        alike=registry(0, service_id=f"{service}-00", service=f"{service}s", definition=None),
+        alike_named=f"ID '{service}-0' of service '{service}'",
         silent=at,
         refused=at,
     )

@@ -82,6 +82,8 @@ def keys(folder: Path, *, version: str, layout: str, own: bool = False) -> Itera
         absent=_at(options_of(ports[3]), service, ports[3]),
         silent=there,
         refused=there,
+        alike=_at({"prefix": f"{service}x", "endpoints": [server.url]}, service, ports[0]),
+        alike_named=repr(ours),
     )
     assert server.keyspace(without=ours) == beside
     server.revoke(lease)
@@ -126,6 +128,8 @@ def document(folder: Path, *, version: str, nodes: Callable[[list[int]], Any]) -
         absent=_at(options, "orders", ports[3]),
         silent=there,
         refused=there,
+        alike=_at(options | {"pointer": ""}, "orders", ports[0]),
+        alike_named='pointer = "/nodes"',
     )
     assert server.keyspace(without=key) == beside
     server.delete(key)

@@ -42,6 +42,8 @@ def _world(suffix: str, folder: Path) -> Iterator[World]:
         relist=lambda: replace_durably(path, content),
         neighbours=lambda: len(others.intersection(_targets(path))),
         absent=_registry(path, Instance("orders-9", "orders", "10.0.0.9", 8080)),
+        alike=build(Options(kind="file", path=path, target="http://10.0.0.1:8080"), ORDERS),
+        alike_named="'10.0.0.1:8080'",
     )
 
 
