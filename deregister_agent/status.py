@@ -17,7 +17,7 @@ from types import NoneType
 from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
 
 from deregister_agent.errors import AgentError
-from deregister_agent.model import Instance, Listing, OnDeadline, Outcome, Phase
+from deregister_agent.model import Instance, OnDeadline, Outcome, Phase
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,6 @@ class RegistryStatus(JsonModel):
     name: str
     listed: bool | None
     """Whether the registry would send work; null: it has not told."""
-    listing: Listing | None = None
-    """What it shows of the instance; null: it has not told, or the agent is one of before."""
     acknowledged: bool = False
     """Whether the registry has taken the action of this phase."""
     stragglers: tuple[str, ...]
