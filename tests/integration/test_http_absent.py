@@ -88,7 +88,8 @@ def test_an_address_of_two_variables() -> None:
 
 def test_a_condition_without_a_variable() -> None:
     """Then the line is that of the condition itself."""
-    look = {"path": "/", "entries": "", "where": {"/zone": "a", "/who": "{name}.{service}"}}
+    where = {"/zone": "a", "/who": "{name}.{service}"}
+    look: dict[str, Any] = {"path": "/", "entries": "", "where": where}
     look |= {"pointer": "/up", "listed": [True], "withdrawn": [False]}
     answer = as_json([{"zone": "b", "who": "orders-1.orders", "up": True}])
     with serving(Says(answer)) as url:
@@ -124,9 +125,9 @@ def test_listed_in_another_spelling(there: str, address: str) -> None:
         for call in (one.look, one.lists):
             with pytest.raises(
                 UnrecognisedError, match=r"in another spelling.*variables = \{"
-            ) as e:
+            ) as why:
                 call()
-            assert f"it lists /server {there}" in str(e.value)
+            assert f"it lists /server {there}" in str(why.value)
     with serving(upstream(there, down=True)) as url:
         assert plus(url, address).look().listing is Listing.ABSENT
 
@@ -135,11 +136,12 @@ def test_statuses_that_mean_absent() -> None:
     """Nothing looks like it where the read-back has no entries."""
     with serving(Eureka({"other": "UP"})) as url:
         variables = {"app": "ORDERS", "id": "orders-1"}
-        one = made(preset="eureka", url=f"{url}/eureka", variables=variables)
+        table: dict[str, Any] = {"preset": "eureka", "url": f"{url}/eureka"}
+        table["variables"] = variables
+        one = made(**table)
         assert (one.look(), list(one.look_alikes())) == (Look(Listing.ABSENT), [])
         one.withdraw()
         for absent, snapshot in (("refuse", None), ("withdrawn", {"listed": True})):
-            table = {"preset": "eureka", "url": f"{url}/eureka", "variables": variables}
             with pytest.raises(RegistryError, match="there is no such instance yet"):
                 made(**table, absent=absent).restore(snapshot)
         made(**table, absent="withdrawn").restore(None)

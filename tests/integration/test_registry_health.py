@@ -247,7 +247,7 @@ def test_a_marker_of_somebody_else(stage: Stage) -> None:
         wait_until(lambda: balancer.answers, "it polls")
         one.withdraw()
         assert stage.marker.read_text() != OURS
-        with pytest.raises(RegistryError, match="is not ours.*remove it when it may go on"):
+        with pytest.raises(RegistryError, match=r"is not ours.*remove it when it may go on"):
             one.restore(one.snapshot())
         look = one.look()
         assert look.listing is Listing.OUT
