@@ -214,7 +214,7 @@ def test_names_that_only_nginx_can_resolve(world: World) -> None:
     site = registry._site()
     refuse_other_spellings(site, site.read(), registry._until())
     world.rewrite("orders.invalid:8080", "orders.invalid service=http")
-    with pytest.raises(NginxError, match=r"may mean 127\.0\.0\.1:8080 .*port comes from DNS"):
+    with pytest.raises(NginxError, match=r"may mean 127\.0\.0\.1:8080, as its port comes from DNS"):
         refuse_other_spellings(site, site.read(), registry._until())
 
 
