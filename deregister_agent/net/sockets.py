@@ -69,6 +69,11 @@ def connect_to_file(path: str, deadline: float) -> DeadlineSocket:
     return _connected(socket.AF_UNIX, path, _left(deadline), deadline)
 
 
+def addresses_of(host: str, port: int, deadline: float) -> list[str]:
+    """Return the IP addresses that *host* stands for. Raises OSError, and TimeoutError late."""
+    return [str(address[0]) for _, address in _resolved(host, port, deadline)]
+
+
 def _left(deadline: float) -> float:
     """Return the seconds until *deadline*. Raises TimeoutError if there are none."""
     left = deadline - time.monotonic()

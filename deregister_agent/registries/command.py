@@ -10,14 +10,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from deregister_agent.config.options import RegistryOptions, Secret, Timeout
 from deregister_agent.errors import AgentError, RegistryError, excerpt
 from deregister_agent.host.programs import ProgramError, Run, environment, output_of
-from deregister_agent.model import Instance, Snapshot
+from deregister_agent.model import Instance, Listing, Look, Snapshot
 from deregister_agent.ports import Registry
 
 OUTPUT_LIMIT = 4096  # bytes that a program may print
@@ -31,6 +31,7 @@ _NUMBER = re.compile(r"[0-9]{1,9}")
 class Options(RegistryOptions):
     """The programs."""
 
+    identity_keys: ClassVar[frozenset[str]] = frozenset({"lists", "folder", "env"})
     withdraw: CommandLine
     """The program that stops work, and its arguments; no shell looks at them."""
     restore: CommandLine
@@ -40,6 +41,9 @@ class Options(RegistryOptions):
     withdrawn_status: Annotated[int, Field(ge=1, le=125)] = 10
     """The exit status of ``lists`` that means "not listed"; any other is not known. Not 1, with
     which a ``grep`` ends also when nothing came down its pipe."""
+    out_status: Annotated[int, Field(ge=1, le=125)] | None = None
+    """The exit status of ``lists`` that means "it is there, and gets no work". With it,
+    ``withdrawn_status`` means that it is not there."""
     others: CommandLine | None = None
     """A program that prints how many other instances would still get work."""
     folder: Path | None = None
@@ -50,6 +54,12 @@ class Options(RegistryOptions):
     """How long one operation may take, in seconds; then its program and all it has started are
     killed."""
 
+    @model_validator(mode="after")
+    def _two_statuses(self) -> Self:
+        if self.out_status == self.withdrawn_status:
+            raise ValueError("out_status and withdrawn_status must differ")
+        return self
+
 
 class CommandRegistry(Registry):
     """One instance in a registry that programs speak to."""
@@ -59,9 +69,13 @@ class CommandRegistry(Registry):
         self._options, self._instance = options, instance
 
     def lists(self) -> bool:
-        """Run ``lists``: 0 is listed, ``withdrawn_status`` is not, all else is RegistryError."""
+        """Run ``lists``, as look() does."""
+        return self.look().listed
+
+    def look(self) -> Look:
+        """Run ``lists``: 0 is listed, the two other statuses are not, all else RegistryError."""
         with self._doing("look up", self._options.lists) as end:
-            return self._listed(end)
+            return Look(self._listing(end))
 
     def others(self) -> int | None:
         """Run ``others``, if there is one, and take the number that it prints."""
@@ -75,9 +89,10 @@ class CommandRegistry(Registry):
             return int(said)
 
     def snapshot(self) -> Snapshot | None:
-        """Return that the instance was listed; there is nothing more to know."""
+        """Return whether the instance was listed; there is nothing more to know."""
         with self._doing("take a snapshot of", self._options.lists) as end:
-            return {"listed": True} if self._listed(end) else None
+            listing = self._listing(end)
+            return None if listing is Listing.ABSENT else {"listed": listing is Listing.LISTED}
 
     def withdraw(self) -> None:
         """Run ``withdraw``; exit status 0 means that it was done."""
@@ -87,25 +102,27 @@ class CommandRegistry(Registry):
     def restore(self, snapshot: Snapshot | None) -> None:
         """Run ``restore``, unless the instance is listed, or was not before the drain."""
         with self._doing("restore", self._options.restore) as end:
-            if self._listed(end):
+            if self._listing(end) is Listing.LISTED:
                 return
-            if snapshot is None:
+            if snapshot is None or snapshot.get("listed") is False:
                 raise AgentError(WAS_OUT)
             self._run(self._options.restore, end)
 
-    def _listed(self, end: float) -> bool:
+    def _listing(self, end: float) -> Listing:
+        options = self._options
+        says = {options.withdrawn_status: Listing.ABSENT, options.out_status: Listing.OUT}
         try:
-            self._run(self._options.lists, end)
+            self._run(options.lists, end)
         except ProgramError as e:
-            if e.status != self._options.withdrawn_status:
+            if e.status is None or e.status not in says:
                 raise
             if e.complained:
                 raise AgentError(
-                    f"{self._options.lists[0]} says that it is not listed, but complains on "
+                    f"{options.lists[0]} says that it is not listed, but complains on "
                     f"standard error, as a script does that crashes: {e}"
                 ) from e
-            return False
-        return True
+            return says[e.status]
+        return Listing.LISTED
 
     def _run(self, command: Sequence[str], end: float) -> bytes:
         variables = environment(self._instance, self._options.env)

@@ -276,17 +276,13 @@ def test_a_server_removed_by_others_is_not_added_again(world: World) -> None:
         registry.restore(snapshot)
 
 
-def test_a_server_that_is_not_found_is_no_withdrawn_server(world: World) -> None:
-    """A misspelled server is an error that lists what is there, unless the options allow it."""
-    registry = world.nginx.registry(1)
-    with pytest.raises(RegistryError, match=rf"has no server 127.0.0.1:1; it has .*{world.a.port}"):
-        registry.lists()
-    allowed = world.nginx.registry(1, absent="withdrawn")
-    assert (allowed.lists(), allowed.snapshot()) == (False, None)
-    allowed.withdraw()
-    allowed.restore(None)
-    with pytest.raises(RegistryError, match="no http upstream other; it has: app"):
-        world.nginx.registry(1, "other").lists()
+def test_an_upstream_that_is_not_there(world: World) -> None:
+    """A misspelled upstream is an error that lists what is there, for every operation."""
+    registry = world.nginx.registry(world.a.port, "other")
+    calls = (registry.look, registry.lists, registry.snapshot, registry.withdraw, registry.others)
+    for call in (*calls, lambda: registry.restore(None), registry.look_alikes):
+        with pytest.raises(RegistryError, match="no http upstream other; it has: app"):
+            call()
 
 
 def test_another_reload_changes_nothing(world: World) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlsplit
@@ -16,8 +17,9 @@ import pytest
 from deregister_agent.cli.client import AgentAddress, AgentClient, Unreachable, path_of
 from deregister_agent.demo.stage import Apps, config_text
 from deregister_agent.engine.agent import Agent
-from deregister_agent.errors import ConfigError, RegistryError
+from deregister_agent.errors import ConfigError, RegistryError, UnrecognisedError
 from deregister_agent.model import Instance, Listing, Look, Phase, StopRequest, Straggler
+from deregister_agent.registries.agent import remote_status
 from deregister_agent.registries.agent.registry import POLL, FarAgent, Options, build
 from tests.contract.registries.agent import far_agent
 from tests.servers.certificates import make_certificates
@@ -383,17 +385,29 @@ def test_another_instance_is_not_taken_for_this_one(far: Far) -> None:
     wrong = far.registry(remote="orders-1")
     with pytest.raises(RegistryError, match=r"orders-1 there is 127.0.0.1:.* set known_as"):
         wrong.withdraw()
-    with pytest.raises(RegistryError, match="set known_as"):
-        wrong.lists()
+    with pytest.raises(UnrecognisedError, match="set known_as"):
+        wrong.look()
     assert far.agent.instances["orders-1"].drain.phase is Phase.SERVING
     assert far.registry(remote="orders-1", known_as=f"127.0.0.1:{far.ports[1]}").lists()
 
 
-def test_an_unknown_instance_is_a_mistake(far: Far) -> None:
-    """That agent has no such instance: an error, unless the options say otherwise."""
-    with pytest.raises(RegistryError, match="no instance called 'nobody'"):
-        far.registry(remote="nobody").lists()
-    assert not far.registry(remote="nobody", absent="withdrawn").lists()
+def test_an_unknown_instance_is_absent(far: Far) -> None:
+    """That agent has no such instance: absent, and what it has is named, ours first."""
+    one = far.registry(remote="nobody")
+    assert one.look() == Look(Listing.ABSENT)
+    assert (one.lists(), one.snapshot(), one.others()) == (False, None, None)
+    one.withdraw()
+    places = [f"127.0.0.1:{port}" for port in far.ports]
+    assert one.look_alikes() == [
+        f'that agent has orders-{n} at {place}: remote = "orders-{n}"'
+        for n, place in enumerate(places)
+    ]
+    second = far.registry(remote="nobody", known_as=places[1]).look_alikes()
+    assert second[0].startswith("that agent has orders-1")
+    for absent, snapshot in (("refuse", None), ("withdrawn", {"stopped_by": ""})):
+        with pytest.raises(RegistryError, match="no instance called 'nobody' now: whoever"):
+            far.registry(remote="nobody", absent=absent).restore(snapshot)
+    far.registry(remote="nobody", absent="withdrawn").restore(None)
 
 
 def test_what_others_have_stopped_is_not_restored(far: Far) -> None:
@@ -404,6 +418,7 @@ def test_what_others_have_stopped_is_not_restored(far: Far) -> None:
     before = registry.snapshot()
     assert before == {"stopped_by": "operator"}
     registry.withdraw()
+    assert registry.look().mark == "traffic was stopped there by operator"
     for snapshot in (before, None):
         with pytest.raises(RegistryError, match="traffic was stopped there by operator"):
             registry.restore(snapshot)
@@ -510,11 +525,10 @@ def test_an_agent_that_does_not_hold_its_answer() -> None:
     ("said", "why"),
     [
         (status(listed=None), "nginx: cannot say"),
-        (status(phase="serving"), "not stopped there, and yet nginx does not"),
         (status() | {"registries": []}, "not this agent.*registries"),
         ({"instances": []}, "not this agent"),
         (b"<html>ok</html>", "not this agent"),
-        (status() | {"phase": "sleeping"}, "not this agent.*phase"),
+        (status() | {"phase": 7}, "not this agent.*phase"),
     ],
 )
 def test_unknown_is_no_good_news(said: Any, why: str) -> None:
@@ -528,6 +542,126 @@ def test_phases_that_prove_nothing(phase: str) -> None:
     """While that agent has yet to act, or has given up, the instance counts as listed."""
     with talking(saying(status(phase=phase))) as server:
         assert asking(server.port).lists()
+
+
+def registries(*words: dict[str, Any]) -> dict[str, Any]:
+    """Return what an agent says that serves, with a registry for each of *words*."""
+    said = status(phase="serving")
+    usual = said["registries"][0]
+    said["registries"] = [{**usual, "name": f"r{n}", **word} for n, word in enumerate(words)]
+    return said
+
+
+IN, OFF, UNTOLD = ({"listed": listed} for listed in (True, False, None))
+NONE = OFF | {"listing": "absent"}
+DOWN = OFF | {"listing": "out"}
+
+
+@pytest.mark.parametrize(
+    ("words", "listing", "noted"),
+    [
+        ([IN, IN], Listing.LISTED, ""),
+        ([IN, OFF], Listing.LISTED, "not stopped there, and yet r1 does not list it"),
+        ([OFF, UNTOLD], Listing.LISTED, "yet r0 does not list it"),
+        ([OFF, OFF], Listing.OUT, "yet r0, r1 does not list it"),
+        ([DOWN], Listing.OUT, "yet r0 does not list it"),
+        ([DOWN, NONE], Listing.OUT, "yet r0, r1 does not list it"),
+        ([NONE, NONE], Listing.ABSENT, "yet r0, r1 does not list it"),
+    ],
+)
+def test_serving_there_and_not_listed(words: Any, listing: Listing, noted: str) -> None:
+    """It is listed as long as one lists it, or has not told; what is odd there is a note."""
+    with talking(saying(registries(*words))) as server:
+        one = asking(server.port)
+        assert one.notes(None) == []
+        assert one.look().listing is listing
+        assert bool(one.notes(None)) is bool(noted)
+        assert noted in "".join(one.notes(None))
+
+
+class Lost:
+    """An agent that serves, whose registry has lost the instance until start-traffic."""
+
+    def __init__(self, *, heals: bool, after: str = "serving") -> None:
+        self.heals, self.after = heals, after
+        self.asked: list[str] = []
+        self.listed = False
+
+    def talk(self, connection: Any, over: Any) -> None:
+        del over
+        while request := connection.recv(65536).decode():
+            method, target, _ = request.split(" ", 2)
+            path, _, query = target.partition("?")
+            self.asked.append(f"{method} {path.rpartition('/')[2]}")
+            if method == "POST" and self.heals:
+                self.listed = True
+            said = status(listed=self.listed, phase="serving" if method == "GET" else self.after)
+            body = json.dumps(said | dict(parse_qsl(query))).encode()
+            head = f"HTTP/1.1 {'200 OK' if method == 'GET' else '202 Accepted'}\r\n"
+            connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+
+
+def test_what_was_lost_while_serving_is_asked_for() -> None:
+    """Restore asks for start-traffic there, once; what is listed there is left alone."""
+    lost = Lost(heals=True, after="restoring")
+    with talking(lost.talk) as server:
+        one = asking(server.port)
+        one.restore({"stopped_by": ""})
+        assert lost.asked.count("POST start-traffic") == 1
+        one.restore({"stopped_by": ""})
+        one.restore(None)
+        assert lost.asked.count("POST start-traffic") == 1
+
+
+def test_what_was_lost_and_does_not_come_back() -> None:
+    """The error says what is odd there."""
+    lost = Lost(heals=False)
+    with talking(lost.talk) as server:
+        one = asking(server.port)
+        with pytest.raises(RegistryError, match="and yet nginx does not list it: see what"):
+            one.restore(None)
+    assert "POST start-traffic" in lost.asked
+
+
+def with_outcome(outcome: str, **more: Any) -> dict[str, Any]:
+    drain: dict[str, Any] = {"id": "d", "outcome": outcome, "reason": "withdrawn by the agent of a"}
+    drain |= {"asked_by": "agent", "forced": False, "on_deadline": "hold"}
+    return status() | {"drain": drain | more}
+
+
+@pytest.mark.parametrize(
+    ("said", "word"),
+    [
+        (status(phase="parked"), "phase 'parked'"),
+        (with_outcome("absent"), "outcome 'absent'"),
+        (with_outcome("drained", on_deadline="wait"), "on_deadline 'wait'"),
+        (with_outcome("restored") | {"phase": "asleep"}, "phase 'asleep', outcome 'restored'"),
+    ],
+)
+def test_a_newer_agent(said: dict[str, Any], word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A word that is not known here: it counts as listed, and the sentence says which."""
+    monkeypatch.setattr(remote_status, "Outcome", OutcomeOfBefore)
+    with talking(saying(said)) as server:
+        one = asking(server.port)
+        assert one.look().listing is Listing.LISTED
+        assert f"newer agent there: it says {word}" in "".join(one.notes(None))
+
+
+def test_a_newer_agent_that_is_asked_to_do_something() -> None:
+    """Neither withdrawn nor restored is believed of a phase that is not known."""
+    lost = Lost(heals=True, after="parked")
+    with talking(lost.talk) as server:
+        one = asking(server.port)
+        for call in (one.withdraw, lambda: one.restore(None)):
+            lost.listed = False
+            with pytest.raises(RegistryError, match="newer agent there: it says phase 'parked'"):
+                call()
+
+
+class OutcomeOfBefore(StrEnum):
+    """The outcomes that an agent of before knows."""
+
+    DRAINED = "drained"
 
 
 def test_an_url_that_is_none() -> None:

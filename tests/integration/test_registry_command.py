@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from deregister_agent.errors import RegistryError
-from deregister_agent.model import Instance
+from deregister_agent.model import Instance, Listing, Look
 from deregister_agent.registries.command import CommandRegistry, Options, build
 from tests.servers.child import wait_until
 
@@ -74,6 +74,33 @@ def test_a_status_of_ones_own() -> None:
         registry(lists=one, withdrawn_status=1).lists()
     with pytest.raises(ValidationError, match="withdrawn_status"):
         registry(withdrawn_status=0)
+
+
+def test_absent_or_there_and_out() -> None:
+    """With a status of its own, "out" is told from "not there", and so by a snapshot."""
+    ends = python("import sys; sys.exit(int(sys.argv[1]))")
+    found = {
+        status: registry(lists=[*ends, str(status)], out_status=11, restore=["/no/such"])
+        for status in (0, 10, 11, 12)
+    }
+    looks = {0: Listing.LISTED, 10: Listing.ABSENT, 11: Listing.OUT}
+    snapshots = {0: {"listed": True}, 10: None, 11: {"listed": False}}
+    for status, listing in looks.items():
+        assert found[status].look() == Look(listing)
+        assert found[status].lists() is (status == 0)
+        assert found[status].snapshot() == snapshots[status]
+        assert list(found[status].look_alikes()) == []
+    with pytest.raises(RegistryError, match="exit status 12"):
+        found[12].look()
+    with pytest.raises(RegistryError, match="exit status 11"):
+        registry(lists=[*ends, "11"]).look()
+    with pytest.raises(RegistryError, match="was not listed before the drain"):
+        found[11].restore(snapshots[11])
+    complains = python("import sys; print('no broker', file=sys.stderr); sys.exit(11)")
+    with pytest.raises(RegistryError, match="complains on standard error"):
+        registry(lists=complains, out_status=11).look()
+    with pytest.raises(ValidationError, match="must differ"):
+        registry(out_status=10)
 
 
 def test_a_withdrawal_that_fails() -> None:

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from deregister_agent.cli.client import path_of
 from deregister_agent.demo.stage import Apps, config_text, running_agent
 from deregister_agent.errors import ConfigError, RegistryError
-from deregister_agent.model import Instance
+from deregister_agent.model import Instance, Listing, Look
 from deregister_agent.registries.health.registry import OURS, Health, Options, build
 from tests.servers.admin import Asked, Said, serving
 from tests.servers.child import free_ports, wait_until
@@ -247,9 +247,34 @@ def test_a_marker_of_somebody_else(stage: Stage) -> None:
         wait_until(lambda: balancer.answers, "it polls")
         one.withdraw()
         assert stage.marker.read_text() != OURS
-        with pytest.raises(RegistryError, match="is not ours"):
+        with pytest.raises(RegistryError, match=r"is not ours.*remove it when it may go on"):
             one.restore(one.snapshot())
-        assert not one.lists()
+        look = one.look()
+        assert look.listing is Listing.OUT
+        assert look.mark == f"{stage.marker} is not ours: 'disk is being replaced'"
+
+
+def test_what_a_look_shows(stage: Stage) -> None:
+    """Listed until everybody has been told, then out by our own hand; absent if nobody polls."""
+    one = stage.registry()
+    with Balancer(stage.port, "127.0.0.5", every=0.02) as balancer:
+        wait_until(lambda: balancer.answers, "it polls")
+        stage.marker.write_text(OURS)
+        wait_until(lambda: not one.look().listed, "it has been told")
+        assert one.look() == Look(Listing.OUT)
+        assert list(one.look_alikes()) == []
+    one.close()
+    alone = stage.registry(every=0.2, nobody="withdrawn")
+    wait_until(lambda: alone.look() == Look(Listing.ABSENT), "it has seen that nobody polls")
+
+
+def test_whoever_lets_nobody_poll_lets_it_be_absent() -> None:
+    """Nobody = "withdrawn" says so too, unless absent is given."""
+    table = {"kind": "health", "listen": "127.0.0.1:8651", "app": "http://127.0.0.1:8080/"}
+    assert Options.read_table(table).absent == "refuse"
+    assert Options.read_table(table | {"nobody": "withdrawn"}).absent == "withdrawn"
+    given = table | {"nobody": "withdrawn", "absent": "refuse"}
+    assert Options.read_table(given).absent == "refuse"
 
 
 def test_a_marker_that_cannot_be_looked_at(stage: Stage) -> None:

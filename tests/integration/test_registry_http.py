@@ -10,7 +10,7 @@ import pytest
 
 from deregister_agent.app import Work
 from deregister_agent.errors import ConfigError, RegistryError
-from deregister_agent.model import Instance
+from deregister_agent.model import Instance, Listing, Look
 from deregister_agent.registries.http.presets import PRESETS, PresetName
 from deregister_agent.registries.http.registry import Http, Options, build, warnings
 from tests.servers.admin import (
@@ -173,11 +173,17 @@ def test_nacos_remembers() -> None:
 
 
 def test_nacos_with_a_wrong_name() -> None:
-    """A service or an instance that it does not know is an error, not "not listed"."""
+    """A service that it does not know is an error, and an instance is absent."""
     system = Nacos()
     system.register("10.0.0.9", 8001)
-    with nacos(system) as one, pytest.raises(RegistryError, match='set absent = "withdrawn"'):
-        one.lists()
+    with nacos(system) as one:
+        assert one.look() == Look(Listing.ABSENT)
+        assert one.look_alikes() == [
+            'it has /ip 10.0.0.9, /port 8001: variables = { address = "10.0.0.9" }'
+        ]
+        one.withdraw()
+        with pytest.raises(RegistryError, match="there is no such instance yet"):
+            one.restore(None)
     with nacos(system, service="oders") as one, pytest.raises(RegistryError, match="answered 500"):
         one.withdraw()
     assert system.entries[0]["enabled"]

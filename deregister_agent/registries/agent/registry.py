@@ -6,21 +6,28 @@ Its "202 Accepted" and its phase prove nothing by themselves: what counts is wha
 registries have said since.
 """
 
+import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field, field_validator
 
 from deregister_agent.config.options import ClientTlsOptions, RegistryOptions, Secret, Timeout
-from deregister_agent.errors import AgentError, ConfigError, RegistryError
+from deregister_agent.errors import AgentError, ConfigError, RegistryError, UnrecognisedError
 from deregister_agent.host.addresses import host_and_port, joined
 from deregister_agent.model import Instance, Listing, Look, Phase, Snapshot, Straggler
 from deregister_agent.net.fetcher import Fetcher, FetchError
 from deregister_agent.ports import Registry
-from deregister_agent.registries.agent.remote_status import FarInstance
-from deregister_agent.status import Status
+from deregister_agent.registries.agent.remote_status import (
+    OUT,
+    FarInstance,
+    FarStatus,
+    listing_of,
+    odd,
+    unlisted,
+)
 
 POLL = 0.05
 """Seconds between two questions to an agent that acts, or does not hold its answers."""
@@ -30,12 +37,17 @@ SHARE = 4
 """One call gets this part of the timeout, so that a hung gateway is found out soon."""
 
 _ABSENT = "absent"
-_OUT = frozenset({Phase.SETTLING, Phase.DRAINING, Phase.DRAINED, Phase.GONE})
+_MOST = 5  # look-alikes: they end up in one refusal
+
+
+class _AnotherInstanceError(AgentError):
+    """What has the name there is at another address than the instance here."""
 
 
 class Options(RegistryOptions, ClientTlsOptions):
     """How to reach the other agent, and what to ask of it."""
 
+    identity_keys: ClassVar[frozenset[str]] = frozenset({"url", "remote", "known_as"})
     url: str
     """The agent on the gateway: ``https://``, or ``http://`` and ``http+unix://`` on this host."""
     remote: str = ""
@@ -69,6 +81,7 @@ class FarAgent(Registry):
         self._far = FarInstance(fetcher, self._called)
         self._reason = f"withdrawn by the agent of {instance.name}"
         self._known_as = options.known_as or joined(instance.address, instance.port)
+        self._note = ""  # of the last look, for a person: nothing is decided by it
 
     def lists(self) -> bool:
         """
@@ -82,16 +95,36 @@ class FarAgent(Registry):
         """Ask for both in one question: the same words tell of old workers, too."""
         with self._doing("look up") as end:
             status = self._status(end, look=self._held(end))
+            self._note = "" if status is None else odd(status)
             if status is None:
                 return Look(Listing.ABSENT)
-            _refuse_odd(status)
-            listed = status.phase not in _OUT or any(each.listed for each in status.registries)
             stragglers = [
                 Straggler(f"{each.name}: {one}")
                 for each in status.registries
                 for one in each.stragglers
             ]
-            return Look(Listing.LISTED if listed else Listing.OUT, stragglers)
+            listing = listing_of(status)
+            by = self._other(status) if listing is Listing.OUT else ""
+            return Look(listing, stragglers, f"traffic was stopped there by {by}" if by else "")
+
+    def look_alikes(self) -> Sequence[str]:
+        """Name the instances that the other agent has, those with our address first."""
+        with self._doing("look for what is meant by") as end:
+            wanted = host_and_port(self._known_as)
+            there = [
+                (one.name, joined(one.address, one.port))
+                for one in self._far.instances(self._limit(end))
+            ]
+            there.sort(key=lambda one: host_and_port(one[1]) != wanted)
+            return [
+                f"that agent has {name} at {place}: remote = {json.dumps(name)}"
+                for name, place in there[:_MOST]
+            ]
+
+    def notes(self, snapshot: Snapshot | None) -> Sequence[str]:
+        """Say what was odd over there at the last look."""
+        del snapshot
+        return [self._note] if self._note else []
 
     def snapshot(self) -> Snapshot | None:
         """Keep who had stopped traffic there before, if anybody but us has."""
@@ -115,7 +148,9 @@ class FarAgent(Registry):
             if before.phase is Phase.EXPIRED:
                 raise AgentError("the drain there had expired; it has been asked for again")
             status = self._after(Phase.WITHDRAWING, status, end)
-            if status.phase not in _OUT:
+            if status.newer:
+                raise AgentError(odd(status))
+            if status.phase not in OUT:
                 outcome = f" ({status.drain.outcome})" if status.drain else ""
                 raise AgentError(f"it is {status.phase} there{outcome}: {_what_blocks(status)}")
 
@@ -123,20 +158,39 @@ class FarAgent(Registry):
         """Ask for start-traffic if it was us who stopped it, and wait until it is back."""
         with self._doing("restore") as end:
             status = self._status(end)
-            if status is None or status.phase is Phase.SERVING:
+            if status is not None and status.phase is Phase.SERVING and not status.newer:
+                status = self._status(end, look=self._held(end))  # what was lost there since?
+            if status is None:
+                self._refuse_absent(snapshot)
+                return
+            if status.phase is Phase.SERVING and not unlisted(status) and not status.newer:
                 return
             if status.phase is not Phase.RESTORING:
-                by = str((snapshot or {}).get("stopped_by") or "") or self._other(status)
-                if by:
-                    raise AgentError(
-                        f"traffic was stopped there by {by}, not by us; when it may go on, "
-                        f"run 'deregister-agent restore {self._called}' there"
-                    )
-                wish = {"reason": "restored with the instance"}
-                status = self._far.ask("start-traffic", wish, self._limit(end))
+                status = self._started(status, snapshot, end)
             status = self._after(Phase.RESTORING, status, end)
+            if status.newer or (status.phase is Phase.SERVING and unlisted(status)):
+                raise AgentError(odd(status))
             if status.phase is not Phase.SERVING:
                 raise AgentError(f"it is {status.phase} there: traffic was stopped again")
+
+    def _refuse_absent(self, snapshot: Snapshot | None) -> None:
+        """Raise AgentError unless it is by choice that nothing is there to be restored."""
+        if snapshot is not None or self._options.absent == "refuse":
+            raise AgentError(
+                f"that agent has no instance called {self._called!r} now: whoever has removed it "
+                "there may add it again"
+            )
+
+    def _started(self, status: FarStatus, snapshot: Snapshot | None, end: float) -> FarStatus:
+        """Ask for start-traffic, unless it was somebody else who stopped it."""
+        by = str((snapshot or {}).get("stopped_by") or "") or self._other(status)
+        if by and status.phase is not Phase.SERVING:
+            raise AgentError(
+                f"traffic was stopped there by {by}, not by us; when it may go on, "
+                f"run 'deregister-agent restore {self._called}' there"
+            )
+        wish = {"reason": "restored with the instance"}
+        return self._far.ask("start-traffic", wish, self._limit(end))
 
     def stragglers(self) -> Sequence[Straggler]:
         """Name what the registries there name: old workers of that Nginx."""
@@ -164,25 +218,20 @@ class FarAgent(Registry):
         status = self._status(end, **question)
         return _ABSENT if status is None else status.cursor
 
-    def _status(self, end: float, **question: str) -> Status | None:
-        """Ask that agent; None only where an absent instance counts as withdrawn."""
+    def _status(self, end: float, **question: str) -> FarStatus | None:
+        """Ask that agent; None where it has no such instance."""
         status = self._far.status(self._limit(end), **question)
         if status is None:
-            if self._options.absent == "refuse":
-                raise AgentError(
-                    f"that agent has no instance called {self._called!r}: correct remote, or set "
-                    'absent = "withdrawn" if its gateway does not send work to this instance'
-                )
             return None
         there = joined(status.instance.address, status.instance.port)
         if host_and_port(there) != host_and_port(self._known_as):
-            raise AgentError(
+            raise _AnotherInstanceError(
                 f"{self._called} there is {there}, and here {self._known_as}: "
                 "correct remote, or set known_as to what that agent calls this very instance"
             )
         return status
 
-    def _after(self, phase: Phase, status: Status, end: float) -> Status:
+    def _after(self, phase: Phase, status: FarStatus, end: float) -> FarStatus:
         """Return the status once that agent has left *phase*."""
         while status.phase is phase:
             if time.monotonic() + POLL >= end:
@@ -192,7 +241,7 @@ class FarAgent(Registry):
             status = self._status(end) or status
         return status
 
-    def _other(self, status: Status) -> str:
+    def _other(self, status: FarStatus) -> str:
         """Return who else has stopped traffic there; empty if nobody has."""
         drain = status.drain
         if status.phase in {Phase.SERVING, Phase.RESTORING} or drain is None:
@@ -213,24 +262,12 @@ class FarAgent(Registry):
             yield time.monotonic() + self._options.timeout
         except AgentError as e:
             where = f"{self._called} at {self._options.url}"
-            raise RegistryError(self.name, f"{doing} {where}", e) from e
+            error = UnrecognisedError if isinstance(e, _AnotherInstanceError) else RegistryError
+            raise error(self.name, f"{doing} {where}", e) from e
 
 
-def _what_blocks(status: Status) -> str:
+def _what_blocks(status: FarStatus) -> str:
     return status.what_blocks or f"it is {status.phase}"
-
-
-def _refuse_odd(status: Status) -> None:
-    """Raise AgentError where a registry there has not told, or contradicts the phase."""
-    for each in status.registries if status.phase in _OUT else ():
-        if each.listed is None:
-            raise AgentError(each.error or f"{each.name} there has not told")
-    odd = [each.name for each in status.registries if each.listed is False]
-    if odd and status.phase is Phase.SERVING:
-        raise AgentError(
-            f"traffic was not stopped there, and yet {', '.join(odd)} does not list it: "
-            "see what has been done there by hand"
-        )
 
 
 def build(options: Options, instance: Instance) -> FarAgent:

@@ -9,21 +9,21 @@ been told often enough, so the answers that each of them has got are what counts
 import os
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator
 
 from deregister_agent.config.options import RegistryOptions, Timeout
-from deregister_agent.errors import AgentError, ConfigError, RegistryError
+from deregister_agent.errors import AgentError, ConfigError, RegistryError, excerpt
 from deregister_agent.host.addresses import parse_listen_address, server_and_target
 from deregister_agent.host.files import remove_durably, replace_durably
-from deregister_agent.model import Instance, Snapshot
+from deregister_agent.model import Instance, Listing, Look, Snapshot
 from deregister_agent.net.fetcher import Fetcher, FetchError
 from deregister_agent.ports import Registry
 from deregister_agent.registries.health.listener import HealthAnswer, HealthListener
@@ -42,6 +42,7 @@ _OK = range(200, 300)
 class Options(RegistryOptions):
     """Where to answer, what the app says, and how the balancers poll."""
 
+    identity_keys: ClassVar[frozenset[str]] = frozenset({"listen", "path", "marker"})
     listen: str
     """``address:port`` that the balancers poll; it needs no token, and takes GET and HEAD only."""
     path: Annotated[str, Field(pattern=r"^/[^?#\s]*$")] = "/healthz"
@@ -58,12 +59,19 @@ class Options(RegistryOptions):
     pollers: tuple[IPv4Network | IPv6Network, ...] = ()
     """The networks that balancers poll from (``10.0.0.5/32``); everybody counts unless given."""
     nobody: Literal["refuse", "withdrawn"] = "refuse"
-    """What it means that nobody polls: nothing is known, or nobody sends work."""
+    """What it means that nobody polls: nothing is known, or nobody sends work. ``absent`` is then
+    "withdrawn" unless it is given."""
     marker: Path | None = None
     """The file that is there while the instance is withdrawn; ``NAME.withdrawn`` in
     /var/lib/deregister-agent unless given."""
     timeout: Timeout = 10.0
     """How long one operation waits for polls, in seconds."""
+
+    @classmethod
+    def read_table(cls, table: Mapping[str, Any]) -> Self:
+        """Validate *table*; who says that nobody need poll is not refused because nobody does."""
+        implied = {"absent": "withdrawn"} if table.get("nobody") == "withdrawn" else {}
+        return super().read_table({**implied, **table})
 
     @field_validator("listen")
     @classmethod
@@ -90,10 +98,16 @@ class Health(Registry):
 
     def lists(self) -> bool:
         """Tell whether some poller has not been told often enough that the instance is out."""
+        return self.look().listed
+
+    def look(self) -> Look:
+        """Say that it is out once everybody has been told, and absent where nobody need be."""
         with self._doing("tell whether balancers send work to"):
             if self._is_unheeded():
-                return False
-            return not self._is_out() or bool(self._polls.missing(PollAnswer.OUT))
+                return Look(Listing.ABSENT)
+            if not self._is_out() or self._polls.missing(PollAnswer.OUT):
+                return Look(Listing.LISTED)
+            return Look(Listing.OUT, mark=self._mark())
 
     def snapshot(self) -> Snapshot | None:
         """Return where the marker is; there is nothing else to know."""
@@ -112,8 +126,8 @@ class Health(Registry):
         del snapshot
         with self._doing("restore") as end:
             if self._is_out():
-                if self._marker.read_text("utf-8", "replace") != OURS:
-                    raise AgentError(f"{self._marker} is not ours: remove it when it may go on")
+                if mark := self._mark():
+                    raise AgentError(f"{mark}; remove it when it may go on")
                 remove_durably(self._marker)
             self._until_told(PollAnswer.HEALTHY, end)
 
@@ -130,6 +144,13 @@ class Health(Registry):
             if self._listener is not None:
                 self._listener.close()
             self._listener = None
+
+    def _mark(self) -> str:
+        """Say what the marker says where it is not ours; empty where it is, or is just gone."""
+        with suppress(FileNotFoundError):
+            said = self._marker.read_text("utf-8", "replace")
+            return "" if said == OURS else f"{self._marker} is not ours: {excerpt(said)!r}"
+        return ""
 
     def _cursor(self) -> str:
         try:

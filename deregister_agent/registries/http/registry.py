@@ -14,11 +14,16 @@ from typing import ClassVar
 from pydantic import Field
 
 from deregister_agent.config.options import ClientTlsOptions, RegistryOptions, Secret, Timeout
-from deregister_agent.errors import AgentError, ConfigError, RegistryError
+from deregister_agent.errors import AgentError, ConfigError, RegistryError, UnrecognisedError
 from deregister_agent.host.addresses import in_brackets
-from deregister_agent.model import Instance, Snapshot
+from deregister_agent.model import Instance, Listing, Look, Snapshot
 from deregister_agent.net.fetcher import Fetcher, FetchError
 from deregister_agent.ports import Registry
+from deregister_agent.registries.http.look_alikes import (
+    OtherSpellingError,
+    look_alikes,
+    refuse_other_spellings,
+)
 from deregister_agent.registries.http.presets import PRESETS, HttpPreset, PresetName
 from deregister_agent.registries.http.requests import (
     Found,
@@ -30,6 +35,8 @@ from deregister_agent.registries.http.requests import (
     variables_of,
 )
 
+_LISTINGS = {True: Listing.LISTED, False: Listing.OUT, None: Listing.ABSENT}
+
 WAS_OUT = "it was out before the drain, so it is not for us to list it: do that by hand"
 
 
@@ -40,6 +47,7 @@ class Options(RegistryOptions, ClientTlsOptions):
         **ClientTlsOptions.renamed_keys,
         "missing": "absent",
     }
+    identity_keys: ClassVar[frozenset[str]] = frozenset({"url", "preset", "variables", "look"})
     url: str
     """Where the API begins: ``http://``, ``https://`` or ``http+unix://``, with a path or not."""
     preset: PresetName | None = None
@@ -71,9 +79,21 @@ class Http(Registry):
         self._values = _values(options, instance, self._wanted)
 
     def lists(self) -> bool:
+        """Send the read-back, as look() does."""
+        return self.look().listed
+
+    def look(self) -> Look:
         """Send the read-back; an answer that says neither is not known: RegistryError."""
         with self._doing("look up") as end:
-            return self._found(end).listed is True
+            found = self._look(end)
+            if found.listed is not True:
+                refuse_other_spellings(self._wanted.look, found.rest, self._values)
+            return Look(_LISTINGS[found.listed])
+
+    def look_alikes(self) -> Sequence[str]:
+        """Name the entries of the read-back, where it has entries."""
+        with self._doing("look for what is meant by") as end:
+            return look_alikes(self._wanted.look, self._look(end).rest, self._values)
 
     def others(self) -> int | None:
         """Count the other listed entries, where the read-back has one for each instance."""
@@ -83,7 +103,7 @@ class Http(Registry):
     def snapshot(self) -> Snapshot | None:
         """Return whether the instance was listed."""
         with self._doing("take a snapshot of") as end:
-            listed = self._found(end).listed
+            listed = self._look(end).listed
             return None if listed is None else {"listed": listed}
 
     def withdraw(self) -> None:
@@ -96,10 +116,12 @@ class Http(Registry):
     def restore(self, snapshot: Snapshot | None) -> None:
         """Send the request, unless the instance is listed, or was out before the drain."""
         with self._doing("restore") as end:
-            found = self._found(end)
+            found = self._look(end)
             if found.listed is True:
                 return
             if found.listed is None:
+                if snapshot is None and self._options.absent == "withdrawn":
+                    return
                 raise AgentError("there is no such instance yet")
             if (snapshot or {}).get("listed") is False:
                 raise AgentError(WAS_OUT)
@@ -113,17 +135,6 @@ class Http(Registry):
             if self._wanted.look.keep or end <= time.monotonic():
                 raise
             return Found(listed=True)
-        return self._known(found)
-
-    def _found(self, end: float) -> Found:
-        return self._known(self._look(end))
-
-    def _known(self, found: Found) -> Found:
-        if found.listed is None and self._options.absent == "refuse":
-            raise AgentError(
-                "it has no such instance: correct the variables, the service or the address, or "
-                'set absent = "withdrawn" if that means that nothing sends it work'
-            )
         return found
 
     def _look(self, end: float) -> Found:
@@ -142,7 +153,8 @@ class Http(Registry):
             yield time.monotonic() + self._options.timeout
         except AgentError as e:
             where = f"{self._instance.name} at {self._options.url}"
-            raise RegistryError(self.name, f"{doing} {where}", e) from e
+            error = UnrecognisedError if isinstance(e, OtherSpellingError) else RegistryError
+            raise error(self.name, f"{doing} {where}", e) from e
 
 
 def _left(end: float) -> float:

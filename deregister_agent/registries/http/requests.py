@@ -18,7 +18,8 @@ Value = bool | int | str
 Statuses = Annotated[tuple[Annotated[int, Field(ge=100, le=599)], ...], Field(min_length=1)]
 Values = Annotated[tuple[Value, ...], Field(min_length=1)]
 
-_VARIABLE = re.compile(r"\{([a-z_]+)\}")
+VARIABLE = re.compile(r"\{([a-z_]+)\}")
+"""How a variable is written."""
 _UNCACHED = {"Cache-Control": "no-cache"}
 
 
@@ -79,23 +80,24 @@ class Found:
     listed: bool | None
     kept: Mapping[str, str] = field(default_factory=dict)
     others: int | None = None
+    rest: Sequence[Any] = ()  # the entries of others
 
 
 def variables_of(request: Request) -> set[str]:
     """Return the names of the variables that *request* needs."""
-    return {name for text in request.texts() for name in _VARIABLE.findall(text)}
+    return {name for text in request.texts() for name in VARIABLE.findall(text)}
 
 
 def send(fetcher: Fetcher, request: Request, values: Mapping[str, str], limit: float) -> Answer:
     """Send *request* with its variables filled in. Raises AgentError; any status is an answer."""
-    body = None if request.body is None else _filled(request.body, values).encode()
+    body = None if request.body is None else filled(request.body, values).encode()
     encoded = {name: quote(value, safe="") for name, value in values.items()}
     return fetcher.call(
         request.method,
-        _filled(request.path, encoded),
+        filled(request.path, encoded),
         payload=None if request.payload is None else _filled_in(request.payload, values),
         body=body,
-        headers=_UNCACHED | {n: _filled(text, values) for n, text in request.headers.items()},
+        headers=_UNCACHED | {n: filled(text, values) for n, text in request.headers.items()},
         timeout=limit,
     )
 
@@ -121,7 +123,7 @@ def read(look: ReadBack, answer: Answer, values: Mapping[str, str]) -> Found:
         return Found(_told(look, answer))
     document = answer.json()
     if look.entries is None:
-        return _entry(look, document)
+        return entry_of(look, document)
     return _among(look, pointed(document, look.entries), values)
 
 
@@ -138,22 +140,23 @@ def _among(look: ReadBack, entries: Any, values: Mapping[str, str]) -> Found:
     """Find the instance's own entry, and count the others that are listed."""
     if not isinstance(entries, list):
         raise AgentError(f"the answer has no list at {look.entries or 'its top'}")
-    wanted = {pointer: _filled(text, values) for pointer, text in look.where.items()}
+    wanted = {pointer: filled(text, values) for pointer, text in look.where.items()}
     ours: list[Any] = []
     others: list[Any] = []
     for entry in entries:
         same = all(as_text(pointed(entry, at)) == text for at, text in wanted.items())
         (ours if same else others).append(entry)
-    count = sum(_entry(look, entry).listed is True for entry in others)
+    count = sum(entry_of(look, entry).listed is True for entry in others)
     if len(ours) > 1:
         raise AgentError(f"{len(ours)} entries are the instance's: make where more precise")
     if not ours:
-        return Found(None, others=count)
-    found = _entry(look, ours[0])
-    return Found(found.listed, found.kept, count)
+        return Found(None, others=count, rest=others)
+    found = entry_of(look, ours[0])
+    return Found(found.listed, found.kept, count, others)
 
 
-def _entry(look: ReadBack, entry: Any) -> Found:
+def entry_of(look: ReadBack, entry: Any) -> Found:
+    """Return what one entry says. Raises AgentError if it does not say it plainly."""
     value = pointed(entry, look.pointer)
     kept = {name: as_text(pointed(entry, at)) for name, at in look.keep.items()}
     return Found(_meaning(look, value, f"{look.pointer} is {excerpt(json.dumps(value))}"), kept)
@@ -180,14 +183,15 @@ def as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
-def _filled(text: str, values: Mapping[str, str]) -> str:
-    return _VARIABLE.sub(lambda found: values[found[1]], text)
+def filled(text: str, values: Mapping[str, str]) -> str:
+    """Return *text* with its variables filled in."""
+    return VARIABLE.sub(lambda found: values[found[1]], text)
 
 
 def _filled_in(value: JsonValue, values: Mapping[str, str]) -> Any:
     match value:
         case str():
-            return _filled(value, values)
+            return filled(value, values)
         case dict():
             return {key: _filled_in(one, values) for key, one in value.items()}
         case list():

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from deregister_agent.registries.nginx.conf import NginxConf, Upstream
+from deregister_agent.registries.nginx.look_alikes import look_alikes
 from deregister_agent.registries.nginx.site import Site
 
 
@@ -10,10 +11,11 @@ def advice(site: Site) -> list[str]:
     """Return one sentence for each thing that is worth changing, with the change."""
     conf = site.read()
     servers = site.servers(conf)
-    block = conf.upstreams[site.context, site.upstream]
+    block = site.block(conf)
     found = [*_general(conf, site.context), *_of_upstream(site, block)]
     if not servers:
-        found.append(f"upstream {block.name} does not list {site.server.text} now")
+        found.append(_absence(site, conf))
+        return found
     found.extend(
         f"upstream {other.name} ({other.context}) lists {site.server.text} too: "
         "give the instance another nginx registry for it"
@@ -21,6 +23,12 @@ def advice(site: Site) -> list[str]:
         if other is not block and any(site.server.is_named(s.address) for s in other.servers)
     )
     return found
+
+
+def _absence(site: Site, conf: NginxConf) -> str:
+    meant = "; ".join(look_alikes(site, conf)) or "nothing there looks like it"
+    refused = "" if site.may_be_absent else ", so stop-traffic is refused until it has been seen"
+    return f"upstream {site.upstream} does not list {site.server.text} now{refused}; {meant}"
 
 
 def _general(conf: NginxConf, context: str) -> Iterator[str]:

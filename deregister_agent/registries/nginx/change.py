@@ -8,7 +8,6 @@ edited, and the others find that done. What cannot be loaded is taken back for a
 
 import time
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 from deregister_agent.errors import AgentError
@@ -71,7 +70,7 @@ def _edit(site: Site, wish: Wish) -> bool:
     created = str(site.owned) if wish.create else ""
     entry = PendingEdit(site.context, site.upstream, site.server.text, which, wish.down, created)
     record = _captured(site, conf, proof_record.load(site.record))
-    record = record.begun(entry, site.key)
+    record = record.begun(entry, len(servers))
     proof_record.save(site.record, record)
     try:
         _write(conf, after)
@@ -160,7 +159,7 @@ def _take_back(site: Site, record: ProofRecord, why: str) -> str:
         return f"{why}; and the change could not be taken back: {with_remedy(e)}"
     why = f"{why} (the change was taken back)"
     with suppress(OSError):  # then the edits are undone, and the record still asks for that
-        proof_record.save(site.record, replace(record, pending=(), refused=why))
+        proof_record.save(site.record, record.taken_back(why))
     return why
 
 

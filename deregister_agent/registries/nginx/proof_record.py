@@ -38,6 +38,11 @@ class PendingEdit:
     down: bool
     created: str = ""  # the file that was made for it
 
+    @property
+    def key(self) -> str:
+        """The name by which proofs know the server."""
+        return key(self.context, self.upstream, self.server.encode(errors="surrogateescape"))
+
 
 @dataclass(frozen=True, slots=True)
 class ProofRecord:
@@ -48,28 +53,45 @@ class ProofRecord:
     dirty: bool = False  # files were changed since the last proof: their times prove nothing
     refused: str = ""  # why the last changes were taken back
     since: Mapping[str, float] = field(default_factory=dict)  # CLOCK_BOOTTIME: first proved down
+    ours: Mapping[str, Sequence[bool]] = field(default_factory=dict)
+    """For each server that agents of this record have marked down: which of its directives. None
+    at all where that is not known: a record of a former version said only that it was down."""
     boot: str = field(default_factory=lambda: SystemClock().boot_id())
 
     def down_since(self, key: str) -> float | None:
         """Return when, by CLOCK_BOOTTIME, this server was first proved down and has been since."""
         return self.since.get(key)
 
-    def begun(self, entry: PendingEdit, key: str) -> "ProofRecord":
-        """Return the record with an edit that is about to be made to the server *key*."""
-        since = {other: at for other, at in self.since.items() if other != key}
-        return replace(self, pending=(*self.pending, entry), dirty=True, refused="", since=since)
+    def begun(self, entry: PendingEdit, count: int) -> "ProofRecord":
+        """Return the record with an edit that is about to be made to one of *count* directives."""
+        since = {other: at for other, at in self.since.items() if other != entry.key}
+        flags = self.ours.get(entry.key, ())
+        if len(flags) != count:
+            flags = [False] * count
+        ours = _flagged({**self.ours, entry.key: flags}, entry, down=entry.down)
+        pending = (*self.pending, entry)
+        return replace(self, pending=pending, dirty=True, refused="", since=since, ours=ours)
+
+    def taken_back(self, why: str) -> "ProofRecord":
+        """Return the record once what is pending has been undone."""
+        ours = self.ours
+        for entry in reversed(self.pending):
+            ours = _flagged(ours, entry, down=not entry.down)
+        return replace(self, pending=(), refused=why, ours=ours)
 
     def proved(self, proof: Proof, alive: frozenset[str]) -> "ProofRecord":
         """Return the record with one more proof, and no proof of workers known to have gone."""
         kept = [p for p in self.proofs if alive.intersection(p.ids)]
         since = {key: self.since.get(key, proof.at) for key in proof.down}
-        proofs = (*kept, proof)
-        return replace(self, proofs=proofs, pending=(), dirty=False, refused="", since=since)
+        # Somebody else has lifted what is not down any more; of several directives some may be.
+        ours = {key: flags for key, flags in self.ours.items() if key in since or len(flags) > 1}
+        done = replace(self, pending=(), dirty=False, refused="", since=since, ours=ours)
+        return replace(done, proofs=(*kept, proof))
 
 
 def load(path: Path) -> ProofRecord:
     """
-    Read the record. A record of another boot, or none, says nothing.
+    Read the record. One of another boot says only whose each "down" is, and none says nothing.
 
     A record that cannot be read proves nothing either: then the next change reloads.
     """
@@ -87,12 +109,14 @@ def load(path: Path) -> ProofRecord:
             refused=data["refused"],
             since=dict(data["since"]),
             boot=data["boot"],
+            ours=dict(data.get("ours", dict.fromkeys(data["since"], ()))),
         )
     except FileNotFoundError:
         return ProofRecord()
     except (ValueError, KeyError, TypeError):
         return ProofRecord(dirty=True)
-    return record if record.boot == ProofRecord().boot else ProofRecord()
+    today = ProofRecord(ours=record.ours)
+    return record if record.boot == today.boot else today
 
 
 def save(path: Path, record: ProofRecord) -> None:
@@ -111,6 +135,17 @@ def mark(path: Path) -> Sequence[int]:
 def key(context: str, upstream: str, server: bytes) -> str:
     """Return the name by which proofs know a server of an upstream."""
     return f"{context}/{upstream} {canonical(server).decode(errors='surrogateescape')}"
+
+
+def _flagged(
+    ours: Mapping[str, Sequence[bool]], entry: PendingEdit, *, down: bool
+) -> Mapping[str, Sequence[bool]]:
+    """Return *ours* with the directives of *entry* counted as marked down by us, or no longer."""
+    flags = list(ours.get(entry.key, ()))
+    for i in set(entry.which).intersection(range(len(flags))):
+        flags[i] = down
+    rest = {name: one for name, one in ours.items() if name != entry.key}
+    return {**rest, entry.key: flags} if any(flags) else rest
 
 
 def all_down(conf: NginxConf) -> tuple[str, ...]:

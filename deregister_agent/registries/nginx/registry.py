@@ -9,22 +9,28 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from deregister_agent.config.options import RegistryOptions, Timeout
-from deregister_agent.errors import AgentError, ConfigError, RegistryError
+from deregister_agent.errors import AgentError, ConfigError, RegistryError, UnrecognisedError
 from deregister_agent.host import addresses
 from deregister_agent.model import Instance, Listing, Look, Snapshot, Straggler
 from deregister_agent.ports import Registry
 from deregister_agent.registries.nginx.advice import advice
 from deregister_agent.registries.nginx.change import carry_out
 from deregister_agent.registries.nginx.conf import ConfPaths, ServerDirective
+from deregister_agent.registries.nginx.look_alikes import (
+    OtherSpellingError,
+    look_alikes,
+    refuse_other_spellings,
+)
 from deregister_agent.registries.nginx.old_workers import old_workers
 from deregister_agent.registries.nginx.parse import preamble
 from deregister_agent.registries.nginx.processes import NginxError
-from deregister_agent.registries.nginx.proof import look
+from deregister_agent.registries.nginx.proof import ServerLook, look
 from deregister_agent.registries.nginx.remedies import with_remedy
 from deregister_agent.registries.nginx.running import RunningNginx
 from deregister_agent.registries.nginx.server_address import ServerAddress
 from deregister_agent.registries.nginx.site import Site, Wish
 from deregister_agent.registries.nginx.watch import next_change
+from deregister_agent.registries.nginx.whose_down import mark_of, up_again
 
 _PID_FILE = "/run/nginx.pid"  # what the packages of Debian and nginx.org are built with
 _HEADER = "# Kept by deregister-agent.\n"
@@ -43,6 +49,9 @@ class Options(RegistryOptions):
         "old_workers": _WAITS,
         "old_workers_then": _WAITS,
     }
+    identity_keys: ClassVar[frozenset[str]] = frozenset(
+        {"upstream", "context", "server", "config", "root", "file", "prefix"}
+    )
     upstream: str
     """The upstream that lists the instance."""
     context: Literal["http", "stream"] = "http"
@@ -87,7 +96,7 @@ class NginxUpstream(Registry):
     def lists(self) -> bool:
         """Look at the files and at what the running workers have loaded of them."""
         with self._doing("tell whether it is listed"):
-            return look(self._site(), self._until()).listed
+            return _found(self._site(), self._until()).listed
 
     def stragglers(self) -> Sequence[Straggler]:
         """Name the workers from before the change that have not exited."""
@@ -97,12 +106,24 @@ class NginxUpstream(Registry):
         """Answer both from one look at the files and the workers, which costs half as much."""
         with self._doing("look it up"):
             site, until = self._site(), self._until()
-            found = look(site, until)
+            found = _found(site, until)
+            servers = site.servers(found.conf)
+            if found.listed and not servers:
+                raise NginxError(
+                    f"upstream {site.upstream} has no server {site.server.text}, and it is not "
+                    "proved that the running workers have loaded that: reload Nginx"
+                )
             workers = found.workers or site.running.workers(until)
             listing = Listing.LISTED if found.listed else Listing.OUT
-            if not site.servers(found.conf):
-                listing = Listing.ABSENT
-            return Look(listing, old_workers(site, found, workers, self._instance))
+            stragglers = old_workers(site, found, workers, self._instance)
+            return Look(listing if servers else Listing.ABSENT, stragglers, mark_of(site, found))
+
+    def look_alikes(self) -> Sequence[str]:
+        """Name other servers of the upstream, and other upstreams that have this one."""
+        with self._doing("look for what is meant"):
+            site = self._site()
+            conf = site.read()
+            return [] if site.servers(conf) else look_alikes(site, conf)
 
     def snapshot(self) -> Snapshot | None:
         """Tell which of the server's directives were down before."""
@@ -122,11 +143,11 @@ class NginxUpstream(Registry):
             site = self._site()
             servers = site.servers(site.read())
             if servers or site.owned is not None:
-                carry_out(site, self._wish(servers, snapshot))
-            elif snapshot is not None:
+                carry_out(site, self._wish(site, servers, snapshot))
+            elif snapshot is not None or self._options.absent == "refuse":
                 raise NginxError(
-                    f"upstream {site.upstream} has lost its server {site.server.text} since: "
-                    "somebody has removed it, and may add it again"
+                    f"upstream {site.upstream} has no server {site.server.text} now: "
+                    "whoever has removed it may add it again"
                 )
 
     def others(self) -> int:
@@ -135,8 +156,7 @@ class NginxUpstream(Registry):
             site = self._site()
             conf = site.read()
             site.servers(conf)
-            block = conf.upstreams[site.context, site.upstream]
-            up = {s.address for s in block.servers if not (s.down or s.backup)}
+            up = {s.address for s in site.block(conf).servers if not (s.down or s.backup)}
             return sum(1 for address in up if not self._server.is_named(address))
 
     def watch(self, cursor: str | None, timeout: float) -> str | None:
@@ -149,22 +169,15 @@ class NginxUpstream(Registry):
         with self._doing("read the configuration"):
             return advice(self._site())
 
-    def _wish(self, servers: Sequence[ServerDirective], snapshot: Snapshot | None) -> Wish:
+    def _wish(
+        self, site: Site, servers: Sequence[ServerDirective], snapshot: Snapshot | None
+    ) -> Wish:
         """Work out which directives to bring up again."""
         if not servers:
             parameters = f" {self._options.parameters}" if self._options.parameters else ""
             line = f"server {self._server.text}{parameters};\n"
             return Wish(down=False, create=(_HEADER + line).encode())
-        was = snapshot.get("down") if snapshot is not None else []
-        if not isinstance(was, list) or not any(was):
-            return Wish(down=False)
-        if len(was) != len(servers):
-            raise NginxError(
-                f"upstream {self._options.upstream} now has {len(servers)} directives for "
-                f"{self._server.text}, not {len(was)}, and some were down before: bring up by hand "
-                "those that should be"
-            )
-        return Wish(tuple(i for i, down in enumerate(was) if not down), down=False)
+        return up_again(site, servers, snapshot)
 
     def _site(self) -> Site:
         """Gather what a change needs, from the options and the configuration."""
@@ -193,8 +206,18 @@ class NginxUpstream(Registry):
         """Turn every trouble into one error that says who was doing what."""
         try:
             yield
+        except OtherSpellingError as e:
+            raise UnrecognisedError(self.name, f"{what} ({self._instance})", e) from e
         except (AgentError, OSError) as e:
             raise RegistryError(self.name, f"{what} ({self._instance})", with_remedy(e)) from e
+
+
+def _found(site: Site, until: float) -> ServerLook:
+    """Look for the server, under other names as well where it is not listed."""
+    found = look(site, until)
+    if not found.listed:
+        refuse_other_spellings(site, found.conf, until)
+    return found
 
 
 def build(options: Options, instance: Instance) -> NginxUpstream:

@@ -29,6 +29,14 @@ def canonical(text: bytes) -> bytes:
     return host.lower() + b":" + (b"%d" % int(port) if port.isdigit() else port)
 
 
+def parts(address: bytes) -> tuple[bytes, bytes]:
+    """Return host and port of a canonical address; of a Unix socket it all, and no port."""
+    if address.startswith(b"unix:"):
+        return address, b""
+    host, _, port = address.rpartition(b":")
+    return host, port
+
+
 def _ipv6(text: bytes) -> bytes:
     host, _, port = text[1:].partition(b"]")
     number = port[1:] if port[1:].isdigit() else port or _DEFAULT_PORT

@@ -9,7 +9,13 @@ from pathlib import Path
 
 from deregister_agent.host.files import locked
 from deregister_agent.registries.nginx import proof_record
-from deregister_agent.registries.nginx.conf import ConfPaths, NginxConf, ServerDirective, summary
+from deregister_agent.registries.nginx.conf import (
+    ConfPaths,
+    NginxConf,
+    ServerDirective,
+    Upstream,
+    summary,
+)
 from deregister_agent.registries.nginx.parse import read
 from deregister_agent.registries.nginx.processes import NginxError
 from deregister_agent.registries.nginx.running import RunningNginx
@@ -29,7 +35,7 @@ class Site:
     upstream: str
     server: ServerAddress
     owned: Path | None  # the agent's own file, if it is to change no other
-    may_be_absent: bool
+    may_be_absent: bool  # by the options, somebody may remove it: for advice
     running: RunningNginx
     test: tuple[str, ...]
     record: Path
@@ -47,16 +53,11 @@ class Site:
 
     def servers(self, conf: NginxConf) -> list[ServerDirective]:
         """
-        Return the directives that name this server, in reading order.
+        Return the directives that name this server, in reading order; none where it is absent.
 
         Raises NginxError where it cannot be certain that these are all.
         """
-        there = conf.upstreams.get((self.context, self.upstream))
-        if there is None:
-            raise NginxError(
-                f"{conf.paths.main} has no {self.context} upstream {self.upstream}; "
-                f"it has: {summary(conf.upstreams)}"
-            )
+        there = self.block(conf)
         if chooser := min(there.directives & _CHOOSERS, default=b""):
             raise NginxError(
                 f"upstream {self.upstream} has {chooser.decode()}, which chooses its servers: "
@@ -65,13 +66,17 @@ class Site:
         found = conf.find(self.context, self.upstream, self.server)
         if self.owned is not None:
             _check_owned(self.owned, conf, found, self.upstream)
-        elif not found and not self.may_be_absent:
-            known = ", ".join(os.fsdecode(server.address) for server in there.servers[:5])
-            raise NginxError(
-                f"upstream {self.upstream} has no server {self.server.text}; it has "
-                f"{known or 'none'}; set server to the one that is meant, or absent = 'withdrawn'"
-            )
         return found
+
+    def block(self, conf: NginxConf) -> Upstream:
+        """Return the upstream. Raises NginxError if there is none of that name."""
+        there = conf.upstreams.get((self.context, self.upstream))
+        if there is None:
+            raise NginxError(
+                f"{conf.paths.main} has no {self.context} upstream {self.upstream}; "
+                f"it has: {summary(conf.upstreams)}"
+            )
+        return there
 
     def check_seen(self, conf: NginxConf) -> None:
         """Raise NginxError if Nginx reads other files than those that name this server."""
