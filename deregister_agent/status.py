@@ -17,7 +17,7 @@ from types import NoneType
 from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
 
 from deregister_agent.errors import AgentError
-from deregister_agent.model import Instance, OnDeadline, Outcome, Phase
+from deregister_agent.model import DrainKind, Instance, Listing, OnDeadline, Outcome, Phase
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,10 @@ class RegistryStatus(JsonModel):
     name: str
     listed: bool | None
     """Whether the registry would send work; null: it has not told."""
+    listing: Listing | None = None
+    """What it shows of the instance; null: it has not told, or the agent is of before."""
+    mark: str = ""
+    """By what somebody else has put it out there."""
     acknowledged: bool = False
     """Whether the registry has taken the action of this phase."""
     stragglers: tuple[str, ...]
@@ -99,6 +103,8 @@ class DrainStatus(JsonModel):
     asked_by: str
     forced: bool
     on_deadline: OnDeadline
+    kind: DrainKind = DrainKind.DRAIN
+    """Whether it is a drain, or a restore of what a registry had lost of it in service."""
     pids: tuple[int, ...] = ()
     """The process that is being drained, or was."""
 
@@ -162,6 +168,7 @@ class DrainRecord(JsonModel):
     reason: str
     asked_by: str
     forced: bool
+    kind: DrainKind = DrainKind.DRAIN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

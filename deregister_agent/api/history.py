@@ -18,6 +18,7 @@ def drain_record(past: PastDrain) -> DrainRecord:
         reason=drain.reason,
         asked_by=drain.asked_by,
         forced=drain.forced,
+        kind=drain.kind,
     )
 
 

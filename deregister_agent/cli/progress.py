@@ -168,7 +168,9 @@ def counted(counts: Mapping[str, int]) -> str:
 def _head(status: Status, paint: Paint) -> str:
     one = status.instance
     where = f"{one.name} ({one.service}, {one.address}:{one.port})"
-    text = f"{clean(where)}: {paint(status.phase, _COLOURS[status.phase])}"
+    missed = status.phase is Phase.SERVING and bool(status.blocking)
+    phase = "serving, but NOT listed everywhere" if missed else str(status.phase)
+    text = f"{clean(where)}: {paint(phase, _BOLD_RED if missed else _COLOURS[status.phase])}"
     if status.outcome:
         text += f", outcome {status.outcome}"
     if status.since:
@@ -180,6 +182,8 @@ def _head(status: Status, paint: Paint) -> str:
 
 def _listing(registry: RegistryStatus) -> str:
     match registry.listed:
+        case False if registry.mark:
+            return f"has it out by another hand ({registry.mark})"
         case True:
             return "lists it"
         case False if registry.stragglers:

@@ -1,15 +1,18 @@
 """Whether "serving" holds now: by what registries say after the question, never by the phase."""
 
+import logging
 from collections.abc import Mapping, Sequence
 
 from deregister_agent.engine.knowledge import Knowledge
 from deregister_agent.engine.new_record import StartRequest
-from deregister_agent.engine.presence import is_left_alone, is_waited_for
+from deregister_agent.engine.presence import is_left_alone, is_waited_for, note_served
 from deregister_agent.engine.registry_view import RegistryView
 from deregister_agent.engine.view_context import FRESH
 from deregister_agent.errors import CannotRestore
 from deregister_agent.host.clock import iso
 from deregister_agent.model import Listing, Look, Phase
+
+log = logging.getLogger(__name__)
 
 
 def unheard(known: Knowledge, since: float) -> list[str]:
@@ -29,6 +32,22 @@ def unlisted(known: Knowledge) -> list[str]:
         return []
     views = [view for view in known.registries if is_waited_for(known, view)]
     return [line for view in views if (line := _not_listed(known, view))]
+
+
+def watch_over(known: Knowledge) -> None:
+    """
+    Write down what registries show of an instance in service, and log where one does not.
+
+    Once when it is not listed everywhere, and once when it is again. Raises JournalError.
+    """
+    note_served(known)
+    said = tuple(unlisted(known))
+    if bool(said) is not known.is_missed and known.drain.phase is Phase.SERVING:
+        known.is_missed = bool(said)
+        if said:
+            log.warning("%s: in service, and: %s", known.instance, "; ".join(said))
+        else:
+            log.info("%s: every registry lists it again", known.instance)
 
 
 def is_served(known: Knowledge, since: float) -> bool | None:

@@ -18,7 +18,13 @@ from deregister_agent.engine.blockers import blocking
 from deregister_agent.engine.calls import Calls
 from deregister_agent.engine.decision_detail import alone, detail, in_words
 from deregister_agent.engine.first_look import ask_all, look_first, take_in
-from deregister_agent.engine.in_service import is_served, lost, refuse_to_restore, restore_detail
+from deregister_agent.engine.in_service import (
+    is_served,
+    lost,
+    refuse_to_restore,
+    restore_detail,
+    watch_over,
+)
 from deregister_agent.engine.knowledge import AgentContext, InstanceSetup, Knowledge
 from deregister_agent.engine.new_record import (
     StartRequest,
@@ -28,7 +34,7 @@ from deregister_agent.engine.new_record import (
     new_restore,
 )
 from deregister_agent.engine.newcomer import meet
-from deregister_agent.engine.presence import counts_from, note_served
+from deregister_agent.engine.presence import counts_from
 from deregister_agent.engine.registry_view import RegistryView
 from deregister_agent.engine.schedule import begin_looks, rest, restore_due
 from deregister_agent.engine.sighting import sighting
@@ -36,14 +42,7 @@ from deregister_agent.engine.standing import doubts, refresh
 from deregister_agent.engine.status import cursor, status_of
 from deregister_agent.errors import JournalError, UnknownRegistry
 from deregister_agent.journal.journal import Decision
-from deregister_agent.model import (
-    Announcement,
-    Drain,
-    Outcome,
-    Phase,
-    Sighting,
-    StopRequest,
-)
+from deregister_agent.model import Announcement, Drain, Outcome, Phase, Sighting, StopRequest
 from deregister_agent.status import Status
 
 log = logging.getLogger(__name__)
@@ -225,7 +224,7 @@ class InstanceLoop:
                 self.changed.notify_all()
             try:
                 self._meet_process()
-                note_served(self.known)
+                watch_over(self.known)
                 act(self.known)
                 begin_looks(self.known)
                 self._decide()

@@ -77,6 +77,7 @@ class Knowledge:
         self.ready = [ReadyView(one, shared) for one in setup.ready]
         self.process = ProcessView(app, setup.finder, shared)
         self.seen_out = False  # whether "drained" was decided or seen to hold in this process life
+        self.is_missed = False  # whether it was said that it serves and is not listed everywhere
         self.error: AgentError | None = None
 
     def _recall(self, view: RegistryView) -> Process | None:

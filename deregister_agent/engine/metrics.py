@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 
+from deregister_agent.engine.in_service import unlisted
 from deregister_agent.engine.instance_loop import InstanceLoop
 from deregister_agent.engine.status import in_flight
 from deregister_agent.journal.announcements import PendingAnnouncement
@@ -79,6 +80,11 @@ class _Now:
             "1 if the registry lists the instance, 0 if not; absent while unknown.",
             labels=["instance", "registry"],
         )
+        missing = GaugeMetricFamily(
+            "deregister_agent_not_listed_in_service",
+            "1 for an instance in service that some registry does not list, 0 otherwise.",
+            labels=["instance"],
+        )
         failing = GaugeMetricFamily(
             "deregister_agent_failing",
             "1 while the last call to a registry or probe has failed.",
@@ -89,6 +95,7 @@ class _Now:
                 phase.add_metric([name, each], float(loop.drain.phase is each))
             for kind, count in in_flight(loop.known).items():
                 work.add_metric([name, kind], count)
+            missing.add_metric([name], float(bool(unlisted(loop.known))))
             for view in loop.known.registries:
                 if view.word is not None:
                     listed.add_metric([name, view.name], float(view.word.listed))
@@ -99,4 +106,4 @@ class _Now:
             "deregister_agent_announcements_waiting", "Announcements yet to be taken."
         )
         waiting.add_metric([], len(self._pending()))
-        return [phase, work, listed, failing, waiting]
+        return [phase, work, listed, missing, failing, waiting]

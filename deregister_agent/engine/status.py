@@ -67,6 +67,7 @@ def _drain(drain: Drain) -> DrainStatus:
         asked_by=drain.asked_by,
         forced=drain.forced,
         on_deadline=drain.on_deadline,
+        kind=drain.kind,
         pids=tuple(pid for pid, _ in drain.process.pids) if drain.process else (),
     )
 
@@ -102,6 +103,8 @@ def _registry(view: RegistryView, offset: float) -> RegistryStatus:
     return RegistryStatus(
         name=view.name,
         listed=word.listed if word else None,
+        listing=word.look.listing if word else None,
+        mark=word.look.mark if word else "",
         acknowledged=view.acknowledged is not None,
         stragglers=tuple(word.awaited) if word else (),
         others=view.others,

@@ -59,9 +59,10 @@ def run(*args: str) -> "subprocess.CompletedProcess[str]":
 
 def configuration(folder: Path) -> str:
     """Write a configuration whose app does not answer; return its path."""
-    (folder / "targets.json").write_text('[{"targets": []}]')
     path = folder / "config.toml"
     (port,) = free_ports(1)
+    targets = [f"127.0.0.1:{port}", "127.0.0.1:1"]
+    (folder / "targets.json").write_text(json.dumps([{"targets": targets}]))
     path.write_text(INSTANCE.format(folder=folder, port=port))
     return str(path)
 

@@ -183,7 +183,7 @@ def test_an_agent_in_trouble_is_tried_later() -> None:
     assert isinstance(refusal(AgentAnswer(503, {"detail": "the journal is full"})), Unreachable)
 
 
-DRAINED = {Outcome.DRAINED, Outcome.APP_EXITED}
+DRAINED = {Outcome.DRAINED, Outcome.APP_EXITED, Outcome.ABSENT}
 
 
 @pytest.mark.parametrize("outcome", [None, *Outcome])
@@ -209,7 +209,7 @@ def test_standalone_says_serving_only_when_it_is(phase: Phase) -> None:
 def test_only_a_good_end_says_safe_to_kill() -> None:
     """The words "safe to kill" come with exit code 0 and with nothing else."""
     for code in ExitCode:
-        for outcome in (*(set(Outcome) - {Outcome.APP_EXITED}), None):
+        for outcome in (*(set(Outcome) - {Outcome.APP_EXITED, Outcome.ABSENT}), None):
             for restore in (True, False):
                 line = ending(StatusAndCode(code, status(drain=drain_of(outcome))), restore=restore)
                 safe = code is ExitCode.DONE and not restore

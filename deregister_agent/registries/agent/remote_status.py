@@ -11,7 +11,7 @@ from urllib.parse import quote
 from deregister_agent.errors import AgentError, excerpt
 from deregister_agent.model import Instance, Listing, OnDeadline, Outcome, Phase
 from deregister_agent.net.fetcher import Answer, Fetcher
-from deregister_agent.status import RegistryStatus, Status, read
+from deregister_agent.status import Status, read
 
 _AnyModel = TypeVar("_AnyModel")
 
@@ -24,18 +24,9 @@ OUT = frozenset({Phase.SETTLING, Phase.DRAINING, Phase.DRAINED, Phase.GONE})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FarWord(RegistryStatus):
-    """The last word of one registry there."""
-
-    listing: Listing | None = None
-    """What it shows of the instance; None: it has not told, or that agent does not say."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class FarStatus(Status):
     """The status of an instance at an agent that may be newer than this one."""
 
-    registries: tuple[FarWord, ...]
     newer: str = ""
     """What this agent does not know of what that one said; the instance then counts as listed."""
 
