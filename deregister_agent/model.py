@@ -153,6 +153,7 @@ class Drain:
     kind: DrainKind = DrainKind.DRAIN
     vouched: tuple[str, ...] = ()  # registries whose word is not waited for
     if_present: bool = False  # if nobody is there to be drained, that is an end, too
+    refusal: str = ""  # why it was refused after it had begun
 
     @classmethod
     def never(cls, instance: str) -> "Drain":

@@ -107,6 +107,8 @@ class DrainStatus(JsonModel):
     """Whether it is a drain, or a restore of what a registry had lost of it in service."""
     pids: tuple[int, ...] = ()
     """The process that is being drained, or was."""
+    refusal: str = ""
+    """Why it was refused after it had begun."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

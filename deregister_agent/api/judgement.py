@@ -45,7 +45,8 @@ def recall(loop: InstanceLoop) -> None:
 
 def not_asked(drain: Drain, status: Status, advice: str) -> Problem:
     """Return the 409 of a question that nothing under way would answer."""
-    ended = f"the last drain was {drain.outcome}; " if drain.outcome else ""
+    because = f" ({drain.refusal})" if drain.refusal else ""
+    ended = f"the last drain was {drain.outcome}{because}; " if drain.outcome else ""
     if drain.phase is Phase.GONE and is_safe_to_kill(drain.phase, drain.outcome):
         ended += "the process that was drained has exited, and another may be in its place; "
     return Problem(

@@ -16,7 +16,7 @@ _PROBLEMS = {
     "403": "Host is not this agent, or the request comes from a web page of another origin.",
     "404": "No such instance or drain.",
     "408": "The body did not arrive in time.",
-    "409": "Nobody asked for it, the guard refuses, or the short form is ambiguous.",
+    "409": "Nobody asked for it, it is refused, or the short form is ambiguous.",
     "413": "The body is larger than 64 KiB.",
     "415": "The body is not declared as JSON.",
     "503": "Not now: the journal cannot be written, or too many requests wait. Try again.",

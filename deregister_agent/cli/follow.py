@@ -170,29 +170,40 @@ def only_instance(client: AgentClient) -> str:
     return names[0]
 
 
-def ending(word: StatusAndCode, *, restore: bool = False) -> str:  # noqa: PLR0911 - a table
+def ending(word: StatusAndCode, *, restore: bool = False) -> str:
     """Return the last line: how the drain or restore has ended, and what to do next."""
-    status = word.status
-    name, outcome, why = status.instance.name, status.outcome, status.what_blocks
+    said = _restore_ending(word) if restore else _drain_ending(word)
+    return f"{word.status.instance.name}: {said}"
+
+
+def _restore_ending(word: StatusAndCode) -> str:
+    why = word.status.what_blocks
     match word.code:
-        case ExitCode.DONE if restore:
-            return f"{name}: serving: every registry lists it again"
-        case ExitCode.EXPIRED if restore:
-            return f"{name}: NOT serving yet, past the restore deadline; still trying. {why}"
-        case ExitCode.DONE if outcome is Outcome.ABSENT:
-            return f"{name}: absent: nobody was there to be drained, and nobody came"
-        case ExitCode.DONE if outcome is Outcome.APP_EXITED:
-            return f"{name}: drained: the app has exited by itself with nothing in hand"
         case ExitCode.DONE:
-            return f"{name}: drained: safe to kill"
+            return "serving: every registry lists it again"
         case ExitCode.EXPIRED:
-            policy = status.drain.on_deadline if status.drain else OnDeadline.HOLD
-            return f"{name}: NOT drained: the deadline passed first (then: {policy}). {why}"
-        case ExitCode.REFUSED:
-            return f"{name}: NOT drained: too few others would remain; --force overrides that"
-        case _ if restore:
-            return f"{name}: nobody asked to restore it, or it was drained again since"
-        case _ if outcome is Outcome.CANCELLED:
-            return f"{name}: NOT drained: start-traffic came first"
+            return f"NOT serving yet, past the restore deadline; still trying. {why}"
+        case _ if why:
+            return f"NOT serving: {why}"
         case _:
-            return f"{name}: NOT drained: no drain was asked for"
+            return "nobody asked to restore it, or it was drained again since"
+
+
+def _drain_ending(word: StatusAndCode) -> str:
+    outcome, drain, why = word.status.outcome, word.status.drain, word.status.what_blocks
+    match word.code:
+        case ExitCode.DONE if outcome is Outcome.ABSENT:
+            return "absent: nobody was there to be drained, and nobody came"
+        case ExitCode.DONE if outcome is Outcome.APP_EXITED:
+            return "drained: the app has exited by itself with nothing in hand"
+        case ExitCode.DONE:
+            return "drained: safe to kill"
+        case ExitCode.EXPIRED:
+            policy = drain.on_deadline if drain else OnDeadline.HOLD
+            return f"NOT drained: the deadline passed first (then: {policy}). {why}"
+        case ExitCode.REFUSED:
+            return f"NOT drained, and put back: {(drain.refusal if drain else '') or 'refused'}"
+        case _ if outcome is Outcome.CANCELLED:
+            return "NOT drained: start-traffic came first"
+        case _:
+            return "NOT drained: no drain was asked for"

@@ -23,10 +23,14 @@ def detail(known: Knowledge, after: Drain) -> dict[str, object]:
     if phase is Phase.WITHDRAWING:
         words = [(view.name, view.says(0.0)) for view in known.registries]
         said["listed_by"] = [name for name, word in words if word and word.listed]
-    refused = [str(view.refused) for view in known.registries if view.refused is not None]
-    if phase is Phase.RESTORING and refused:
-        said["refused"] = refused
+    if phase is Phase.RESTORING and after.refusal:
+        said["refused"] = after.refusal
     return said
+
+
+def refusal(known: Knowledge) -> str:
+    """Return why a drain that had begun is refused."""
+    return "; ".join(str(view.refused) for view in known.registries if view.refused is not None)
 
 
 def alone(kind: str) -> tuple[Announcement, ...]:

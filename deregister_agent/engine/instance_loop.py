@@ -16,7 +16,7 @@ from deregister_agent.drain import (
 from deregister_agent.engine.actions import act
 from deregister_agent.engine.blockers import blocking
 from deregister_agent.engine.calls import Calls
-from deregister_agent.engine.decision_detail import alone, detail, in_words
+from deregister_agent.engine.decision_detail import alone, detail, in_words, refusal
 from deregister_agent.engine.first_look import ask_all, look_first, take_in
 from deregister_agent.engine.in_service import (
     is_served,
@@ -268,6 +268,8 @@ class InstanceLoop:
         after = moved(self.drain, phase, seen, now)
         if phase in {Phase.DRAINED, Phase.EXPIRED}:
             after = replace(after, process=self.known.process.app)
+        if after.outcome is Outcome.REFUSED and self.drain.outcome is None:
+            after = replace(after, refusal=refusal(self.known))
         self._write(after, phase, detail(self.known, after))
 
     def _write(

@@ -68,6 +68,7 @@ def _drain(drain: Drain) -> DrainStatus:
         forced=drain.forced,
         on_deadline=drain.on_deadline,
         kind=drain.kind,
+        refusal=drain.refusal,
         pids=tuple(pid for pid, _ in drain.process.pids) if drain.process else (),
     )
 

@@ -85,7 +85,7 @@ ENDS = [
         "drained: the app has exited by itself",
     ),
     (["drain", "--wait"], orders("draining", "expired"), 3, "NOT drained: the deadline passed"),
-    (["drain", "--wait"], orders("restoring", outcome="refused"), 4, "too few others"),
+    (["drain", "--wait"], orders("restoring", outcome="refused"), 4, "NOT drained, and put back"),
     (["drain", "--wait"], orders("restoring", outcome="cancelled"), 5, "start-traffic came first"),
     (["restore", "--wait"], orders("restoring", "serving"), 0, "serving: every registry lists it"),
     (["restore", "--wait"], orders("restoring", overdue=True), 3, "NOT serving yet"),
