@@ -189,7 +189,7 @@ def _restore_ending(word: StatusAndCode) -> str:
             return "nobody asked to restore it, or it was drained again since"
 
 
-def _drain_ending(word: StatusAndCode) -> str:
+def _drain_ending(word: StatusAndCode) -> str:  # noqa: PLR0911 - a table
     outcome, drain, why = word.status.outcome, word.status.drain, word.status.what_blocks
     match word.code:
         case ExitCode.DONE if outcome is Outcome.ABSENT:

@@ -53,8 +53,12 @@ def restore_due(known: Knowledge) -> float:
 
 
 def _looked_at(known: Knowledge) -> Sequence[RegistryView | ProbeView | ReadyView | ProcessView]:
-    """Return what is looked at in this phase: readiness only where something hangs on it."""
+    """Return what is looked at in this phase."""
+    return (*known.registries, *known.probes, *ready_checks(known), known.process)
+
+
+def ready_checks(known: Knowledge) -> Sequence[ReadyView]:
+    """Return the readiness checks that are asked in this phase: where something hangs on them."""
     waited_for = known.drain.phase in {Phase.GONE, Phase.RESTORING}
     kept_for = known.drain.phase is Phase.SERVING and keeping(known)
-    ready = known.ready if waited_for or kept_for else ()
-    return (*known.registries, *known.probes, *ready, known.process)
+    return known.ready if waited_for or kept_for else ()

@@ -7,6 +7,7 @@ from deregister_agent.engine.knowledge import Knowledge
 from deregister_agent.engine.presence import is_waited_for
 from deregister_agent.engine.probe_view import ProbeView
 from deregister_agent.engine.registry_view import RegistryView, RegistryWord
+from deregister_agent.engine.schedule import ready_checks
 from deregister_agent.host.clock import iso
 from deregister_agent.model import UNFINISHED, Drain, Phase
 from deregister_agent.status import DrainStatus, ProbeStatus, ProcessStatus, RegistryStatus, Status
@@ -29,7 +30,7 @@ def status_of(known: Knowledge) -> Status:
         registries=tuple(_registry(view, offset) for view in known.registries),
         probes=tuple(_probe(view, offset) for view in known.probes),
         process=_process(known),
-        ready=all(check.ready for check in known.ready) if known.ready else None,
+        ready=known.is_ready if ready_checks(known) else None,
         error=str(known.error) if known.error else None,
         cursor=cursor(known),
     )
