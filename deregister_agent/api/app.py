@@ -28,6 +28,8 @@ from deregister_agent.engine.instance_loop import InstanceLoop
 from deregister_agent.model import Announcement, Drain, Phase, StopRequest
 from deregister_agent.status import DrainList, DrainWithEvents, JsonModel, StatusList, plain
 
+HEARD = 5.0
+"""Seconds that traffic-started waits for the words on an instance in service."""
 ASKED = 1.0
 """Seconds that traffic-drained waits for the words that a "drained" of earlier rests on."""
 
@@ -141,7 +143,7 @@ class HttpApi:
     def traffic_started(self, name: str | None = None) -> Response:
         """Answer whether the instance takes traffic, by what registries say after the question."""
         loop = self._loop(name)
-        asked = loop.ask_if_serving(ASKED)
+        asked = self._held.asked(loop, HEARD)
 
         def status_of(drain: Drain) -> int:
             code = started_status(drain)

@@ -12,6 +12,7 @@ from deregister_agent.engine.agent import Agent
 from deregister_agent.engine.instance_loop import InstanceLoop
 from deregister_agent.errors import JournalError
 from deregister_agent.journal.history import TimelineEvent
+from deregister_agent.model import Phase
 from deregister_agent.status import plain
 
 SLICE = 2.0
@@ -94,6 +95,16 @@ class HeldRequests:
         self.enter()
         try:
             return loop.ask_registries(timeout)
+        finally:
+            self.leave()
+
+    def asked(self, loop: InstanceLoop, timeout: float) -> float:
+        """Ask the registries of an instance in service; return from when on words count."""
+        if loop.drain.phase is not Phase.SERVING:
+            return 0.0
+        self.enter()
+        try:
+            return loop.ask_if_serving(timeout)
         finally:
             self.leave()
 

@@ -101,6 +101,8 @@ def _examine(known: Knowledge, view: RegistryView, request: StopRequest) -> tupl
     try:
         look = view.registry.look()
     except UnrecognisedError as e:
+        if view.name in request.vouch:
+            raise  # as it would be waited for, if it were not vouched for
         raise NeverSeen(known.instance.name, view.name, [str(e)]) from e
     if look.listed and view.name in request.vouch:
         raise StillListed(known.instance.name, view.name)

@@ -15,14 +15,24 @@ from deregister_agent.model import Listing, Look, Phase
 log = logging.getLogger(__name__)
 
 
+def outdated(known: Knowledge, since: float) -> list[RegistryView]:
+    """Return who has not answered a question of after *since*, and within the last seconds."""
+    oldest = known.clock.now() - FRESH
+    return [
+        view
+        for view in known.registries
+        if is_waited_for(known, view)
+        if view.looked < since or (view.look_error is None and view.age.as_of < oldest)
+    ]
+
+
 def unheard(known: Knowledge, since: float) -> list[str]:
     """Return why it cannot be said that the instance takes traffic: who has not told of late."""
-    oldest = max(since, known.clock.now() - FRESH)
+    late = outdated(known, since)
     return [
         str(view.look_error or f"{view.name} has not been asked of late whether it lists it")
         for view in known.registries
-        if is_waited_for(known, view)
-        and (view.look_error is not None or view.word is None or view.word.asked < oldest)
+        if view in late or (is_waited_for(known, view) and view.word is None)
     ]
 
 

@@ -1,9 +1,9 @@
 """The loop of one instance: act, look, decide, write down."""
 
 import logging
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from deregister_agent.drain import (
     after_start,
@@ -21,6 +21,7 @@ from deregister_agent.engine.first_look import ask_all, look_first, take_in
 from deregister_agent.engine.in_service import (
     is_served,
     lost,
+    outdated,
     refuse_to_restore,
     restore_detail,
     watch_over,
@@ -40,6 +41,7 @@ from deregister_agent.engine.schedule import begin_looks, rest, restore_due
 from deregister_agent.engine.sighting import sighting
 from deregister_agent.engine.standing import doubts, refresh
 from deregister_agent.engine.status import cursor, status_of
+from deregister_agent.engine.waiters import Waiters
 from deregister_agent.errors import JournalError, UnknownRegistry
 from deregister_agent.journal.journal import Decision
 from deregister_agent.model import Announcement, Drain, Outcome, Phase, Sighting, StopRequest
@@ -51,7 +53,7 @@ HEARD = 1.0  # seconds that start-traffic waits for the registries' words on an 
 RETRY = 1.0  # seconds before trying again when the journal could not be written
 
 
-class InstanceLoop:
+class InstanceLoop(Waiters):
     """
     Takes one instance through its drains.
 
@@ -62,16 +64,14 @@ class InstanceLoop:
     def __init__(
         self, setup: InstanceSetup, context: AgentContext, wake: Callable[[], None]
     ) -> None:
+        super().__init__()
         self.instance = setup.instance
         self._submit, self._wake = context.submit, wake
         self._written, self._new_id = context.written, context.new_id
         self._notifiers = setup.notifiers
         self._calls = Calls(context.submit, context.clock, wake)
         self.known = Knowledge(setup, context, self._calls)
-        self.changed = threading.Condition()  # its lock is held over all that is known
-        self._askers = 0  # who waits for a registry's word: a mere look wakes nobody else
         self._is_doubted = False  # somebody was told that "drained" does not stand
-        self.closed = False
 
     @property
     def drain(self) -> Drain:
@@ -124,12 +124,26 @@ class InstanceLoop:
             self._write(record, record.phase, restore_detail(self.known, views, request))
 
     def ask_if_serving(self, timeout: float) -> float:
-        """Ask the registries about an instance in service; return from when on words count."""
-        asked = self.known.clock.now()
-        if self.drain.phase is not Phase.SERVING:
-            return 0.0
-        self.ask_registries(timeout)
-        return asked
+        """
+        Ask the registries about an instance in service, until all have told of late.
+
+        At most *timeout* seconds. Return from when on their words count.
+        """
+        with self.changed:
+            if self.drain.phase is not Phase.SERVING:
+                return 0.0
+            since = self.known.clock.now()
+            for view in self.known.registries:
+                view.look_after(since)
+            self._wake()
+            self.wait_for_words(partial(self._is_heard, since), timeout)
+            return since
+
+    def _is_heard(self, since: float) -> bool:
+        for view in (late := outdated(self.known, since)):
+            view.look_again.now()
+            self._wake()
+        return not late
 
     def stands_by(self, announcement: str) -> bool:
         """
@@ -167,12 +181,6 @@ class InstanceLoop:
         """Whether the process has been looked at since this agent began."""
         return self.known.process.presence is not None
 
-    def wait(self, final: Callable[[Drain], bool], timeout: float) -> Drain:
-        """Block until *final* says so of the drain, *timeout* is over or the agent stops."""
-        with self.changed:
-            self.changed.wait_for(lambda: self.closed or final(self.drain), timeout)
-            return self.drain
-
     def ask_registries(self, timeout: float) -> list[str]:
         """
         Ask every registry now, and wait for their words for at most *timeout* seconds.
@@ -184,21 +192,14 @@ class InstanceLoop:
             for view in self.known.registries:
                 view.look_after(now)
             self._wake()
-            self._wait_for_words(lambda: not self._unheard(now), timeout)
+            self.wait_for_words(lambda: not self._unheard(now), timeout)
             return self._unheard(now)
 
     def has_changed(self, cursor_before: str, timeout: float) -> bool:
         """Block as wait() does until the status has another cursor; tell whether it has."""
         with self.changed:
-            self._wait_for_words(lambda: cursor(self.known) != cursor_before, timeout)
+            self.wait_for_words(lambda: cursor(self.known) != cursor_before, timeout)
             return cursor(self.known) != cursor_before
-
-    def _wait_for_words(self, heard: Callable[[], bool], timeout: float) -> None:
-        self._askers += 1
-        try:
-            self.changed.wait_for(lambda: self.closed or heard(), timeout)
-        finally:
-            self._askers -= 1
 
     def _unheard(self, since: float) -> list[str]:
         return [view.name for view in self.known.registries if view.looked < since]
@@ -208,20 +209,13 @@ class InstanceLoop:
         with self.changed:
             return status_of(self.known)
 
-    def close(self) -> None:
-        """Let everybody who waits go."""
-        with self.changed:
-            self.closed = True
-            self.changed.notify_all()
-
     # --- the loop ---
 
     def tick(self) -> float:
         """Act, look, decide, write down. Return in how many seconds to be called again."""
         with self.changed:
             self._calls.collect()
-            if self._askers:
-                self.changed.notify_all()
+            self.tell_askers()
             try:
                 self._meet_process()
                 watch_over(self.known)

@@ -7,6 +7,7 @@ counts for as long as the process that was seen is there, and after that only wh
 we who took it out.
 """
 
+import json
 import logging
 from collections.abc import Mapping
 
@@ -14,7 +15,7 @@ from deregister_agent.engine.knowledge import Knowledge
 from deregister_agent.engine.registry_view import RegistryView, RegistryWord
 from deregister_agent.errors import AgentError, NeverSeen, UnrecognisedError
 from deregister_agent.journal.registrations import Registration
-from deregister_agent.model import DrainKind, Listing, Look, Outcome, Phase
+from deregister_agent.model import DrainKind, Listing, Look, Outcome, Phase, Snapshot
 from deregister_agent.ports import Registry
 
 log = logging.getLogger(__name__)
@@ -97,7 +98,7 @@ def note_served(known: Knowledge) -> None:
         word = view.word
         if word is None or word.look.listing is Listing.ABSENT or word.asked < view.seen_from:
             continue
-        news = word.listed and view.good is not None and view.good != view.kept
+        news = word.listed and view.good is not None and not is_same(view.good, view.kept)
         if view.seen and view.mark == word.look.mark and not news:
             continue
         good = view.good if word.listed else None
@@ -105,6 +106,11 @@ def note_served(known: Knowledge) -> None:
         shown = Registration(view.identity, mark, process, good)
         known.journal.keep_registration(known.instance.name, view.name, shown)
         view.seen, view.mark, view.kept = True, mark, good or view.kept
+
+
+def is_same(one: Snapshot, other: Snapshot | None) -> bool:
+    """Tell whether two snapshots say the same once they have been in the journal."""
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 
 def forget(known: Knowledge) -> None:
