@@ -91,7 +91,8 @@ def note_served(known: Knowledge) -> None:
         word = view.word
         if word is None or word.look.listing is Listing.ABSENT or word.asked < view.seen_from:
             continue
-        news = word.listed and view.good is not None and view.good != view.kept
+        news = word.listed and view.good is not None
+        news = news and (view.good != view.kept or view.has_snapshot)
         if view.seen and view.mark == word.look.mark and not news:
             continue
         good = view.good if word.listed else None
@@ -99,6 +100,7 @@ def note_served(known: Knowledge) -> None:
         shown = Registration(view.identity, mark, process, good)
         known.journal.keep_registration(known.instance.name, view.name, shown)
         view.seen, view.mark, view.kept = True, mark, good or view.kept
+        view.has_snapshot = view.has_snapshot and good is None  # of an older journal
 
 
 def forget(known: Knowledge) -> None:
