@@ -112,6 +112,22 @@ def test_a_stale_snapshot_gives_way_to_what_is_seen(host: Host) -> None:
     assert "is an older copy" in host.notes()
 
 
+def test_a_stale_snapshot_stays_until_the_registration_could_be_read(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the last good one, read later, is the same as before."""
+    drained(host)
+    host.copy()
+    served(host)
+    host.set_back()
+    with monkeypatch.context() as patched:
+        patched.setattr(host.registry, "snapshot", lambda: None)
+        host.bench.go_on(1.0)
+        assert host.bench.journal.snapshot(WEB.name, "one") is not None
+    host.bench.go_on(60.0)
+    assert host.bench.journal.snapshot(WEB.name, "one") is None
+
+
 def test_what_is_out_is_put_back_when_somebody_says_so(host: Host) -> None:
     """A copy of "serving" over "drained": never said to serve, and nothing drained by old words."""
     host.copy()
