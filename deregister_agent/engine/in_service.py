@@ -82,15 +82,19 @@ def _is_marked(known: Knowledge, view: RegistryView) -> bool:
 
 
 def lost(known: Knowledge, looks: Mapping[str, Look]) -> list[RegistryView]:
-    """Return which registries have shown the instance, and lack it by their *looks*."""
+    """Return which registries have had the instance, and lack it by their *looks*."""
     return [
         view
         for view in known.registries
-        if is_waited_for(known, view)
-        and view.seen
-        and view.name in looks
-        and looks[view.name].listing is Listing.ABSENT
+        if is_waited_for(known, view) and view.name in looks and _lacks(view, looks[view.name])
     ]
+
+
+def _lacks(view: RegistryView, look: Look) -> bool:
+    """Tell whether a registry has lost what it had, or may have by an older journal."""
+    if look.listing is Listing.ABSENT:
+        return view.seen or view.owed
+    return look.listing is Listing.OUT and view.owed and not look.mark
 
 
 def refuse_to_restore(known: Knowledge, views: Sequence[RegistryView], *, anyway: bool) -> None:

@@ -110,6 +110,7 @@ class InstanceLoop(Waiters):
             looks = ask_all(self.known, self._submit, HEARD)
             with self.changed:
                 self._put_back(lost(self.known, looks), request)
+                self.known.nothing_lost(looks)
             return
         with self.changed:
             phase = after_start(self.drain.phase)
@@ -283,7 +284,7 @@ class InstanceLoop(Waiters):
             shown=counts_from(self.known, after) if new_phase else None,
         )
         event = self.known.journal.write(decision)
-        self.known.drain = drain
+        self.known.decided(drain)
         if new_phase:
             log.info("%s: %s -> %s %s", self.instance, before, after, in_words(said))
             self.known.begin_phase()

@@ -1,7 +1,7 @@
 """What is known of one instance: where its drain stands, and what was last seen and heard."""
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from deregister_agent.engine.calls import Calls, Submit
@@ -14,7 +14,16 @@ from deregister_agent.engine.view_context import ViewContext
 from deregister_agent.errors import AgentError
 from deregister_agent.host.clock import Clock
 from deregister_agent.journal.journal import Decision, Journal, new_drain_id
-from deregister_agent.model import GUARDED, Announcement, Instance, Phase, Policy, Process, Snapshot
+from deregister_agent.model import (
+    GUARDED,
+    Announcement,
+    Drain,
+    Instance,
+    Phase,
+    Policy,
+    Process,
+    Snapshot,
+)
 from deregister_agent.ports import IdleProbe, ProcessFinder, ReadyCheck, Registry
 
 ARRIVES = 0.2  # seconds in which the app has taken in what was sent to it
@@ -63,6 +72,7 @@ class Knowledge:
         self.guard = Guard(setup.instance, setup.policy.min_others)
         self.since = context.clock.now()  # when this phase began, in this process life
         self.drain = context.journal.current(setup.instance.name)
+        self.set_back = context.journal.set_back(setup.instance.name)  # the journal; why
         if self.drain.phase is Phase.SETTLING:
             self.drain = replace(self.drain, since=self.since)  # routes may be newer than that
         shared = ViewContext(
@@ -94,9 +104,10 @@ class Knowledge:
         if shown is None:
             return None
         ours = shown.identity == view.identity
+        view.owed = bool(self.set_back)
         taken_out = bool(shown.identity) and phase in GUARDED | {Phase.RESTORING}
         view.seen, view.mark = ours or taken_out, shown.mark
-        view.kept = shown.snapshot if ours else None
+        view.kept = shown.snapshot if ours or view.owed else None
         return shown.process if ours and phase is Phase.SERVING else None
 
     def registration(self, view: RegistryView) -> Snapshot | None:
@@ -106,6 +117,18 @@ class Knowledge:
             return kept
         shown = self.journal.registration(self.instance.name, view.name)
         return None if shown is None else shown.snapshot
+
+    def nothing_lost(self, heard: Collection[str]) -> None:
+        """Take note that start-traffic found nothing lost by the words of those *heard*."""
+        if self.set_back and len(heard) == len(self.registries):
+            self.journal.found_in_place(self.instance.name)
+            self.decided(self.drain)
+
+    def decided(self, drain: Drain) -> None:
+        """Go by *drain*, which is in the journal now."""
+        self.drain, self.set_back = drain, ""
+        for view in self.registries:
+            view.owed = False
 
     def begin_phase(self) -> None:
         """Let every view begin the phase that has just been written down."""

@@ -98,7 +98,8 @@ def note_served(known: Knowledge) -> None:
         word = view.word
         if word is None or word.look.listing is Listing.ABSENT or word.asked < view.seen_from:
             continue
-        news = word.listed and view.good is not None and not is_same(view.good, view.kept)
+        news = word.listed and view.good is not None
+        news = news and (not is_same(view.good, view.kept) or view.has_snapshot)
         if view.seen and view.mark == word.look.mark and not news:
             continue
         good = view.good if word.listed else None
@@ -106,9 +107,10 @@ def note_served(known: Knowledge) -> None:
         shown = Registration(view.identity, mark, process, good)
         known.journal.keep_registration(known.instance.name, view.name, shown)
         view.seen, view.mark, view.kept = True, mark, good or view.kept
+        view.has_snapshot = view.has_snapshot and good is None  # of an older journal
 
 
-def is_same(one: Snapshot, other: Snapshot | None) -> bool:
+def is_same(one: Snapshot | None, other: Snapshot | None) -> bool:
     """Tell whether two snapshots say the same once they have been in the journal."""
     return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 

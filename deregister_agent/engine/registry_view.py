@@ -53,6 +53,7 @@ class RegistryView:
         self.seen_from = 0.0  # words of before say nothing about that process
         self.mark = ""  # by what somebody else had it out before it was withdrawn
         self.has_snapshot = False  # whether it was withdrawn, and not put back yet
+        self.owed = False  # an older journal has what start-traffic may put back there
         self.good: Snapshot | None = None  # the registration as last read while it serves
         self.kept: Snapshot | None = None  # the same, as the journal has it
         self.looked = 0.0  # when the last look that has ended was begun

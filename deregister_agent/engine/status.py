@@ -76,7 +76,7 @@ def _drain(drain: Drain) -> DrainStatus:
 
 def notes(known: Knowledge) -> list[str]:
     """Return what a person should know of the instance, besides how it stands."""
-    notes: list[str] = []
+    notes = [known.set_back] if known.set_back else []
     for view in known.registries:
         notes += view.registry.notes(known.registration(view))
         if note := _not_waited_for(known, view):

@@ -18,21 +18,21 @@ _LOCK_POLL = 0.02
 _OF_THE_CONTENT = frozenset({"security.ima", "security.evm"})  # hashes: wrong for a new content
 
 
-def replace_durably(path: Path, content: bytes) -> None:
+def replace_durably(path: Path, content: bytes, *, mode: int = 0o666) -> None:
     """
     Give the file at *path* this content: all of it, or none of it, also after a power cut.
 
     Mode, owner and extended attributes (ACL, SELinux label) stay as they are; a
     symbolic link stays, and what it points to is replaced. A file that is not there
-    is created. A hard link to it keeps the old content, and a file that is itself a
-    mount point cannot be replaced (EBUSY). Raises OSError; then nothing has changed,
-    unless only the last step, making the new name durable, has failed.
+    is created with *mode*, less the umask. A hard link to it keeps the old content, and
+    a file that is itself a mount point cannot be replaced (EBUSY). Raises OSError; then
+    nothing has changed, unless only the last step, making the new name durable, has failed.
     """
     target = Path(os.path.realpath(path))
     old = _regular(target)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
     with _named(temporary):
-        _create(temporary, content, target, old)
+        _create(temporary, content, target, old, mode)
         try:
             temporary.replace(target)
         except BaseException:
@@ -82,10 +82,12 @@ def _regular(target: Path) -> os.stat_result | None:
     return old
 
 
-def _create(temporary: Path, content: bytes, target: Path, old: os.stat_result | None) -> None:
+def _create(
+    temporary: Path, content: bytes, target: Path, old: os.stat_result | None, mode: int
+) -> None:
     """Write all to a new file on the disk, with everything of *old* but its content."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    descriptor = os.open(temporary, flags, 0o666 if old is None else 0o600)
+    descriptor = os.open(temporary, flags, mode if old is None else 0o600)
     try:
         with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor, not a path
             file.write(content)

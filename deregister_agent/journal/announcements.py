@@ -40,6 +40,13 @@ def supersede(
     )
 
 
+def supersede_all(db: sqlite3.Connection, wall: float) -> None:
+    """Keep everything from being delivered that has not been."""
+    db.execute(
+        "UPDATE outbox SET superseded = ? WHERE delivered IS NULL AND superseded IS NULL", (wall,)
+    )
+
+
 def pending(db: sqlite3.Connection) -> list[PendingAnnouncement]:
     """Return what has been neither taken nor overtaken yet, oldest first."""
     rows = db.execute(

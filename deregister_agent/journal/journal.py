@@ -1,6 +1,7 @@
 """What the agent has decided, on disk before it acts: drains, snapshots, events, announcements."""
 
 import json
+import logging
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -8,12 +9,15 @@ from pathlib import Path
 from uuid import uuid4
 
 from deregister_agent.host.clock import Clock
-from deregister_agent.journal import announcements, history, records, registrations
+from deregister_agent.journal import announcements, history, older, records, registrations
 from deregister_agent.journal.announcements import PendingAnnouncement
 from deregister_agent.journal.file import JournalFile
+from deregister_agent.journal.generation import Generation
 from deregister_agent.journal.history import PastDrain, TimelineEvent
 from deregister_agent.journal.registrations import Registration
 from deregister_agent.model import Announcement, Drain, Event, Instance, Phase, Snapshot
+
+log = logging.getLogger(__name__)
 
 KEPT_DRAINS = 500  # per instance; older ones are forgotten when a new drain begins
 
@@ -51,9 +55,26 @@ class Journal:
         self.path = path
         self._clock = clock
         self._file = JournalFile(path)
+        self._generation = Generation(path)
+        try:
+            self._take_up()
+        except BaseException:
+            self.close()
+            raise
+
+    def _take_up(self) -> None:
+        """See whether this is the journal that was written last, and make the two numbers equal."""
+        with self._file.transaction() as db:
+            number = older.take_up(db, self._generation, self.path, self._clock.wall())
+        if number is not None:
+            try:
+                self._generation.make(number)
+            except OSError as e:
+                log.error("nothing can be decided until it can be made: %s", e)  # noqa: TRY400 - a sentence says more than a stack
 
     def close(self) -> None:
         """Close the file and give up its ownership."""
+        self._generation.close()
         self._file.close()
 
     def write(self, decision: Decision) -> int:
@@ -72,6 +93,8 @@ class Journal:
             if drain.phase is Phase.SERVING:
                 registrations.restored(db, drain.instance)
             _announce(db, decision, event, wall)
+            older.answered(db, drain.instance, decided=True)
+            self._generation.write(older.count(db))  # on disk before the commit
         return event
 
     def _put_drain(self, db: sqlite3.Connection, drain: Drain, wall: float) -> None:
@@ -102,7 +125,8 @@ class Journal:
                 " ORDER BY number DESC LIMIT 1",
                 (instance,),
             ).fetchone()
-        if row is None:
+            believed = older.is_believed(db, instance)
+        if row is None or not believed:
             return Drain.never(instance)
         drain = records.drain(row[0])
         if row[1] == self._clock.boot_id():
@@ -110,6 +134,16 @@ class Journal:
         # a date that was set back over the reboot must not make the drain longer than asked for
         now, left = self._clock.now(), min(row[2] - self._clock.wall(), drain.limit)
         return replace(drain, since=now, deadline=now + left)
+
+    def set_back(self, instance: str) -> str:
+        """Return why nothing is believed that was written of *instance*; empty if it is."""
+        with self._file.reading() as db:
+            return older.said(db, instance)
+
+    def found_in_place(self, instance: str) -> None:
+        """Note that somebody has seen to it that *instance* is where it should be."""
+        with self._file.transaction() as db:
+            older.answered(db, instance, decided=False)
 
     # --- snapshots ---
 
@@ -143,6 +177,8 @@ class Journal:
         with self._file.transaction() as db:
             now = replace(shown, wall=self._clock.wall())
             registrations.put(db, instance, registry, now)
+            if shown.snapshot is not None:
+                registrations.good_again(db, instance, registry)
 
     def forget_registrations(self, instance: str) -> None:
         """Let nothing count any more of what was seen of *instance*: its process has gone."""

@@ -78,6 +78,19 @@ def forget(db: sqlite3.Connection, instance: str) -> None:
     db.execute("UPDATE registrations SET identity = '' WHERE instance = ?", (instance,))
 
 
+def forget_all(db: sqlite3.Connection) -> None:
+    """Let nothing count any more of what was seen of any instance."""
+    db.execute("UPDATE registrations SET identity = ''")
+
+
+def good_again(db: sqlite3.Connection, instance: str, registry: str) -> None:
+    """Drop a snapshot from before a journal was set back: a newer good registration is kept."""
+    db.execute(
+        "DELETE FROM snapshots WHERE instance = ? AND registry = ?",
+        (instance, registry),
+    )
+
+
 def restored(db: sqlite3.Connection, instance: str) -> None:
     """Make what restoring was done from the last good registration; the snapshots have served."""
     db.execute(

@@ -94,6 +94,37 @@ class Work:
             self._thread.join(LIMIT)
 
 
+class Busy:
+    """Work without a pause, from begin() to end()."""
+
+    def __init__(self, port: int) -> None:
+        self.busy, self._port = threading.Event(), port
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._ask, args=(at,)) for at in range(3)]
+
+    def _ask(self, at: int) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=LIMIT)
+        try:
+            while not self._over.is_set():
+                connection.request("GET", f"/work?seconds={0.3 + at / 10}")
+                connection.getresponse().read()
+        finally:
+            connection.close()
+
+    def begin(self) -> None:
+        self.busy.set()
+        for each in self._threads:
+            each.start()
+
+    def end(self) -> None:
+        """Wait until nothing is in hand any more."""
+        self._over.set()
+        for each in self._threads:
+            if each.ident is not None:
+                each.join(LIMIT)
+        self.busy.clear()
+
+
 class Victim:
     """
     An agent that may die, and is started again until it does not.
@@ -101,17 +132,34 @@ class Victim:
     It is forked from a process that has imported the package, which takes longer than a drain.
     """
 
-    def __init__(self, folder: Path, config: str) -> None:
+    def __init__(self, folder: Path, config: str, *, counting: bool = False) -> None:
+        self._counting = counting
+        self._armed = folder / "armed"
         self._folder, self._config = folder, folder / "agent.toml"
         self._config.write_text(config)
         self.client = AgentClient(AgentAddress(f"unix:{folder}/agent.sock"))
         self._process: ForkServerProcess | None = None
         self.deaths = 0
 
-    def start(self, die_at: int = 0) -> None:
+    def start(self, die_at: int | str = 0, *, unarmed: bool = False) -> None:
+        """Start it, to die at a side effect by its number or name; *unarmed*: after arm()."""
+        death = victim.Death(die_at, self._counting, self._armed if unarmed else None)
         files = (self._folder / "count", self._config, self._folder / "agent.log")
-        self._process = _PROCESSES.Process(target=victim.run, args=(die_at, *files))
+        self._process = _PROCESSES.Process(target=victim.run, args=(death, *files))
         self._process.start()
+
+    def arm(self) -> None:
+        """Let side effects count from now on."""
+        self._armed.touch()
+
+    def disarm(self) -> None:
+        """Let no side effect count any more."""
+        self._armed.unlink()
+
+    def did(self) -> list[str]:
+        """Return the places to die at that it has come to, each with its number."""
+        count = self._folder / "count"
+        return count.read_text().splitlines() if count.exists() else []
 
     @property
     def dead(self) -> bool:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import pytest
 
+from deregister_agent.host.files import locked, replace_durably
 from tests.crash.stage import Platform, Victim, Work, app, until
 from tests.servers import consul as consul_server
 
@@ -59,6 +60,13 @@ class FileWorld:
     def listed(self) -> bool:
         return self._target in self._targets()
 
+    def remove(self) -> None:
+        """Take the instance out, as somebody else would."""
+        groups = json.loads(self._path.read_text())
+        groups[0]["targets"].remove(self._target)
+        with locked(self._path, 10.0):
+            replace_durably(self._path, json.dumps(groups).encode())
+
     def others_untouched(self) -> bool:
         return "10.0.0.1:80" in self._targets()
 
@@ -79,6 +87,10 @@ class ConsulWorld:
             f'[[instance.registry]]\nkind = "consul"\nurl = "{self._consul.url}"\n'
             f'service_id = "{self._service}-web"\n'
         )
+
+    def remove(self) -> None:
+        """Take the instance out, as somebody else would."""
+        self._consul.deregister(f"{self._service}-web")
 
     def _ids(self) -> list[str]:
         return [entry["Service"]["ID"] for entry in self._consul.entries(self._service)]
@@ -103,7 +115,7 @@ def scene(
         text = CONFIG.format(folder=folder, port=port, platform=url, registry=world.table())
         if isinstance(world, ConsulWorld):
             text = text.replace('service = "web"', f'service = "web-{port}"')
-        victim = Victim(folder, text)
+        victim = Victim(folder, text, counting=isinstance(world, FileWorld))
         try:
             yield victim, world, work, platform
         finally:
@@ -111,7 +123,7 @@ def scene(
             work.end()
 
 
-def play(victim: Victim, world: World, work: Work, platform: Platform, die_at: int) -> None:
+def play(victim: Victim, world: World, work: Work, platform: Platform, die_at: int | str) -> None:
     """Drain and restore, dying once on the way, unless there are fewer side effects."""
     victim.start(die_at)
     victim.insist(lambda agent: agent.get("/v1/instances"), 200)
@@ -153,3 +165,18 @@ def dies_anywhere(folder: Path, kind: Callable[[Path, int], World], first: int) 
 def test_dies_anywhere(tmp_path: Path, kind: type[FileWorld | ConsulWorld], first: int) -> None:
     """Killed at any side effect and started again, the drain and the restore end the same way."""
     dies_anywhere(tmp_path, kind, first)
+
+
+@pytest.mark.parametrize("place", ["before keep_registration", "after keep_registration"])
+@pytest.mark.parametrize("kind", [FileWorld, ConsulWorld])
+def test_dies_between_the_sight_and_the_withdraw(
+    tmp_path: Path, kind: type[FileWorld | ConsulWorld], place: str
+) -> None:
+    """Killed when it writes down what it has seen, before anything has been withdrawn."""
+    with app() as apps, scene(tmp_path / "play", kind, apps.ports["web"]) as actors:
+        play(*actors, place)
+        victim = actors[0]
+    lines = victim.did()
+    life = lines[: [line.partition(" ")[0] for line in lines].index("1", 1)]
+    assert (victim.deaths, life[-1].partition(" ")[2]) == (1, place)
+    assert not [each for each in life if each.endswith(("replace", "call"))], "too late"

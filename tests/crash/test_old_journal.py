@@ -77,6 +77,8 @@ class TakenUp:
         more = [self.platform]
         self.running: Running = made_of(folder, instance, [registry], POLICY, more, clock=clock)
         self.running.probe.mark = self.old.record["process"]["mark"]
+        assert self.running.agent.journal.set_back(name) == ""
+        assert (folder / "journal.db.generation").is_file()
 
     def restored(self) -> None:
         """Wait until the instance serves again, as it was before, and everybody was told."""

@@ -328,7 +328,7 @@ def test_only_its_owner_can_read_it(journal: Journal) -> None:
     """Snapshots hold what registries hold: the files are not for every user of the host."""
     journal.write(a_decision(a_drain()))
     modes = {each.name: each.stat().st_mode & 0o777 for each in journal.path.parent.iterdir()}
-    names = ["journal.db", "journal.db-shm", "journal.db-wal", "journal.db.lock"]
+    names = [f"journal.db{end}" for end in ("", "-shm", "-wal", ".generation", ".lock")]
     assert modes == dict.fromkeys(names, 0o600)
 
 
