@@ -43,12 +43,25 @@ def is_waited_for(known: Knowledge, view: RegistryView) -> bool:
 
     Not one that did not have it before: because it need not, or because the drain ended
     when that came out. Nor one that was vouched for, unless it was withdrawn from after all.
+    What was lost in service is put back where it had been seen, and is waited for there.
     """
     if view.has_snapshot:
         return True
+    if known.drain.kind is DrainKind.RESTORE:
+        return view.seen
     if view.name in known.drain.vouched:
         return False
     return view.seen or not (is_excused(known, view) or known.drain.outcome is Outcome.REFUSED)
+
+
+def is_needed(known: Knowledge, view: RegistryView) -> bool:
+    """
+    Tell whether the instance takes traffic only if a registry lists it, once it is in service.
+
+    More than restoring waits for: what a drain that was refused has left as it was is not put
+    back, and yet it is missing. And whoever has shown it since needs nobody to vouch any more.
+    """
+    return view.seen or not is_excused(known, view)
 
 
 def is_back(known: Knowledge, view: RegistryView, word: RegistryWord | None) -> bool:

@@ -327,6 +327,44 @@ def test_a_restore_of_what_was_lost_ends_with_the_next_drain(make: Make) -> None
     assert past.drain.outcome is Outcome.CANCELLED
 
 
+def test_a_drain_that_was_refused_leaves_nothing_behind_that_passes_for_serving(make: Make) -> None:
+    """What it did not put back is missing still, and is said so; what is lost later comes back."""
+    consul, nginx = ListRegistry("consul"), ListRegistry("nginx")
+    nginx.down, nginx.listed = True, False
+    bench = make(registries=[consul, nginx])
+    bench.stop()
+    nginx.down = False
+    bench.go_on(3.0)
+    assert (bench.phase, bench.loop.drain.outcome) == (Phase.SERVING, Outcome.REFUSED)
+    assert served(bench) is None
+    assert "nginx does not show it, and has not shown it before" in bench.loop.status().what_blocks
+    consul.listed = False
+    bench.start(anyway=True)
+    bench.until(Phase.SERVING)
+    assert (consul.listed, nginx.did, served(bench)) == (True, [], None)
+    nginx.listed = True
+    assert served(bench)
+
+
+def test_nobody_is_vouched_for_who_has_shown_it_since(make: Make) -> None:
+    """Later, a registration that it loses is missing, and is put back, as any other is."""
+    bench, _, nginx = two(make)
+    nginx.down = True
+    bench.stop(StopRequest(vouch=("nginx",), reason="burnt down"))
+    bench.until(Phase.DRAINED)
+    bench.loop.start_traffic("", "")
+    bench.until(Phase.SERVING)
+    assert served(bench)
+    nginx.down = False
+    bench.go_on(40.0)
+    nginx.listed = False
+    assert served(bench) is None
+    bench.start(anyway=True)
+    bench.until(Phase.SERVING)
+    assert nginx.listed
+    assert served(bench)
+
+
 def test_one_that_never_was_in_service_is_not_put_back(make: Make) -> None:
     """Its app may be about to register itself: nothing is under way, and it is not serving."""
     registry = ListRegistry()
