@@ -255,6 +255,23 @@ def test_who_had_it_out_before_has_it_out_afterwards(make: Make) -> None:
     assert nginx.out
 
 
+def test_a_mark_is_left_alone_only_where_it_is_there_still(make: Make) -> None:
+    """Not by a word from before start-traffic: whoever set it may have deregistered it since."""
+    nginx = ListRegistry("nginx")
+    nginx.out, nginx.mark = True, "down"
+    check = Check()
+    bench = make(registries=[nginx], ready=[check])
+    bench.stop()
+    bench.until(Phase.DRAINED)
+    nginx.out, nginx.mark = False, ""
+    bench.loop.start_traffic("", "")
+    bench.go_on(1.0)
+    assert bench.phase is Phase.RESTORING
+    check.ready = True
+    bench.until(Phase.SERVING)
+    assert nginx.listed
+
+
 @pytest.mark.parametrize("again", [False, True])
 def test_a_mark_that_came_during_the_drain_is_waited_for(make: Make, *, again: bool) -> None:
     """It was in service before, so it is not restored yet: whose turn it is, is said at once."""
