@@ -7,7 +7,7 @@ from deregister_agent.engine import presence
 from deregister_agent.engine.knowledge import Knowledge
 from deregister_agent.engine.registry_view import RegistryView
 from deregister_agent.errors import AgentError
-from deregister_agent.model import DrainKind, Phase
+from deregister_agent.model import DrainKind, Listing, Look, Phase
 from deregister_agent.ports import Registry
 
 
@@ -74,6 +74,7 @@ def _take_out(known: Knowledge, view: RegistryView) -> None:
         if snapshot is not None:
             known.journal.keep_snapshot(known.instance.name, view.name, snapshot)
             view.has_snapshot = True
+            presence.note(known, view, Look(Listing.LISTED))  # what can be kept was there
     if _taking_out(known):
         registry.withdraw()
 

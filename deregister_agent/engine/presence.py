@@ -122,10 +122,23 @@ def forget(known: Knowledge) -> None:
         view.forget(known.clock.now())
 
 
-def counts_from(known: Knowledge, phase: Phase) -> Mapping[str, Registration] | None:
+def forget_untaken(known: Knowledge) -> None:
+    """
+    Let what was seen of a process that has exited in mid-drain count only where we took it out.
+
+    Elsewhere it had gone before, and whoever comes back may register under another name.
+    To be written down with the decision that another process is drained now.
+    """
+    for view in known.registries:
+        if view.seen and not view.has_snapshot:
+            view.forget(known.clock.now())
+
+
+def counts_from(known: Knowledge, phase: Phase | None) -> Mapping[str, Registration] | None:
     """
     Return who counts as having shown the instance from *phase* on; None: who did before.
 
+    A *phase* of None is the one that goes on, where another process has come into it.
     To be written down with the decision to enter it. In "gone" nobody does: the process
     that was seen has exited. In service those do that have it now.
     """
@@ -138,7 +151,7 @@ def counts_from(known: Knowledge, phase: Phase) -> Mapping[str, Registration] | 
                 word = view.says(0.0)
                 view.seen = word is not None and word.look.listing is not Listing.ABSENT
                 view.mark = word.look.mark if word is not None else ""
-        case Phase.WITHDRAWING:
+        case Phase.WITHDRAWING | None:
             pass
         case _:
             return None

@@ -171,6 +171,30 @@ def test_a_process_takes_what_was_seen_of_it_along(make: Make) -> None:
     bench.until(Phase.DRAINED)
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_who_comes_in_mid_drain_is_out_only_where_we_took_it_out(
+    make: Make, *, again: bool
+) -> None:
+    """What had gone before it says nothing of a process that comes in the course of it."""
+    bench, consul, nginx = two(make)
+    bench.finder.running, nginx.listed = None, False
+    bench.page.in_flight = 1
+    bench.stop()
+    bench.until(Phase.DRAINING)
+    bench.finder.running = NEW
+    bench.go_on(3.0)
+    bench.page.in_flight = 0
+    if again:
+        bench.new_life()
+    bench.go_on(5.0)
+    assert bench.phase is Phase.DRAINING
+    assert "nginx does not show it, and has not shown it before" in bench.loop.status().what_blocks
+    assert "consul" not in bench.loop.status().what_blocks
+    nginx.listed = True
+    bench.until(Phase.DRAINED)
+    assert not consul.listed
+
+
 def test_after_the_kill_the_next_version_must_be_seen(make: Make) -> None:
     """That we had taken out the one before says nothing of it."""
     bench = gone(make())
