@@ -21,8 +21,8 @@ def meet(known: Knowledge) -> Newcomer | None:
 
     Before "drained" a restart changes nothing: the new process is drained in the place
     of the old one, where it was we who took that one out. After it, the process that was
-    drained is remembered. In service, what registries have shown of the old one says
-    nothing of the new one.
+    drained is remembered. In service, what registries have shown of the old one, or of
+    nobody knows whom, says nothing of the new one.
     Raises JournalError.
     """
     process, drain = known.process, known.drain
@@ -34,7 +34,7 @@ def meet(known: Knowledge) -> Newcomer | None:
     unfinished = drain.phase in UNFINISHED
     if process.exited and unfinished and drain.announced is not None:
         return None  # killed by the word that was taken back: this is the next version
-    if process.exited and drain.phase is Phase.SERVING:
+    if drain.phase is Phase.SERVING and (process.exited or process.app is None):
         forget(known)
     if process.exited and unfinished:
         forget_untaken(known)

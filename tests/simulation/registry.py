@@ -32,7 +32,7 @@ class FakeRegistry(Registry):
         self.told: Snapshot | None = None  # the registration that it was told of last
         self.elsewhere = False  # whether it was told of another name
         self.mark = ""  # by what an operator has it out, and
-        self.listed_by: object = None  # the last process while which it was listed here
+        self.listed_by: object = None  # the last process in whose time it was here
         self.marked_before: bool | None = False  # whether since before the drain; None: unsure
         self.held_out = False  # whether the agent has it out, where that takes a mark, too
         self.listed = self.listed_elsewhere = False
@@ -70,8 +70,10 @@ class FakeRegistry(Registry):
 
     @property
     def shown_since_start(self) -> bool:
-        """Whether the agent's name has been listed since the process of now was there."""
-        return self.listed or self.listed_by == self.world.app.process
+        """Whether the agent's name has been there since the process of now was."""
+        return (
+            self.listed or self.shown_mark is not None or self.listed_by == self.world.app.process
+        )
 
     def put(self, registration: Snapshot | None, *, by_agent: bool = False) -> None:
         """Be told to list the instance, or not to; its catalog follows."""
@@ -87,7 +89,7 @@ class FakeRegistry(Registry):
     def _take(self, registration: Snapshot | None) -> None:
         """Take what the app or an operator says, under the name that they have for it."""
         if registration is None:
-            self.told, self.elsewhere = None, False
+            self.told, self.elsewhere, self.mark = None, False, ""
         elif self.names.misnamed or self.world.app.renamed:
             self.elsewhere = True
         else:
@@ -102,7 +104,6 @@ class FakeRegistry(Registry):
 
     def lose(self) -> None:
         """Lose everything that it was ever told."""
-        self.mark = ""
         self.put(None)
 
     def set_mark(self, mark: str) -> None:
@@ -127,7 +128,7 @@ class FakeRegistry(Registry):
             verb = "lists" if self.elsewhere else "does not list"
             self.world.say(f"{self.name} {verb} it under another name")
         listed = self.told is not None and not out
-        if listed:
+        if self.told is not None:
             self.listed_by = self.world.app.process
         if listed == self.listed:
             return

@@ -195,6 +195,20 @@ def test_who_comes_in_mid_drain_is_out_only_where_we_took_it_out(
     assert not consul.listed
 
 
+def test_what_was_seen_of_nobody_knows_whom_is_seen_again(make: Make) -> None:
+    """The registry's word may come before it is known which process it is about."""
+    bench = make()
+    bench.finder.sees = False
+    bench.go_on(0.5)
+    bench.finder.sees = True
+    bench.go_on(40.0)
+    bench.finder.running, bench.registries[0].listed = NEW, False
+    bench.new_life()
+    bench.go_on(0.5)
+    with pytest.raises(NeverSeen):
+        bench.stop()
+
+
 def test_after_the_kill_the_next_version_must_be_seen(make: Make) -> None:
     """That we had taken out the one before says nothing of it."""
     bench = gone(make())
