@@ -22,7 +22,7 @@ class FirstLook:
     """What was seen before a drain begins."""
 
     looks: dict[str, Look] = field(default_factory=dict)  # of the registries that have answered
-    replaced: bool = False  # the process that they have shown has gone, and another is there
+    replaced: bool = False  # another process is there than when they have shown it
 
 
 def look_first(known: Knowledge, submit: Submit, request: StopRequest) -> FirstLook:
@@ -42,7 +42,8 @@ def look_first(known: Knowledge, submit: Submit, request: StopRequest) -> FirstL
             case AgentError():
                 pass  # asked again by those who withdraw from it and who look; they say so
             case Presence():
-                found.replaced = answer.replaced
+                unmet = known.process.app is None and answer.running is not None
+                found.replaced = answer.replaced or unmet
             case (name, look):
                 found.looks[name] = look
     if not request.if_present:

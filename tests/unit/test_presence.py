@@ -209,6 +209,16 @@ def test_what_was_seen_of_nobody_knows_whom_is_seen_again(make: Make) -> None:
         bench.stop()
 
 
+def test_who_was_not_there_yet_when_it_was_seen_has_not_been_seen(make: Make) -> None:
+    """What a registry has kept of a process that nobody met is no word on the one that came."""
+    bench = make()
+    bench.finder.running = None
+    bench.go_on(0.5)
+    bench.finder.running, bench.registries[0].listed = NEW, False
+    with pytest.raises(NeverSeen):
+        bench.stop()
+
+
 def test_after_the_kill_the_next_version_must_be_seen(make: Make) -> None:
     """That we had taken out the one before says nothing of it."""
     bench = gone(make())
