@@ -23,12 +23,8 @@ class FirstLook:
 
     looks: dict[str, Look] = field(default_factory=dict)  # of the registries that have answered
     presence: Presence | None = None  # of the process
+    replaced: bool = False  # another process is there than when they have shown it
     nobody: bool = False  # nobody is there to be drained, and that is an end, too
-
-    @property
-    def replaced(self) -> bool:
-        """Whether the process that they have shown has gone, and another is there."""
-        return self.presence is not None and self.presence.replaced
 
 
 def look_first(known: Knowledge, submit: Submit, request: StopRequest) -> FirstLook:
@@ -49,6 +45,8 @@ def look_first(known: Knowledge, submit: Submit, request: StopRequest) -> FirstL
                 pass  # asked again by those who withdraw from it and who look; they say so
             case Presence():
                 found.presence = answer
+                unmet = known.process.app is None and answer.running is not None
+                found.replaced = answer.replaced or unmet
             case (name, look):
                 found.looks[name] = look
     found.nobody = _is_nobody(known, request, found.presence)

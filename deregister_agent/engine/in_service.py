@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from deregister_agent.engine.knowledge import Knowledge
 from deregister_agent.engine.new_record import StartRequest
-from deregister_agent.engine.presence import is_left_alone, is_waited_for, note_served
+from deregister_agent.engine.presence import is_left_alone, is_needed, never_seen, note_served
 from deregister_agent.engine.registry_view import RegistryView
 from deregister_agent.engine.view_context import FRESH
 from deregister_agent.errors import CannotRestore
@@ -21,7 +21,7 @@ def outdated(known: Knowledge, since: float) -> list[RegistryView]:
     return [
         view
         for view in known.registries
-        if is_waited_for(known, view)
+        if is_needed(known, view)
         if view.looked < since or (view.look_error is None and view.age.as_of < oldest)
     ]
 
@@ -32,7 +32,7 @@ def unheard(known: Knowledge, since: float) -> list[str]:
     return [
         str(view.look_error or f"{view.name} has not been asked of late whether it lists it")
         for view in known.registries
-        if view in late or (is_waited_for(known, view) and view.word is None)
+        if view in late or (is_needed(known, view) and view.word is None)
     ]
 
 
@@ -40,7 +40,7 @@ def unlisted(known: Knowledge) -> list[str]:
     """Return which registries send no work to the instance in service, and whose turn it is."""
     if known.drain.phase is not Phase.SERVING:
         return []
-    views = [view for view in known.registries if is_waited_for(known, view)]
+    views = [view for view in known.registries if is_needed(known, view)]
     return [line for view in views if (line := _not_listed(known, view))]
 
 
@@ -76,7 +76,7 @@ def is_served(known: Knowledge, since: float) -> bool | None:
 
 def _is_marked(known: Knowledge, view: RegistryView) -> bool:
     word = view.word
-    return not is_waited_for(known, view) or (
+    return not is_needed(known, view) or (
         word is not None and (word.listed or bool(word.look.mark))
     )
 
@@ -84,9 +84,7 @@ def _is_marked(known: Knowledge, view: RegistryView) -> bool:
 def lost(known: Knowledge, looks: Mapping[str, Look]) -> list[RegistryView]:
     """Return which registries have had the instance, and lack it by their *looks*."""
     return [
-        view
-        for view in known.registries
-        if is_waited_for(known, view) and view.name in looks and _lacks(view, looks[view.name])
+        view for view in known.registries if view.name in looks and _lacks(view, looks[view.name])
     ]
 
 
@@ -142,4 +140,6 @@ def _not_listed(known: Knowledge, view: RegistryView) -> str:
         return f"{view.name} has it out,{before} by another hand ({word.look.mark}): theirs to end"
     if word.look.listing is Listing.OUT:
         return f"{view.name} has it, and sends it no work: see what it is waiting for there"
+    if not view.seen:
+        return never_seen(view)
     return f"{view.name} does not list it: to put it back: deregister-agent restore {name}"

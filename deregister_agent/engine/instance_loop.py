@@ -281,7 +281,7 @@ class InstanceLoop(Waiters):
             notifiers=self._notifiers,
             overtaken=overtaken(before, after) if new_phase else frozenset(),
             ends_drain=new_phase and self.drain.outcome is None and drain.outcome is not None,
-            shown=counts_from(self.known, after) if new_phase else None,
+            shown=counts_from(self.known, after if new_phase else None),
         )
         event = self.known.journal.write(decision)
         self.known.decided(drain)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from deregister_agent.engine.knowledge import Knowledge
-from deregister_agent.engine.presence import forget
+from deregister_agent.engine.presence import forget, forget_untaken
 from deregister_agent.model import UNFINISHED, Drain, Outcome, Phase
 
 
@@ -19,9 +19,10 @@ def meet(known: Knowledge) -> Newcomer | None:
     """
     Tell what the process that is there now means for the drain; None where it is to be left.
 
-    Before "drained" a restart changes nothing: the new process is drained in the
-    place of the old one. After it, the process that was drained is remembered. In
-    service, what registries have shown of the old one says nothing of the new one.
+    Before "drained" a restart changes nothing: the new process is drained in the place
+    of the old one, where it was we who took that one out. After it, the process that was
+    drained is remembered. In service, what registries have shown of the old one, or of
+    nobody knows whom, says nothing of the new one.
     Raises JournalError.
     """
     process, drain = known.process, known.drain
@@ -35,8 +36,10 @@ def meet(known: Knowledge) -> Newcomer | None:
     unfinished = drain.phase in UNFINISHED
     if process.exited and unfinished and drain.announced is not None:
         return None  # killed by the word that was taken back: this is the next version
-    if process.exited and drain.phase is Phase.SERVING:
+    if drain.phase is Phase.SERVING and (process.exited or process.app is None):
         forget(known)
+    if process.exited and unfinished:
+        forget_untaken(known)
     if unfinished:
         drain = replace(drain, process=presence.running)
     return Newcomer(drain, restarted=unfinished and process.exited)

@@ -45,12 +45,25 @@ def is_waited_for(known: Knowledge, view: RegistryView) -> bool:
 
     Not one that did not have it before: because it need not, or because the drain ended
     when that came out. Nor one that was vouched for, unless it was withdrawn from after all.
+    What was lost in service is put back where it had been seen, and is waited for there.
     """
     if view.has_snapshot:
         return True
+    if known.drain.kind is DrainKind.RESTORE:
+        return view.seen or view.kept is not None
     if view.name in known.drain.vouched:
         return False
     return view.seen or not (is_excused(known, view) or known.drain.outcome is Outcome.REFUSED)
+
+
+def is_needed(known: Knowledge, view: RegistryView) -> bool:
+    """
+    Tell whether the instance takes traffic only if a registry lists it, once it is in service.
+
+    More than restoring waits for: what a drain that was refused has left as it was is not put
+    back, and yet it is missing. And whoever has shown it since needs nobody to vouch any more.
+    """
+    return view.seen or not is_excused(known, view)
 
 
 def is_back(known: Knowledge, view: RegistryView, word: RegistryWord | None) -> bool:
@@ -123,10 +136,23 @@ def forget(known: Knowledge) -> None:
         view.forget(known.clock.now())
 
 
-def counts_from(known: Knowledge, phase: Phase) -> Mapping[str, Registration] | None:
+def forget_untaken(known: Knowledge) -> None:
+    """
+    Let what was seen of a process that has exited in mid-drain count only where we took it out.
+
+    Elsewhere it had gone before, and whoever comes back may register under another name.
+    To be written down with the decision that another process is drained now.
+    """
+    for view in known.registries:
+        if view.seen and not view.has_snapshot:
+            view.forget(known.clock.now())
+
+
+def counts_from(known: Knowledge, phase: Phase | None) -> Mapping[str, Registration] | None:
     """
     Return who counts as having shown the instance from *phase* on; None: who did before.
 
+    A *phase* of None is the one that goes on, where another process has come into it.
     To be written down with the decision to enter it. In "gone" nobody does: the process
     that was seen has exited. In service those do that have it now.
     """
@@ -139,7 +165,7 @@ def counts_from(known: Knowledge, phase: Phase) -> Mapping[str, Registration] | 
                 word = view.says(0.0)
                 view.seen = word is not None and word.look.listing is not Listing.ABSENT
                 view.mark = word.look.mark if word is not None else ""
-        case Phase.WITHDRAWING:
+        case Phase.WITHDRAWING | None:
             pass
         case _:
             return None

@@ -79,7 +79,7 @@ class RegistryView:
 
     def forget(self, now: float) -> None:
         """Forget that it has shown the instance: what counts is seen from *now* on."""
-        self.seen, self.seen_from = False, now
+        self.seen, self.seen_from, self.kept = False, now, None
         self.look_again.now()
 
     @property

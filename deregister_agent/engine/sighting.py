@@ -66,7 +66,9 @@ def _is_acknowledged(known: Knowledge, view: RegistryView, word: RegistryWord | 
     if view.acknowledged is not None:
         return True
     if known.drain.phase is Phase.RESTORING:
-        return word is not None and is_left_alone(known, view, word)
+        if word is None or word.asked < known.since:
+            return False  # what was so before the wish may have changed since
+        return is_left_alone(known, view, word)
     return view.name in known.drain.vouched and is_out(known, view, word)
 
 

@@ -4,7 +4,8 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from deregister_agent.errors import ProbeError
-from deregister_agent.model import Presence, Process, Reading, Snapshot
+from deregister_agent.model import UNFINISHED, Presence, Process, Reading, Snapshot
+from tests.simulation.plan import FAULTS_END
 from tests.simulation.registry import TIMEOUT
 from tests.simulation.timeline import Parked, Waiters
 
@@ -22,6 +23,7 @@ class FakeApp:
         self.world = world
         self.process: Process | None = None
         self.version = 0
+        self.renamed = False  # whether this version registers under another name
         self.started = 0
         self.in_hand: dict[int, float] = {}  # work, and when it arrived
         self.last_busy = self.last_arrival = LONG_AGO
@@ -34,6 +36,7 @@ class FakeApp:
         """Start a new process; where that is its way, it registers itself."""
         pid = next(self._pids)
         self.version += 1
+        self._choose_name()
         self.process = Process(self.world.host.boot_id(), ((pid, pid * 10),))
         self.started = 0
         self.began = self.world.now
@@ -42,6 +45,13 @@ class FakeApp:
         for registry in self.world.registries:
             if registry.how.app_registers:
                 registry.put(self.registration())
+
+    def _choose_name(self) -> None:
+        """Let a new version have another name; what crashes in mid-drain comes back as it was."""
+        world, first = self.world, self.world.presence.renames
+        new = self.version == 1 or world.phase not in UNFINISHED or world.loop.drain.announced
+        if first is not None and new and world.now < FAULTS_END:
+            self.renamed = self.version >= first
 
     def exit(self, why: str) -> None:
         """End the process."""

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from deregister_agent.errors import JournalError
 from deregister_agent.journal.announcements import PendingAnnouncement
 from deregister_agent.journal.journal import Decision, Journal
+from deregister_agent.journal.registrations import Registration
 from deregister_agent.model import Snapshot
 
 if TYPE_CHECKING:
@@ -29,6 +30,16 @@ class FaultyJournal(Journal):
         """Write, if there is room."""
         self._room()
         super().keep_snapshot(instance, registry, snapshot)
+
+    def keep_registration(self, instance: str, registry: str, shown: Registration) -> None:
+        """Write, if there is room."""
+        self._room()
+        super().keep_registration(instance, registry, shown)
+
+    def forget_registrations(self, instance: str) -> None:
+        """Write, if there is room."""
+        self._room()
+        super().forget_registrations(instance)
 
     def delivered(self, announcement: PendingAnnouncement) -> None:
         """Write, if there is room."""

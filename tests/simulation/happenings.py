@@ -1,19 +1,24 @@
 """What goes wrong, and what people do, by the names that a plan has for it."""
 
 from collections.abc import Callable
+from random import Random
 from typing import TYPE_CHECKING
 
-from tests.simulation.plan import Happening
+from tests.simulation.plan import FAULTS_END, Happening
 from tests.simulation.registry import FakeRegistry
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
 
-def happens(world: "World", one: Happening) -> None:
+MARKING = frozenset({"operator marks", "operator unmarks"})
+
+
+def happens(world: "World", one: Happening, chance: Random) -> None:
     """Let it happen now, to a registry drawn at random where it happens to one."""
     world.say(f"happens: {one.what} ({one.lasts} s)")
-    registry = world.chance.choice(world.registries)
+    able = [one for one in world.registries if one.names.marks] if one.what in MARKING else ()
+    registry = chance.choice(able or world.registries)
     if one.what in TO_A_REGISTRY:
         TO_A_REGISTRY[one.what](world, registry, world.now + one.lasts)
     else:
@@ -49,6 +54,31 @@ def _others_leave(world: "World", registry: FakeRegistry, _: float) -> None:
     registry.others_count = 0
 
 
+def _data_gone(world: "World", registry: FakeRegistry, _: float) -> None:
+    del world
+    registry.lose()
+
+
+def _operator_marks(world: "World", registry: FakeRegistry, _: float) -> None:
+    del world
+    registry.set_mark("down")
+
+
+def _operator_unmarks(world: "World", registry: FakeRegistry, _: float) -> None:
+    del world
+    registry.set_mark("")
+
+
+def _vouched_for(world: "World", registry: FakeRegistry, end: float) -> None:
+    """Let a registry burn down, and a person vouch for it; it may come back as it was."""
+    before, lasts = registry.told, end - world.now
+    registry.lose()
+    registry.down_until = end
+    world.stop_traffic(vouch=(registry.name,))
+    if before is not None and world.more_chance.random() < 0.5 and end < FAULTS_END:
+        world.timeline.after(lasts, lambda: registry.put(before))
+
+
 TO_A_REGISTRY: dict[str, Callable[["World", FakeRegistry, float], None]] = {
     "registers again": _registers,
     "operator lists": _operator_lists,
@@ -56,6 +86,10 @@ TO_A_REGISTRY: dict[str, Callable[["World", FakeRegistry, float], None]] = {
     "registry down": _down,
     "registry hangs": _hangs,
     "others leave": _others_leave,
+    "data gone": _data_gone,
+    "operator marks": _operator_marks,
+    "operator unmarks": _operator_unmarks,
+    "vouched for": _vouched_for,
 }
 
 
@@ -108,6 +142,16 @@ def _frozen(world: "World", lasts: float) -> None:
     world.freeze_agent(lasts)
 
 
+def _next_version(world: "World", _: float) -> None:
+    """Let the app end as it should, which takes its registration along, and the next one begin."""
+    if world.app.process is not None:
+        for registry in world.registries:
+            if registry.how.app_registers:
+                registry.put(None)
+        world.app.exit("for the next version")
+        world.timeline.after(0.3, world.start_app)
+
+
 TO_THE_WORLD: dict[str, Callable[["World", float], None]] = {
     "agent dies": _agent_dies,
     "reboot": _reboot,
@@ -120,4 +164,5 @@ TO_THE_WORLD: dict[str, Callable[["World", float], None]] = {
     "notifier down": _notifier_down,
     "process unsure": _unsure,
     "agent frozen": _frozen,
+    "next version": _next_version,
 }

@@ -39,6 +39,7 @@ def begin_life(world: "World", journal: Journal) -> InstanceLoop:
         world.finder,
         world.ready,
         {platform.name: platform.announces},
+        frozenset(one.name for one in world.registries if one.names.may_be_absent),
     )
     loop = InstanceLoop(setup, context, ticker.wake)
     outbox = Outbox(context, mail.wake)

@@ -5,9 +5,10 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from deregister_agent.errors import RegistryError
-from deregister_agent.model import Snapshot, Straggler
+from deregister_agent.model import Listing, Look, Phase, Snapshot, Straggler
 from deregister_agent.ports import Registry
 from tests.simulation.plan import RegistryPlan
+from tests.simulation.presence_plan import NamePlan
 from tests.simulation.timeline import Parked, Waiters
 
 if TYPE_CHECKING:
@@ -20,19 +21,27 @@ class FakeRegistry(Registry):
     """
     A registry with a catalog that may lag behind what it was told.
 
-    ``listed`` is what its consumers act on, and what lists() tells.
+    ``listed`` is what its consumers act on, and what lists() tells. They act on what is
+    there under another name, too, of which the agent's look tells nothing.
     """
 
-    def __init__(self, world: "World", name: str, how: RegistryPlan) -> None:
-        self.world, self.name, self.how = world, name, how
+    def __init__(self, world: "World", name: str, how: RegistryPlan, names: NamePlan) -> None:
+        self.world, self.name, self.how, self.names = world, name, how, names
         self.keeps = how.lease > 0
         self.runs_out = inf  # when the agent's lease ends; inf while nothing hangs on it
         self.told: Snapshot | None = None  # the registration that it was told of last
-        self.listed = False
+        self.elsewhere = False  # whether it was told of another name
+        self.mark = ""  # by what an operator has it out, and
+        self.listed_by: object = None  # the last process in whose time it was here
+        self.marked_before: bool | None = False  # whether since before the drain; None: unsure
+        self.held_out = False  # whether the agent has it out, where that takes a mark, too
+        self.listed = self.listed_elsewhere = False
+        self.shown_mark: str | None = None  # None: the instance is not there, or it is listed
         self.changed = 0.0  # when listed changed
         self.old_routes = 0.0  # until when its stragglers may send work
         self.old_clients = 0.0  # until when clients may use a route it gave them before
         self.known: tuple[float, bool] | None = None  # what the agent heard last: as of when, what
+        self.known_mark = ""  # and by whose mark it was out
         self.agents_error = 0.0  # when a look of the agent failed last
         self.others_count = world.plan.others
         self.down_until = self.hangs_until = 0.0
@@ -46,28 +55,81 @@ class FakeRegistry(Registry):
 
     @property
     def sends(self) -> bool:
-        """Whether work may come from here now, by what the policy was told of its clients."""
+        """Whether work may come by the agent's name, by what the policy says of its clients."""
         return self.listed or self.world.now < max(self.old_routes, self.old_clients)
 
     @property
     def reaches(self) -> bool:
         """Whether work may come from here now, clients that use a route for too long included."""
         too_long = self.world.plan.late_clients
-        return self.sends or (too_long > 0 and self.world.now < self.old_clients + too_long)
+        return (
+            self.sends
+            or self.listed_elsewhere
+            or (too_long > 0 and self.world.now < self.old_clients + too_long)
+        )
+
+    @property
+    def shown_since_start(self) -> bool:
+        """Whether the agent's name has been there since the process of now was."""
+        return (
+            self.listed or self.shown_mark is not None or self.listed_by == self.world.app.process
+        )
 
     def put(self, registration: Snapshot | None, *, by_agent: bool = False) -> None:
         """Be told to list the instance, or not to; its catalog follows."""
-        self.told, self._by_agent = registration, by_agent
-        if not by_agent:
+        self._by_agent = by_agent
+        if by_agent:
+            self._obey(registration)
+        else:
             self.removed = None  # somebody else has the last word
-            self.runs_out = inf
+            self.runs_out, self.held_out = inf, False
+            self._take(registration)
+        self._follow_soon()
+
+    def _take(self, registration: Snapshot | None) -> None:
+        """Take what the app or an operator says, under the name that they have for it."""
+        if registration is None:
+            self.told, self.elsewhere, self.mark = None, False, ""
+        elif self.names.misnamed or self.world.app.renamed:
+            self.elsewhere = True
+        else:
+            self.told = registration
+
+    def _obey(self, registration: Snapshot | None) -> None:
+        """Do what the agent says; where there are marks, there is one, and one owner of it."""
+        if self.names.marks and self.told is not None:
+            self.held_out = registration is None and not self.mark
+        else:
+            self.told, self.held_out = registration, False
+
+    def lose(self) -> None:
+        """Lose everything that it was ever told."""
+        self.put(None)
+
+    def set_mark(self, mark: str) -> None:
+        """Let an operator have it out, or lift that."""
+        if self.told is not None or not mark:
+            self.mark, self.held_out, self._by_agent = mark, False, False
+            if self.world.phase is Phase.SERVING:
+                self.marked_before = None
+            self._follow_soon()
+
+    def _follow_soon(self) -> None:
         if self.how.lag:
             self.world.timeline.after(self.how.lag, self._follow)
         else:
             self._follow()
 
     def _follow(self) -> None:
-        listed = self.told is not None
+        out = self.told is not None and (bool(self.mark) or self.held_out)
+        self.shown_mark = self.mark if out else None
+        if self.elsewhere != self.listed_elsewhere:
+            self.listed_elsewhere = self.elsewhere
+            verb = "lists" if self.elsewhere else "does not list"
+            self.world.say(f"{self.name} {verb} it under another name")
+        listed = self.told is not None and not out
+        if self.told is not None:
+            self.listed_by = self.world.app.process
         if listed == self.listed:
             return
         self.listed, self.changed = listed, self.world.now
@@ -98,17 +160,27 @@ class FakeRegistry(Registry):
         self._meet("list instances")
         return self.listed
 
+    def look(self) -> Look:
+        """Tell the truth of the name that the agent looks for, or raise."""
+        self._meet("list instances")
+        if self.listed:
+            return Look(Listing.LISTED, self.stragglers())
+        mark = self.shown_mark
+        listing = Listing.ABSENT if mark is None else Listing.OUT
+        return Look(listing, self.stragglers(), mark or "")
+
     def stragglers(self) -> Sequence[Straggler]:
         """Tell of old routes, and note what the agent will have heard of this look."""
-        when, listed = self.world.now, self.listed
+        when, listed, mark = self.world.now, self.listed, self.shown_mark
         busy = not listed and when < self.old_routes
         job = self.world.host.job
         assert job is not None
-        job.on_answer.append(lambda: self._heard(when, sends=listed or busy))
+        if not self.world.host.at_once:  # what is seen before a drain is no word in it
+            job.on_answer.append(lambda: self._heard(when, mark or "", sends=listed or busy))
         return (Straggler("old worker 7"),) if busy else ()
 
-    def _heard(self, when: float, *, sends: bool) -> None:
-        self.known = (when, sends)
+    def _heard(self, when: float, mark: str, *, sends: bool) -> None:
+        self.known, self.known_mark = (when, sends), mark
 
     def others(self) -> int | None:
         """Count the others."""
@@ -140,13 +212,20 @@ class FakeRegistry(Registry):
 
     def restore(self, snapshot: Snapshot | None) -> None:
         """List it again, if there is something to list and nobody else has done so."""
-        if self._meets_write("restore it") and self.told is None:
-            self.world.checks.restores(self, snapshot)
-            if snapshot is None and not self.how.app_registers:
-                snapshot = self.world.app.registration()
-            if snapshot is not None:
-                self._when_heard(snapshot)
+        if self._meets_write("restore it"):
+            self.world.checks.serving.asks_to_restore(self)
+            if self.held_out and self.told is not None:
+                self._when_heard(self.told)
+            elif self.told is None:
+                self._restore(snapshot)
         self._fail_afterwards("restore it")
+
+    def _restore(self, snapshot: Snapshot | None) -> None:
+        self.world.checks.serving.restores(self, snapshot)
+        if snapshot is None and not self.how.app_registers and not self.names.misnamed:
+            snapshot = self.world.app.registration()
+        if snapshot is not None:
+            self._when_heard(snapshot)
 
     def keep(self, snapshot: Snapshot | None) -> float:
         """Prolong the lease of what was restored; restore it if that has ended."""
@@ -155,7 +234,7 @@ class FakeRegistry(Registry):
             if self.world.now < self.runs_out:
                 self._prolong()
             elif self.told is None and snapshot is not None:
-                self.world.checks.restores(self, snapshot)
+                self.world.checks.serving.restores(self, snapshot)
                 self._when_heard(snapshot)
         self._fail_afterwards("prolong the lease of it")
         return self.how.lease / 3

@@ -9,21 +9,17 @@ from random import Random
 
 from deregister_agent.engine.instance_loop import InstanceLoop
 from deregister_agent.errors import AgentError
-from deregister_agent.model import (
-    OnDeadline,
-    Phase,
-    Process,
-    RestoreWhen,
-    StopRequest,
-)
+from deregister_agent.model import Phase, Process, StopRequest
 from tests.simulation.app import FakeApp, FakeFinder, FakeProbe, FakeReady
 from tests.simulation.checks import EVERY, UNSEEN_AFTER, Checks
+from tests.simulation.ending import all_is_well, judge_end
 from tests.simulation.engine import Host
 from tests.simulation.faulty_journal import FaultyJournal
 from tests.simulation.happenings import happens
-from tests.simulation.life import INSTANCE, begin_life
+from tests.simulation.life import begin_life
 from tests.simulation.plan import FAULTS_END, Plan, plan
 from tests.simulation.platform import FakePlatform
+from tests.simulation.presence_plan import presence_plan
 from tests.simulation.registry import FakeRegistry
 
 RESTORED_BY = FAULTS_END + 25.0
@@ -40,6 +36,8 @@ class World:
     def __init__(self, seed: int, folder: Path, say: Callable[[str], None] | None = None) -> None:
         self.seed, self._folder, self._say = seed, folder, say
         self.plan: Plan = plan(seed)
+        self.presence = presence_plan(seed, self.plan)
+        self.more_chance = Random(f"more of world {seed}")  # for what was added later
         self.found: list[str] = []
         self.host = Host(seed, self.broken)
         self.timeline, self.chance = self.host.timeline, Random(f"world {seed}")
@@ -53,7 +51,10 @@ class World:
         self.carried_by_a_wrong_date = False  # a deadline goes by the date over a reboot
         self.checks = Checks(self)
         self.registries = [
-            FakeRegistry(self, f"registry-{n}", how) for n, how in enumerate(self.plan.registries)
+            FakeRegistry(self, f"registry-{n}", how, names)
+            for n, (how, names) in enumerate(
+                zip(self.plan.registries, self.presence.names, strict=True)
+            )
         ]
         self.app, self.probe, self.finder = FakeApp(self), FakeProbe(self), FakeFinder(self)
         self.ready = [FakeReady(self)] if self.plan.readiness else []
@@ -90,7 +91,7 @@ class World:
         while not self.found and self.timeline.step(END):
             pass
         if not self.found:
-            self.checks.at_last()
+            judge_end(self, self.checks.decisions)
         if self.agent_up is not None:
             self.journal.close()
         return self.found
@@ -99,12 +100,17 @@ class World:
         self.say(f"{self.plan}")
         self.app.start()
         for registry in self.registries:
-            registry.put(self.app.registration())
+            if not registry.names.may_be_absent:
+                registry.put(self.app.registration())
         self.start_agent()
         at = self.timeline.at
         at(self.plan.stop_at, self.stop_traffic)
         for one in self.plan.happenings:
-            at(one.at, partial(happens, self, one))
+            at(one.at, partial(happens, self, one, self.chance))
+        for one in self.presence.happenings:
+            at(one.at, partial(happens, self, one, self.more_chance))
+        for when in self.presence.asks:
+            at(when, self.checks.serving.ask)
         if self.plan.arrivals:
             at(0.0, self._arrival)
         for when, lasts in self.plan.strays:
@@ -112,7 +118,7 @@ class World:
         if self.plan.registers_every:
             at(self.plan.registers_every, self._register)
         at(EVERY, self._check)
-        at(FAULTS_END, self._all_is_well)
+        at(FAULTS_END, partial(all_is_well, self))
         at(RESTORED_BY, self._restored)
 
     def _check(self) -> None:
@@ -159,19 +165,24 @@ class World:
 
     # --- people and pipelines ---
 
-    def stop_traffic(self, *, force: bool | None = None) -> None:
+    def stop_traffic(self, *, vouch: tuple[str, ...] = ()) -> None:
         """Ask for a drain."""
         if self.agent_up is None:
             return
-        self.say("somebody asks to stop traffic")
-        request = StopRequest(force=self.plan.force if force is None else force)
+        self.say(f"somebody asks to stop traffic {vouch or ''}")
+        request = StopRequest(force=self.plan.force, vouch=vouch)
+        before = self.loop.drain
         self._asks(lambda: self.loop.stop_traffic(request))
+        if self.loop.drain.id != before.id:
+            self.checks.serving.stopped(vouch)
+            self.checks.serving.note_marks(before.phase)
 
     def start_traffic(self) -> None:
         """Ask for the instance to be put back."""
         if self.agent_up is not None and self.now < RESTORED_BY:
             self.say("somebody asks to start traffic")
-            self._asks(lambda: self.loop.start_traffic("", ""))
+            anyway = self.presence.anyway
+            self._asks(lambda: self.loop.start_traffic("", "", anyway=anyway))
 
     def _asks(self, ask: Callable[[], None]) -> None:
         drain = self.loop.drain.id
@@ -232,38 +243,9 @@ class World:
         assert self.plan.registers_every is not None
         self.timeline.after(self.plan.registers_every, self._register)
 
-    # --- the end of all faults ---
-
-    def _all_is_well(self) -> None:
-        """End all faults; somebody undoes what people did, and asks for what the policy leaves."""
-        self.full_until = 0.0
-        self.start_app()
-        if self.agent_up is None:
-            self.timeline.after(0.5, self._all_is_well)
-            return
-        self.say("all is well from now on")
-        policy, phase = self.plan.policy, self.loop.drain.phase
-        if phase is Phase.SERVING:
-            self._list_what_nobody_will()
-            return
-        by_itself = {
-            Phase.GONE: policy.restore is RestoreWhen.WHEN_READY,
-            Phase.EXPIRED: self.loop.drain.on_deadline is OnDeadline.RESTORE,
-        }
-        if not by_itself.get(phase):
-            self.start_traffic()
-        self.timeline.after(4.0, self._list_what_nobody_will)
-
-    def _list_what_nobody_will(self) -> None:
-        """Register the app where the agent has nothing to restore from."""
-        for registry in self.registries:
-            kept = self.journal.snapshot(INSTANCE.name, registry.name)
-            if registry.told is None and (kept is None or self.phase is Phase.SERVING):
-                registry.put(self.app.registration())
-
     def _restored(self) -> None:
         if self.phase is not Phase.SERVING:
-            self.checks.at_last()
+            judge_end(self, self.checks.decisions)
 
 
 def run(seed: int, say: Callable[[str], None] | None = None) -> list[str]:

@@ -171,6 +171,54 @@ def test_a_process_takes_what_was_seen_of_it_along(make: Make) -> None:
     bench.until(Phase.DRAINED)
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_who_comes_in_mid_drain_is_out_only_where_we_took_it_out(
+    make: Make, *, again: bool
+) -> None:
+    """What had gone before it says nothing of a process that comes in the course of it."""
+    bench, consul, nginx = two(make)
+    bench.finder.running, nginx.listed = None, False
+    bench.page.in_flight = 1
+    bench.stop()
+    bench.until(Phase.DRAINING)
+    bench.finder.running = NEW
+    bench.go_on(3.0)
+    bench.page.in_flight = 0
+    if again:
+        bench.new_life()
+    bench.go_on(5.0)
+    assert bench.phase is Phase.DRAINING
+    assert "nginx does not show it, and has not shown it before" in bench.loop.status().what_blocks
+    assert "consul" not in bench.loop.status().what_blocks
+    nginx.listed = True
+    bench.until(Phase.DRAINED)
+    assert not consul.listed
+
+
+def test_what_was_seen_of_nobody_knows_whom_is_seen_again(make: Make) -> None:
+    """The registry's word may come before it is known which process it is about."""
+    bench = make()
+    bench.finder.sees = False
+    bench.go_on(0.5)
+    bench.finder.sees = True
+    bench.go_on(40.0)
+    bench.finder.running, bench.registries[0].listed = NEW, False
+    bench.new_life()
+    bench.go_on(0.5)
+    with pytest.raises(NeverSeen):
+        bench.stop()
+
+
+def test_who_was_not_there_yet_when_it_was_seen_has_not_been_seen(make: Make) -> None:
+    """What a registry has kept of a process that nobody met is no word on the one that came."""
+    bench = make()
+    bench.finder.running = None
+    bench.go_on(0.5)
+    bench.finder.running, bench.registries[0].listed = NEW, False
+    with pytest.raises(NeverSeen):
+        bench.stop()
+
+
 def test_after_the_kill_the_next_version_must_be_seen(make: Make) -> None:
     """That we had taken out the one before says nothing of it."""
     bench = gone(make())
@@ -255,6 +303,23 @@ def test_who_had_it_out_before_has_it_out_afterwards(make: Make) -> None:
     assert nginx.out
 
 
+def test_a_mark_is_left_alone_only_where_it_is_there_still(make: Make) -> None:
+    """Not by a word from before start-traffic: whoever set it may have deregistered it since."""
+    nginx = ListRegistry("nginx")
+    nginx.out, nginx.mark = True, "down"
+    check = Check()
+    bench = make(registries=[nginx], ready=[check])
+    bench.stop()
+    bench.until(Phase.DRAINED)
+    nginx.out, nginx.mark = False, ""
+    bench.loop.start_traffic("", "")
+    bench.go_on(1.0)
+    assert bench.phase is Phase.RESTORING
+    check.ready = True
+    bench.until(Phase.SERVING)
+    assert nginx.listed
+
+
 @pytest.mark.parametrize("again", [False, True])
 def test_a_mark_that_came_during_the_drain_is_waited_for(make: Make, *, again: bool) -> None:
     """It was in service before, so it is not restored yet: whose turn it is, is said at once."""
@@ -325,6 +390,44 @@ def test_a_restore_of_what_was_lost_ends_with_the_next_drain(make: Make) -> None
     past, _ = bench.journal.drain(bench.loop.instance.name, restore.id) or (None, None)
     assert past is not None
     assert past.drain.outcome is Outcome.CANCELLED
+
+
+def test_a_drain_that_was_refused_leaves_nothing_behind_that_passes_for_serving(make: Make) -> None:
+    """What it did not put back is missing still, and is said so; what is lost later comes back."""
+    consul, nginx = ListRegistry("consul"), ListRegistry("nginx")
+    nginx.down, nginx.listed = True, False
+    bench = make(registries=[consul, nginx])
+    bench.stop()
+    nginx.down = False
+    bench.go_on(3.0)
+    assert (bench.phase, bench.loop.drain.outcome) == (Phase.SERVING, Outcome.REFUSED)
+    assert served(bench) is None
+    assert "nginx does not show it, and has not shown it before" in bench.loop.status().what_blocks
+    consul.listed = False
+    bench.start(anyway=True)
+    bench.until(Phase.SERVING)
+    assert (consul.listed, nginx.did, served(bench)) == (True, [], None)
+    nginx.listed = True
+    assert served(bench)
+
+
+def test_nobody_is_vouched_for_who_has_shown_it_since(make: Make) -> None:
+    """Later, a registration that it loses is missing, and is put back, as any other is."""
+    bench, _, nginx = two(make)
+    nginx.down = True
+    bench.stop(StopRequest(vouch=("nginx",), reason="burnt down"))
+    bench.until(Phase.DRAINED)
+    bench.loop.start_traffic("", "")
+    bench.until(Phase.SERVING)
+    assert served(bench)
+    nginx.down = False
+    bench.go_on(40.0)
+    nginx.listed = False
+    assert served(bench) is None
+    bench.start(anyway=True)
+    bench.until(Phase.SERVING)
+    assert nginx.listed
+    assert served(bench)
 
 
 def test_one_that_never_was_in_service_is_not_put_back(make: Make) -> None:
