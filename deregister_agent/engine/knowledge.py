@@ -91,7 +91,7 @@ class Knowledge:
         shown = self.journal.registration(name, view.name)
         if shown is None:
             return None
-        ours = shown.identity == view.identity
+        view.seen_once, ours = True, shown.identity == view.identity
         taken_out = bool(shown.identity) and phase in GUARDED | {Phase.RESTORING}
         view.seen, view.mark = ours or taken_out, shown.mark
         view.kept = shown.snapshot if ours else None
