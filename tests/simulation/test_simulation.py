@@ -40,7 +40,9 @@ def test_what_must_hold_holds_in_every_world(first: int) -> None:
 
 
 @pytest.mark.timeout(600)  # the rarest takes thousands of worlds, and the machine may be busy
-@pytest.mark.parametrize("mutation", (*MUTATIONS, *PRESENCE_MUTATIONS), ids=lambda one: one.__name__)
+@pytest.mark.parametrize(
+    "mutation", [*MUTATIONS, *PRESENCE_MUTATIONS], ids=lambda one: one.__name__
+)
 def test_a_broken_agent_is_found_out(mutation: Callable[[], Any]) -> None:
     """The simulation bites: each way to break the agent breaks a world soon."""
     with mutation():
