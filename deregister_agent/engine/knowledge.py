@@ -103,7 +103,7 @@ class Knowledge:
         shown = self.journal.registration(name, view.name)
         if shown is None:
             return None
-        ours = shown.identity == view.identity
+        view.seen_once, ours = True, shown.identity == view.identity
         view.owed = bool(self.set_back)
         taken_out = bool(shown.identity) and phase in GUARDED | {Phase.RESTORING}
         view.seen, view.mark = ours or taken_out, shown.mark

@@ -43,9 +43,10 @@ def is_waited_for(known: Knowledge, view: RegistryView) -> bool:
     """
     Tell whether a registry has to list the instance before it is in service again.
 
-    Not one that did not have it before: because it need not, or because the drain ended
-    when that came out. Nor one that was vouched for, unless it was withdrawn from after all.
-    What was lost in service is put back where it had been seen, and is waited for there.
+    Not one that did not have it before: because it need not, because it has never shown it,
+    or because the drain ended when that came out. Nor one that was vouched for, unless it
+    was withdrawn from after all. What was lost in service is put back where it had been
+    seen, and is waited for there.
     """
     if view.has_snapshot:
         return True
@@ -53,7 +54,8 @@ def is_waited_for(known: Knowledge, view: RegistryView) -> bool:
         return view.seen or view.kept is not None
     if view.name in known.drain.vouched:
         return False
-    return view.seen or not (is_excused(known, view) or known.drain.outcome is Outcome.REFUSED)
+    refused = known.drain.outcome is Outcome.REFUSED
+    return view.seen or (view.seen_once and not refused and not is_excused(known, view))
 
 
 def is_needed(known: Knowledge, view: RegistryView) -> bool:
@@ -162,7 +164,7 @@ def counts_from(known: Knowledge, phase: Phase | None) -> Mapping[str, Registrat
                 view.forget(known.clock.now())
         case Phase.SERVING:
             for view in known.registries:
-                word = view.says(0.0)
+                word, view.seen_once = view.says(0.0), view.seen_once or view.seen
                 view.seen = word is not None and word.look.listing is not Listing.ABSENT
                 view.mark = word.look.mark if word is not None else ""
         case Phase.WITHDRAWING | None:

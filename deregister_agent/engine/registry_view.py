@@ -50,6 +50,7 @@ class RegistryView:
         self.others: int | None = None
         self.identity = registry.name  # where and as what the instance is looked for
         self.seen = False  # whether it has shown the process that is there now
+        self.seen_once = False  # whether it has ever shown it, be it another process
         self.seen_from = 0.0  # words of before say nothing about that process
         self.mark = ""  # by what somebody else had it out before it was withdrawn
         self.has_snapshot = False  # whether it was withdrawn, and not put back yet
@@ -79,6 +80,7 @@ class RegistryView:
 
     def forget(self, now: float) -> None:
         """Forget that it has shown the instance: what counts is seen from *now* on."""
+        self.seen_once |= self.seen
         self.seen, self.seen_from, self.kept = False, now, None
         self.look_again.now()
 

@@ -22,6 +22,7 @@ class FakeApp:
     def __init__(self, world: "World") -> None:
         self.world = world
         self.process: Process | None = None
+        self.last: Process | None = None  # the one that was there last
         self.version = 0
         self.renamed = False  # whether this version registers under another name
         self.started = 0
@@ -34,15 +35,16 @@ class FakeApp:
 
     def start(self) -> None:
         """Start a new process; where that is its way, it registers itself."""
-        pid = next(self._pids)
+        pid, before = next(self._pids), self.last
         self.version += 1
         self._choose_name()
-        self.process = Process(self.world.host.boot_id(), ((pid, pid * 10),))
+        self.process = self.last = Process(self.world.host.boot_id(), ((pid, pid * 10),))
         self.started = 0
         self.began = self.world.now
         self.ready_at = self.world.now + self.world.chance.choice((0.0, 0.3, 1.5))
         self.world.say(f"app: process {pid} starts, version {self.version}")
         for registry in self.world.registries:
+            registry.meets(before)
             if registry.how.app_registers:
                 registry.put(self.registration())
 

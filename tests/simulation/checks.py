@@ -148,7 +148,7 @@ class Checks:
     def _out(self, registry: FakeRegistry, proof: float, drain: Drain) -> None:
         heard = registry.known
         unheard = heard is None or heard[0] < registry.changed or not heard[1]
-        if registry.name in drain.vouched and unheard:
+        if registry.name in drain.vouched and (unheard or registry.told is None):
             return  # a person has said so
         if heard is None or heard[1]:
             self.world.broken(f"drained, and {registry.name} had not said that it let go")
@@ -209,7 +209,7 @@ class Checks:
             world.broken(f"withdraws from {registry.name}, which lists too few others")
         if registry.told is not None:
             kept = world.journal.snapshot(world.loop.instance.name, registry.name)
-            if kept is None:
+            if kept is None and not (job.faulty and registry.name in drain.vouched):
                 world.broken(f"withdraws from {registry.name} without a snapshot")
             elif kept != registry.told and registry.listed and not job.faulty:
                 world.broken(f"withdraws from {registry.name} with a snapshot that is not true")
@@ -238,7 +238,7 @@ class Checks:
             for registry in self.world.registries:
                 if registry.known is None and registry.name not in vouched:
                     self.world.broken(f"announces drained, and has not asked {registry.name} since")
-            since = [r.changed for r in self.world.registries if r.listed]
+            since = [r.changed for r in self.world.registries if r.listed and r.told]
             if since and self.world.now - min(since) > NOTICED:
                 self.world.broken("announces drained though it has been listed again for long")
 
@@ -255,7 +255,8 @@ class Checks:
             return
         oldest = world.now - FRESH - LATEST
         for registry in world.registries if drain.phase is Phase.DRAINED else ():
-            known = registry.name not in drain.vouched or registry.known
+            known = registry.name not in drain.vouched
+            known |= registry.known is not None and registry.known[0] >= registry.changed
             if registry.listed and registry.changed < oldest and known:
                 world.broken(f"answers drained while {registry.name} lists it")
         in_hand = world.app.in_hand.values() if world.app.process == drain.process else ()

@@ -55,7 +55,9 @@ def _list_what_nobody_will(world: "World") -> None:
     """Register the app where the agent has nothing to restore from."""
     for registry in world.registries:
         kept = world.journal.snapshot(INSTANCE.name, registry.name)
-        here = registry.told is not None or (registry.names.misnamed and registry.elsewhere)
+        here = (registry.told is not None and not registry.held_out) or (
+            registry.names.misnamed and registry.elsewhere
+        )
         missing = not here and not registry.names.may_be_absent
         if missing and (kept is None or world.phase is Phase.SERVING):
             registry.put(world.app.registration())

@@ -5,7 +5,15 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from deregister_agent.errors import RegistryError
-from deregister_agent.model import Listing, Look, Phase, Snapshot, Straggler
+from deregister_agent.model import (
+    UNFINISHED,
+    Listing,
+    Look,
+    Phase,
+    Process,
+    Snapshot,
+    Straggler,
+)
 from deregister_agent.ports import Registry
 from tests.simulation.plan import RegistryPlan
 from tests.simulation.presence_plan import NamePlan
@@ -47,7 +55,7 @@ class FakeRegistry(Registry):
         self.down_until = self.hangs_until = 0.0
         self.blip = 0.0  # when somebody else made it let go
         self.removed: Snapshot | None = None  # what the agent has made it forget
-        self._by_agent = False
+        self._by_agent = self.told_by_agent = False
         self._version = 0
         self._waiters = Waiters(world.timeline)
 
@@ -68,6 +76,12 @@ class FakeRegistry(Registry):
             or (too_long > 0 and self.world.now < self.old_clients + too_long)
         )
 
+    def meets(self, before: Process | None) -> None:
+        """Note that a process has begun that took the place of the one *before*."""
+        crashed = self.world.phase in UNFINISHED and self.listed_by == before
+        if self.listed or self.shown_mark is not None or crashed:
+            self.listed_by = self.world.app.process
+
     @property
     def shown_since_start(self) -> bool:
         """Whether the agent's name has been there since the process of now was."""
@@ -77,7 +91,7 @@ class FakeRegistry(Registry):
 
     def put(self, registration: Snapshot | None, *, by_agent: bool = False) -> None:
         """Be told to list the instance, or not to; its catalog follows."""
-        self._by_agent = by_agent
+        self._by_agent = self.told_by_agent = by_agent
         if by_agent:
             self._obey(registration)
         else:

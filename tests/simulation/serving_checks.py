@@ -46,8 +46,9 @@ class ServingChecks:
     def _is_wanted(self, registry: FakeRegistry, drain: Drain) -> bool:
         """Tell whether restoring has to wait for *registry*: not where it never was in service."""
         excused = registry.names.may_be_absent or registry.name in drain.vouched
+        excused |= registry.names.misnamed and registry.told is None
         if drain.kind is DrainKind.RESTORE:
-            return registry.told is not None
+            return registry.told is not None and registry.told_by_agent
         return registry.removed is not None or not (excused or drain.outcome is Outcome.REFUSED)
 
     def _is_left_alone(self, registry: FakeRegistry, drain: Drain) -> bool:
@@ -159,6 +160,8 @@ class ServingChecks:
 
     def drained(self, registry: FakeRegistry, drain: Drain) -> None:
         """Judge a "drained" for what *registry* lists under another name."""
+        if self.world.app.process is None or self.world.finder.unsure_until:
+            return  # what it sends reaches nobody, or nobody could see who came after whom
         unseen = registry.name not in drain.vouched and not registry.shown_since_start
         if registry.listed_elsewhere and unseen:
             self.world.broken(f"drained while {registry.name} lists it under another name")

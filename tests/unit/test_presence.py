@@ -96,6 +96,18 @@ def test_what_answers_too_late_and_was_never_seen_undoes_the_drain(make: Make) -
     assert "nginx does not show it" in str(refused.detail["refused"])
 
 
+def test_nobody_waits_for_one_that_never_showed_it(make: Make) -> None:
+    """Where a drain expires before a registry answers, the others are put back all the same."""
+    consul, nginx = ListRegistry("consul"), ListRegistry("nginx")
+    nginx.down, nginx.listed = True, False
+    bench = make(registries=[consul, nginx])
+    bench.stop(StopRequest(deadline=2, on_deadline=OnDeadline.RESTORE))
+    bench.until(Phase.RESTORING)
+    nginx.down = False
+    bench.until(Phase.SERVING)
+    assert (consul.listed, nginx.did, served(bench)) == (True, [], None)
+
+
 def test_what_was_seen_counts_although_it_has_gone_since(make: Make) -> None:
     """Somebody has taken it out before the drain; it is put back as it was last seen."""
     bench, consul, nginx = two(make)
