@@ -45,8 +45,8 @@ def is_waited_for(known: Knowledge, view: RegistryView) -> bool:
 
     Not one that did not have it before: because it need not, because it has never shown it,
     or because the drain ended when that came out. Nor one that was vouched for, unless it
-    was withdrawn from after all. What was lost in service is put back where it had been
-    seen, and is waited for there.
+    was withdrawn from after all. What was lost in service is put back where it had been seen,
+    and is waited for there.
     """
     if view.has_snapshot:
         return True
@@ -54,8 +54,14 @@ def is_waited_for(known: Knowledge, view: RegistryView) -> bool:
         return view.seen or view.kept is not None
     if view.name in known.drain.vouched:
         return False
+    return view.seen or (view.seen_once and not is_passed_over(known, view))
+
+
+def is_passed_over(known: Knowledge, view: RegistryView) -> bool:
+    """Tell whether restoring goes on without a word of a registry that was not seen to have it."""
+    lost_in_service = known.drain.kind is DrainKind.RESTORE
     refused = known.drain.outcome is Outcome.REFUSED
-    return view.seen or (view.seen_once and not refused and not is_excused(known, view))
+    return lost_in_service or refused or is_excused(known, view)
 
 
 def is_needed(known: Knowledge, view: RegistryView) -> bool:
@@ -71,7 +77,7 @@ def is_needed(known: Knowledge, view: RegistryView) -> bool:
 def is_back(known: Knowledge, view: RegistryView, word: RegistryWord | None) -> bool:
     """Tell whether a registry has the instance as it was before it was taken out."""
     if not is_waited_for(known, view):
-        return True
+        return word is not None or is_passed_over(known, view)
     return word is not None and (word.listed or is_left_alone(known, view, word))
 
 

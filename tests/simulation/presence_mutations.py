@@ -105,15 +105,6 @@ def what_need_not_be_there_is_waited_for() -> Mutation:
     return patch.object(presence, "is_waited_for", lambda *_: True)
 
 
-def nobody_can_vouch() -> Mutation:
-    """Wait for the word of a registry that somebody vouches for."""
-    return patch.object(sighting, "is_out", _is_out_by_word)
-
-
-def _is_out_by_word(known: Knowledge, view: RegistryView, word: Any) -> bool:
-    return word is not None and presence.is_out(known, view, word)
-
-
 PRESENCE_MUTATIONS: tuple[Callable[[], Mutation], ...] = (
     nobody_asks_before,
     absences_are_believed,
@@ -126,5 +117,4 @@ PRESENCE_MUTATIONS: tuple[Callable[[], Mutation], ...] = (
     marks_are_lifted,
     marks_are_waited_for,
     what_need_not_be_there_is_waited_for,
-    nobody_can_vouch,
 )

@@ -50,6 +50,7 @@ class FakeRegistry(Registry):
         self.old_clients = 0.0  # until when clients may use a route it gave them before
         self.known: tuple[float, bool] | None = None  # what the agent heard last: as of when, what
         self.known_mark = ""  # and by whose mark it was out
+        self.ever_shown = False  # whether the agent has ever heard that it has it
         self.agents_error = 0.0  # when a look of the agent failed last
         self.others_count = world.plan.others
         self.down_until = self.hangs_until = 0.0
@@ -189,12 +190,14 @@ class FakeRegistry(Registry):
         busy = not listed and when < self.old_routes
         job = self.world.host.job
         assert job is not None
+        self.ever_shown |= self.world.host.at_once and (listed or mark is not None)
         if not self.world.host.at_once:  # what is seen before a drain is no word in it
             job.on_answer.append(lambda: self._heard(when, mark or "", sends=listed or busy))
         return (Straggler("old worker 7"),) if busy else ()
 
     def _heard(self, when: float, mark: str, *, sends: bool) -> None:
         self.known, self.known_mark = (when, sends), mark
+        self.ever_shown |= sends or bool(mark)
 
     def others(self) -> int | None:
         """Count the others."""

@@ -46,7 +46,7 @@ class ServingChecks:
     def _is_wanted(self, registry: FakeRegistry, drain: Drain) -> bool:
         """Tell whether restoring has to wait for *registry*: not where it never was in service."""
         excused = registry.names.may_be_absent or registry.name in drain.vouched
-        excused |= registry.names.misnamed and registry.told is None
+        excused |= not registry.ever_shown and registry.known is not None and not registry.listed
         if drain.kind is DrainKind.RESTORE:
             return registry.told is not None and registry.told_by_agent
         return registry.removed is not None or not (excused or drain.outcome is Outcome.REFUSED)

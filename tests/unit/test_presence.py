@@ -103,6 +103,8 @@ def test_nobody_waits_for_one_that_never_showed_it(make: Make) -> None:
     bench = make(registries=[consul, nginx])
     bench.stop(StopRequest(deadline=2, on_deadline=OnDeadline.RESTORE))
     bench.until(Phase.RESTORING)
+    bench.go_on(3.0)
+    assert (bench.phase, consul.listed) == (Phase.RESTORING, True)
     nginx.down = False
     bench.until(Phase.SERVING)
     assert (consul.listed, nginx.did, served(bench)) == (True, [], None)
