@@ -1,7 +1,7 @@
 """Follow a drain or a restore until its end, and return the exit code for that end."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TypeVar
@@ -11,7 +11,7 @@ from deregister_agent.cli.progress import ProgressView
 from deregister_agent.drain import is_restored, is_safe_to_kill
 from deregister_agent.errors import AgentError
 from deregister_agent.model import OnDeadline, Outcome, Phase
-from deregister_agent.status import Status, StatusList, read
+from deregister_agent.status import DrainWithEvents, Status, StatusList, read
 
 SLICE = 1.0
 """Seconds that one question is held; the view is renewed as often."""
@@ -48,6 +48,7 @@ class StatusAndCode:
 
     code: ExitCode | None
     status: Status
+    refused: str = ""  # why the drain was refused after it had begun
 
 
 _AnyModel = TypeVar("_AnyModel")
@@ -114,12 +115,28 @@ def _asking(client: AgentClient, name: str, question: str, meant: Callable[[Stat
                 status = accepted(client.get(path_of(name)), Status)
                 if status.phase is Phase.GONE and meant(status):  # killed before it was asked
                     return StatusAndCode(ExitCode.DONE, status)
-                refused = status.outcome is Outcome.REFUSED
-                return StatusAndCode(ExitCode.REFUSED if refused else ExitCode.NOT_ASKED, status)
+                if status.outcome is not Outcome.REFUSED:
+                    return StatusAndCode(ExitCode.NOT_ASKED, status)
+                return StatusAndCode(ExitCode.REFUSED, status, _why_refused(client, status))
             case _:
                 raise refusal(answer)
 
     return ask
+
+
+def _why_refused(client: AgentClient, status: Status) -> str:
+    """Return why a drain was refused after it had begun, as its timeline tells."""
+    drain = status.drain.id if status.drain else ""
+    answer = client.get(path_of(status.instance.name, "drains", drain))
+    if "events" not in answer.body:  # the code alone has to do
+        return ""
+    return refusal_told(event.detail for event in _read(answer, DrainWithEvents).events)
+
+
+def refusal_told(details: Iterable[Mapping[str, object]]) -> str:
+    """Return the sentences of the refusal in the *details* of a drain's timeline."""
+    told = [detail["refused"] for detail in details if "refused" in detail]
+    return "; ".join(str(one) for each in told if isinstance(each, list | tuple) for one in each)
 
 
 def _is_drained(status: Status) -> bool:
@@ -170,29 +187,49 @@ def only_instance(client: AgentClient) -> str:
     return names[0]
 
 
-def ending(word: StatusAndCode, *, restore: bool = False) -> str:  # noqa: PLR0911 - a table
-    """Return the last line: how the drain or restore has ended, and what to do next."""
+def ending(word: StatusAndCode, *, restore: bool = False) -> str:
+    """Return the last line: how it has ended, what to do next, and what else one should know."""
+    how = _restored(word) if restore else _drained(word)
+    return "; ".join([f"{word.status.instance.name}: {how}", *word.status.notes])
+
+
+def _restored(word: StatusAndCode) -> str:
     status = word.status
-    name, outcome, why = status.instance.name, status.outcome, status.what_blocks
     match word.code:
-        case ExitCode.DONE if restore:
-            return f"{name}: serving: every registry lists it again"
-        case ExitCode.EXPIRED if restore:
-            return f"{name}: NOT serving yet, past the restore deadline; still trying. {why}"
-        case ExitCode.DONE if outcome is Outcome.ABSENT:
-            return f"{name}: absent: nobody was there to be drained, and nobody came"
-        case ExitCode.DONE if outcome is Outcome.APP_EXITED:
-            return f"{name}: drained: the app has exited by itself with nothing in hand"
         case ExitCode.DONE:
-            return f"{name}: drained: safe to kill"
+            return f"serving: {_listed(status)}"
+        case ExitCode.EXPIRED:
+            return f"NOT serving yet, past the restore deadline; still trying. {status.what_blocks}"
+        case _ if status.phase is Phase.SERVING and status.blocking:
+            return f"NOT listed everywhere, and not for this agent to end: {status.what_blocks}"
+        case _:
+            return "nobody asked to restore it, or it was drained again since"
+
+
+def _listed(status: Status) -> str:
+    left = [one.name for one in status.registries if not one.listed]
+    if not left:
+        return "every registry lists it again"
+    has = ", ".join(one.name for one in status.registries if one.listed) or "no registry"
+    return f"{has} lists it; {', '.join(left)} is not waited for"
+
+
+def _drained(word: StatusAndCode) -> str:  # noqa: PLR0911 - a table
+    status = word.status
+    match word.code:
+        case ExitCode.DONE if status.outcome is Outcome.ABSENT:
+            return "absent: nobody was there to be drained, and nobody came"
+        case ExitCode.DONE if status.outcome is Outcome.APP_EXITED:
+            return "drained: the app has exited by itself with nothing in hand"
+        case ExitCode.DONE:
+            return "drained: safe to kill"
         case ExitCode.EXPIRED:
             policy = status.drain.on_deadline if status.drain else OnDeadline.HOLD
-            return f"{name}: NOT drained: the deadline passed first (then: {policy}). {why}"
+            return f"NOT drained: the deadline passed first (then: {policy}). {status.what_blocks}"
         case ExitCode.REFUSED:
-            return f"{name}: NOT drained: too few others would remain; --force overrides that"
-        case _ if restore:
-            return f"{name}: nobody asked to restore it, or it was drained again since"
-        case _ if outcome is Outcome.CANCELLED:
-            return f"{name}: NOT drained: start-traffic came first"
+            why = word.refused or "too few others would remain; --force overrides that"
+            return f"NOT drained: refused: {why}"
+        case _ if status.outcome is Outcome.CANCELLED:
+            return "NOT drained: start-traffic came first"
         case _:
-            return f"{name}: NOT drained: no drain was asked for"
+            return "NOT drained: no drain was asked for"

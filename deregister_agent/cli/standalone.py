@@ -9,7 +9,7 @@ from typing import Any
 from deregister_agent.cli import logs
 from deregister_agent.cli.client import asker
 from deregister_agent.cli.commands import finish, view_for
-from deregister_agent.cli.follow import ExitCode, Failed, StatusAndCode, follow
+from deregister_agent.cli.follow import ExitCode, Failed, StatusAndCode, follow, refusal_told
 from deregister_agent.cli.progress import ProgressView
 from deregister_agent.config.load import load_config
 from deregister_agent.drain import is_restored, is_safe_to_kill
@@ -160,12 +160,19 @@ def _stay(
 ) -> StatusAndCode:
     def ask(wait: float) -> StatusAndCode:
         drain = loop.wait(lambda drain: code(drain) is not None, wait)
-        return StatusAndCode(code(drain), loop.status())
+        return StatusAndCode(code(drain), loop.status(), _why_refused(agent, drain))
 
     view = view_for(as_json=as_json)
     word = follow(ask, view, patience=0.0)
     _announce(agent, loop.instance.name, view)
     return word
+
+
+def _why_refused(agent: Agent, drain: Drain) -> str:
+    if drain.outcome is not Outcome.REFUSED:
+        return ""
+    _, events = agent.journal.drain(drain.instance, drain.id) or (None, [])
+    return refusal_told(event.detail for event in events)
 
 
 def _announce(agent: Agent, name: str, view: ProgressView) -> None:
