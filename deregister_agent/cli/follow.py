@@ -228,7 +228,7 @@ def _drained(word: StatusAndCode) -> str:  # noqa: PLR0911 - a table
             return f"NOT drained: the deadline passed first (then: {policy}). {status.what_blocks}"
         case ExitCode.REFUSED:
             why = word.refused or "too few others would remain; --force overrides that"
-            return f"NOT drained: refused: {why}"
+            return f"NOT drained: refused: {why.removeprefix(f'{status.instance.name}: ')}"
         case _ if status.outcome is Outcome.CANCELLED:
             return "NOT drained: start-traffic came first"
         case _:
