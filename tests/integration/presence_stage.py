@@ -32,11 +32,12 @@ service = "{service}"
 address = "{address}"
 port = {port}
 quiet = {quiet}
+restore_deadline = {restore_deadline}
 min_others = 0
 {process}
-{more}
 """
 
+BY_PROBE = 'process = { by = "probe" }'
 PROBE = """[[instance.probe]]
 kind = "http_json"
 url = "http://127.0.0.1:{port}/-/work"
@@ -70,9 +71,9 @@ class Host:
         return AgentClient(AgentAddress(f"unix:{self.root}/agent.sock"))
 
     def add(self, name: str, *registries: str, probe: str = PROBE, **more: Any) -> None:
-        """Write down an instance, or write it anew; *more* are its own keys, and tables."""
-        keys = {"service": "orders", "address": "127.0.0.1", "port": self.port, "more": ""}
-        keys |= {"quiet": 0.1, "process": 'process = { by = "probe" }'} | more
+        """Write down an instance, or write it anew; *more* are its own keys."""
+        keys: dict[str, Any] = {"service": "orders", "address": "127.0.0.1", "port": self.port}
+        keys |= {"quiet": 0.1, "restore_deadline": 60, "process": BY_PROBE} | more
         text = _INSTANCE.format(name=name, **keys)
         text += "".join(f"[[instance.registry]]\n{one}\n" for one in registries)
         self.tables[name] = text + probe.format(port=self.port)

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,26 @@ def test_what_need_not_be_there_is_waited_for_neither_way(host: Host) -> None:
         assert last == "a: serving: file lists it; canary is not waited for"
         assert host.get("a", "traffic-started").status == 200
     assert (sorted(file.targets()), canary.targets()) == (["a:1", "b:1"], ["b:1"])
+
+
+def test_what_could_not_be_asked_before_undoes_the_drain(host: Host, receiver: Receiver) -> None:
+    """Told too late that it was never there: it is put back, and the last words say why."""
+    file = TargetFile(host.root / "shop.json", "a:1", "b:1")
+    late = host.root / "late.json"
+    table = f"kind = 'file'\npath = '{late}'\nname = 'late'"
+    host.add("a", file.table("target = 'a:1'"), table, probe=PROBE + hook(host, receiver))
+    with host.agent(), ThreadPoolExecutor(1) as pool:
+        drain = pool.submit(host.run, "drain", "a", "--wait", "--on-deadline", "kill")
+        eventually(lambda: file.targets() == ["b:1"], "it is withdrawn where it could be asked")
+        TargetFile(late, "b:1")
+        done = drain.result()
+        assert (done.returncode, done.stderr) == (4, "")
+        last = done.stdout.splitlines()[-1]
+        assert last.startswith("a: NOT drained: refused: late does not show it")
+        eventually(lambda: host.phase("a") == "serving", "it is put back")
+        assert host.last("a")["outcome"] == "refused"
+    assert file.targets() == ["a:1", "b:1"]
+    assert {one["kind"] for one in announced(receiver)} <= {"serving"}
 
 
 def first_deploy(host: Host, receiver: Receiver, quiet: float) -> tuple[int, TargetFile]:
