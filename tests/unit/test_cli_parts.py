@@ -236,7 +236,10 @@ def test_the_last_line_carries_the_notes() -> None:
 
 def test_the_last_line_says_why_it_was_refused() -> None:
     """In the words of the timeline: force is no answer to every refusal."""
-    details = [{"from": "serving"}, {"refused": ["orders-1: nginx does not show it", "nor consul"]}]
+    details: list[dict[str, object]] = [
+        {"from": "serving"},
+        {"refused": ["orders-1: nginx does not show it", "nor consul"]},
+    ]
     told = refusal_told(details)
     one = status(Phase.RESTORING, drain=drain_of(Outcome.REFUSED))
     line = ending(StatusAndCode(ExitCode.REFUSED, one, told))
