@@ -88,7 +88,8 @@ class Fleet:
         orders = Orders(agent or consul.shared())
         if agent is None:  # what another agent has, ends with it
             self.stack.callback(orders.agent.deregister, orders.id)
-        orders.register(**({"Check": _check(orders)} if options else {}))
+        checked: dict[str, Any] = {"Check": _check(orders)} if options else {}
+        orders.register(**checked)
         defined = {"service": orders.definition(Checks=[_check(orders)])}
         (self.host.root / f"{name}.def.json").write_text(json.dumps(defined))
         table = f"kind = 'consul'\nurl = '{orders.agent.url}'\nservice_id = '{orders.id}'\n"
