@@ -60,8 +60,9 @@ class Fleet:
                 f"server = '127.0.0.1:{port}'\ntest = {json.dumps(test)}\n"
                 f"reload = {json.dumps(reload)}"
             )
-            self.add(name, table, READY, restore_deadline=1)
-            new = f"server 127.0.0.1:{port} down;" if name == "nginx-down" else ""
+            by_hand = name == "nginx-down"
+            self.add(name, table, READY, restore_deadline=60 if by_hand else 3)
+            new = f"server 127.0.0.1:{port} down;" if by_hand else ""
             change = partial(_reloaded, world, f"server 127.0.0.1:{port};", new)
             self.served[name] = Served(change, world.nginx.conf.read_text)
         return world
