@@ -78,6 +78,7 @@ class FakeLoop:
         self.others: int | None = None
         self.stands = True  # whether "drained" may be said
         self.served: bool | None = True  # whether "serving" may be said
+        self.out_by = ""  # whose turn it is, while it serves
         self.late: list[str] = []  # the registries that do not answer
 
     def ask_registries(self, timeout: float) -> list[str]:
@@ -161,6 +162,7 @@ class FakeLoop:
     def status(self) -> Status:
         drain = self.drain
         unfinished = drain.phase in UNFINISHED
+        waits = ("3 requests in flight (http_json)",) if unfinished else ()
         registry = RegistryStatus(
             name="consul",
             listed=False,
@@ -179,7 +181,7 @@ class FakeLoop:
             remaining=171.2 if unfinished else None,
             drain=self._shown(drain) if drain.id else None,
             in_flight={"requests": 3},
-            blocking=("3 requests in flight (http_json)",) if unfinished else (),
+            blocking=(self.out_by,) if self.out_by else waits,
             registries=(registry,),
             probes=(probe,),
             process=ProcessStatus(pids=(123,)),

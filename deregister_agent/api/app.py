@@ -18,7 +18,14 @@ from deregister_agent.api import requests
 from deregister_agent.api.doctor import Examinations
 from deregister_agent.api.held_requests import HeldRequests
 from deregister_agent.api.history import drain_record, event_record
-from deregister_agent.api.judgement import SERVED, drained_status, not_asked, recall, started_status
+from deregister_agent.api.judgement import (
+    SERVED,
+    drained_status,
+    not_asked,
+    not_started,
+    recall,
+    started_status,
+)
 from deregister_agent.api.openapi import document
 from deregister_agent.api.problem import Problem, explain_errors, try_later
 from deregister_agent.api.trust import Trust
@@ -26,7 +33,7 @@ from deregister_agent.api.wsgi_bridge import BODY_LIMIT, GONE
 from deregister_agent.engine.agent import Agent
 from deregister_agent.engine.instance_loop import InstanceLoop
 from deregister_agent.model import Announcement, Drain, Phase, StopRequest
-from deregister_agent.status import DrainList, DrainWithEvents, JsonModel, StatusList, plain
+from deregister_agent.status import DrainList, DrainWithEvents, JsonModel, Status, StatusList, plain
 
 HEARD = 5.0
 """Seconds that traffic-started waits for the words on an instance in service."""
@@ -137,7 +144,7 @@ class HttpApi:
         return self._judged(
             loop,
             status_of,
-            "no drain is under way or finished: POST stop-traffic first",
+            lambda _: "no drain is under way or finished: POST stop-traffic first",
         )
 
     def traffic_started(self, name: str | None = None) -> Response:
@@ -151,7 +158,7 @@ class HttpApi:
                 return code
             return SERVED[loop.is_served(asked)]
 
-        return self._judged(loop, status_of, "nobody asked for it: POST start-traffic first")
+        return self._judged(loop, status_of, not_started)
 
     def instances(self) -> Response:
         """List every instance."""
@@ -230,7 +237,10 @@ class HttpApi:
         return next(iter(instances.values()))
 
     def _judged(
-        self, loop: InstanceLoop, status_of: Callable[[Drain], int], advice: str
+        self,
+        loop: InstanceLoop,
+        status_of: Callable[[Drain], int],
+        advice: Callable[[Status], str],
     ) -> Response:
         wait = requests.query(requests.WaitQuery).wait
         not_yet = HTTPStatus.SERVICE_UNAVAILABLE
@@ -245,7 +255,7 @@ class HttpApi:
         with loop.changed:  # of one moment: status code and body must never disagree
             drain, code, status = loop.drain, status_of(loop.drain), loop.status()
         if code == HTTPStatus.CONFLICT:
-            raise not_asked(drain, status, advice)
+            raise not_asked(drain, status, advice(status))
         return as_json(code, status)
 
 

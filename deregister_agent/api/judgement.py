@@ -43,6 +43,13 @@ def recall(loop: InstanceLoop) -> None:
         raise try_later(f"it is not known yet whether the last drain still holds: {why}")
 
 
+def not_started(status: Status) -> str:
+    """Return why start-traffic has not led, or does not lead, to service: whose turn it is."""
+    if status.phase == Phase.SERVING and status.blocking:
+        return status.what_blocks
+    return "nobody asked for it: POST start-traffic first"
+
+
 def not_asked(drain: Drain, status: Status, advice: str) -> Problem:
     """Return the 409 of a question that nothing under way would answer."""
     because = f" ({drain.refusal})" if drain.refusal else ""

@@ -171,39 +171,48 @@ def only_instance(client: AgentClient) -> str:
 
 
 def ending(word: StatusAndCode, *, restore: bool = False) -> str:
-    """Return the last line: how the drain or restore has ended, and what to do next."""
-    said = _restore_ending(word) if restore else _drain_ending(word)
-    return f"{word.status.instance.name}: {said}"
+    """Return the last line: how it has ended, what to do next, and what else one should know."""
+    how = _restored(word) if restore else _drained(word)
+    return "; ".join([f"{word.status.instance.name}: {how}", *word.status.notes])
 
 
-def _restore_ending(word: StatusAndCode) -> str:
-    why = word.status.what_blocks
+def _restored(word: StatusAndCode) -> str:
+    status = word.status
     match word.code:
         case ExitCode.DONE:
-            return "serving: every registry lists it again"
+            return f"serving: {_listed(status)}"
         case ExitCode.EXPIRED:
-            return f"NOT serving yet, past the restore deadline; still trying. {why}"
-        case _ if why:
-            return f"NOT serving: {why}"
+            return f"NOT serving yet, past the restore deadline; still trying. {status.what_blocks}"
+        case _ if status.phase is Phase.SERVING and status.blocking:
+            return f"NOT listed everywhere, and not for this agent to end: {status.what_blocks}"
         case _:
             return "nobody asked to restore it, or it was drained again since"
 
 
-def _drain_ending(word: StatusAndCode) -> str:  # noqa: PLR0911 - a table
-    outcome, drain, why = word.status.outcome, word.status.drain, word.status.what_blocks
+def _listed(status: Status) -> str:
+    left = [one.name for one in status.registries if not one.listed]
+    if not left:
+        return "every registry lists it again"
+    has = ", ".join(one.name for one in status.registries if one.listed) or "no registry"
+    return f"{has} lists it; {', '.join(left)} is not waited for"
+
+
+def _drained(word: StatusAndCode) -> str:  # noqa: PLR0911 - a table
+    status = word.status
     match word.code:
-        case ExitCode.DONE if outcome is Outcome.ABSENT:
+        case ExitCode.DONE if status.outcome is Outcome.ABSENT:
             return "absent: nobody was there to be drained, and nobody came"
-        case ExitCode.DONE if outcome is Outcome.APP_EXITED:
+        case ExitCode.DONE if status.outcome is Outcome.APP_EXITED:
             return "drained: the app has exited by itself with nothing in hand"
         case ExitCode.DONE:
             return "drained: safe to kill"
         case ExitCode.EXPIRED:
-            policy = drain.on_deadline if drain else OnDeadline.HOLD
-            return f"NOT drained: the deadline passed first (then: {policy}). {why}"
+            policy = status.drain.on_deadline if status.drain else OnDeadline.HOLD
+            return f"NOT drained: the deadline passed first (then: {policy}). {status.what_blocks}"
         case ExitCode.REFUSED:
-            return f"NOT drained, and put back: {(drain.refusal if drain else '') or 'refused'}"
-        case _ if outcome is Outcome.CANCELLED:
+            why = status.drain.refusal if status.drain else ""
+            return f"NOT drained: refused: {why.removeprefix(f'{status.instance.name}: ')}"
+        case _ if status.outcome is Outcome.CANCELLED:
             return "NOT drained: start-traffic came first"
         case _:
             return "NOT drained: no drain was asked for"

@@ -85,7 +85,7 @@ ENDS = [
         "drained: the app has exited by itself",
     ),
     (["drain", "--wait"], orders("draining", "expired"), 3, "NOT drained: the deadline passed"),
-    (["drain", "--wait"], orders("restoring", outcome="refused"), 4, "NOT drained, and put back"),
+    (["drain", "--wait"], orders("restoring", outcome="refused"), 4, "NOT drained: refused"),
     (["drain", "--wait"], orders("restoring", outcome="cancelled"), 5, "start-traffic came first"),
     (["restore", "--wait"], orders("restoring", "serving"), 0, "serving: every registry lists it"),
     (["restore", "--wait"], orders("restoring", overdue=True), 3, "NOT serving yet"),
@@ -408,7 +408,7 @@ def test_a_terminal_shows_a_live_view() -> None:
     assert "171 s to the deadline" in drawn
     assert "3 requests in flight (http_json)" in drawn
     assert "\x1b[2J" not in drawn  # what a note contains does not drive the terminal
-    assert drawn.splitlines()[-1].endswith("orders-1: drained: safe to kill")
+    assert "orders-1: drained: safe to kill; a note" in drawn.splitlines()[-1]
 
 
 @pytest.mark.parametrize("env", [{"TERM": "xterm", "NO_COLOR": "1"}, {"TERM": "dumb"}, {}])

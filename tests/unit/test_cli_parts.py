@@ -1,6 +1,7 @@
 """The parts of the command line that need no agent: addresses, patience, views, last lines."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,14 @@ from deregister_agent.cli.client import (
     Unreachable,
     address,
 )
-from deregister_agent.cli.follow import ExitCode, Failed, StatusAndCode, ending, follow, refusal
+from deregister_agent.cli.follow import (
+    ExitCode,
+    Failed,
+    StatusAndCode,
+    ending,
+    follow,
+    refusal,
+)
 from deregister_agent.cli.progress import (
     Live,
     Plain,
@@ -214,6 +222,35 @@ def test_only_a_good_end_says_safe_to_kill() -> None:
                 line = ending(StatusAndCode(code, status(drain=drain_of(outcome))), restore=restore)
                 safe = code is ExitCode.DONE and not restore
                 assert ("safe to kill" in line) is safe
+
+
+NOTE = "nginx: not waited for: vouched for by alice (burnt down)"
+
+
+def test_the_last_line_carries_the_notes() -> None:
+    """Who vouched is told to whoever acts on the word, whatever the word is."""
+    one = status(Phase.DRAINED, drain=drain_of(Outcome.DRAINED), notes=(NOTE,))
+    assert ending(StatusAndCode(ExitCode.DONE, one)) == f"orders-1: drained: safe to kill; {NOTE}"
+    assert ending(StatusAndCode(ExitCode.EXPIRED, one)).endswith(f"; {NOTE}")
+
+
+def test_the_last_line_says_why_it_was_refused() -> None:
+    """In the words of the refusal: force is no answer to every one."""
+    drain = replace(drain_of(Outcome.REFUSED), refusal="orders-1: nginx does not show it")
+    one = status(Phase.RESTORING, drain=drain)
+    line = ending(StatusAndCode(ExitCode.REFUSED, one))
+    assert line == "orders-1: NOT drained: refused: nginx does not show it"
+
+
+def test_the_last_line_of_a_restore_names_who_does_not_list_it() -> None:
+    """Whether nobody waits for that one, or it is for others to end."""
+    both = (registry("nginx"), registry(listed=True))
+    one = status(Phase.SERVING, registries=both)
+    line = ending(StatusAndCode(ExitCode.DONE, one), restore=True)
+    assert line == "orders-1: serving: consul lists it; nginx is not waited for"
+    one = status(Phase.SERVING, blocking=("nginx has it out, by another hand (down)",))
+    line = ending(StatusAndCode(ExitCode.NOT_ASKED, one), restore=True)
+    assert "by another hand (down)" in line
 
 
 def test_plain_prints_changes_and_not_the_passing_of_time() -> None:

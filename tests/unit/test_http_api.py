@@ -199,6 +199,16 @@ def test_traffic_started(world: World, phase: Phase, overdue: bool, status: int)
     assert world.get("/traffic-started").status_code == status
 
 
+def test_whose_turn_it_is_in_service(world: World) -> None:
+    """Where others have it out, nobody is told to ask for what would change nothing."""
+    loop = world.agent.instances["orders-1"]
+    loop.served = False
+    assert detail(world.get("/traffic-started")).endswith("POST start-traffic first")
+    loop.out_by = "nginx has it out, by another hand (down)"
+    answer = world.get("/traffic-started")
+    assert (answer.status_code, detail(answer)) == (409, f"orders-1 is serving: {loop.out_by}")
+
+
 def meanwhile(loop: FakeLoop, phase: Phase) -> threading.Thread:
     """Let the drain go on to *phase* in another thread, as soon as that can."""
     thread = threading.Thread(target=loop.to, args=(phase,), daemon=True)
