@@ -83,12 +83,20 @@ class Knowledge:
         for view in self.registries:
             view.identity = setup.identities.get(view.name, view.name)
             app = self._recall(view) or app
-        self.probes = [ProbeView(one, setup.finder.heard, shared) for one in setup.probes]
+        self.probes = [ProbeView(one, self._heard, shared) for one in setup.probes]
         self.ready = [ReadyView(one, shared) for one in setup.ready]
         self.process = ProcessView(app, setup.finder, shared)
+        self._mark = ""  # what the app has last said of itself
         self.seen_out = False  # whether "drained" was decided or seen to hold in this process life
         self.is_missed = False  # whether it was said that it serves and is not listed everywhere
         self.error: AgentError | None = None
+
+    def _heard(self, mark: str) -> None:
+        """Take in what the app says of itself; where nobody was seen yet, see who that is."""
+        self.process.finder.heard(mark)
+        if self.process.app is None and mark != self._mark:
+            self.process.look_now()
+        self._mark = mark
 
     def _recall(self, view: RegistryView) -> Process | None:
         """

@@ -36,7 +36,8 @@ def meet(known: Knowledge) -> Newcomer | None:
     unfinished = drain.phase in UNFINISHED
     if process.exited and unfinished and drain.announced is not None:
         return None  # killed by the word that was taken back: this is the next version
-    if drain.phase is Phase.SERVING and (process.exited or process.app is None):
+    unknown = process.app is None and any(view.seen for view in known.registries)
+    if drain.phase is Phase.SERVING and (process.exited or unknown):
         forget(known)
     if process.exited and unfinished:
         forget_untaken(known)

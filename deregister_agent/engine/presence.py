@@ -113,8 +113,8 @@ def note_served(known: Knowledge) -> None:
 
     Where one loses it altogether, start-traffic puts it back from that.
     """
-    if known.drain.phase is not Phase.SERVING:
-        return
+    if known.drain.phase is not Phase.SERVING or known.process.presence is None:
+        return  # not before it is known of which process a registry tells
     for view in known.registries:
         word = view.word
         if word is None or word.look.listing is Listing.ABSENT or word.asked < view.seen_from:
