@@ -83,10 +83,9 @@ def is_back(known: Knowledge, view: RegistryView, word: RegistryWord | None) -> 
 
 def is_left_alone(known: Knowledge, view: RegistryView, word: RegistryWord) -> bool:
     """Tell whether somebody else has it out, and had so before: then that is for them to end."""
-    if word.look.listing is not Listing.OUT:
-        return False
-    by_others = bool(word.look.mark) and known.drain.kind is DrainKind.RESTORE
-    return by_others or bool(view.mark)
+    if word.look.listing is not Listing.OUT or not word.look.mark:
+        return False  # without a mark of theirs it may well be ours
+    return known.drain.kind is DrainKind.RESTORE or bool(view.mark)
 
 
 def note(known: Knowledge, view: RegistryView, look: Look) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from unittest.mock import patch
 
 from deregister_agent import drain
-from deregister_agent.engine import instance_loop, quiet_window, registry_view, sighting
+from deregister_agent.engine import instance_loop, quiet_window, registry_view, schedule, sighting
 from deregister_agent.engine.calls import CallResult
 from deregister_agent.engine.knowledge import Knowledge
 from deregister_agent.engine.last_instance_guard import Guard
@@ -93,8 +93,8 @@ def leases_run_out() -> Mutation:
 
 
 def snapshots_are_forgotten() -> Mutation:
-    """Do not know, while serving, what to put back where a lease has ended."""
-    return patch.object(instance_loop, "keeping", lambda _: frozenset())
+    """Do not look, while serving, whether the app is ready for what hangs on the agent."""
+    return patch.object(schedule, "keeping", lambda _: frozenset())
 
 
 def overtaken_announcements_are_sent() -> Mutation:
@@ -172,7 +172,7 @@ def snapshots_are_not_kept() -> Mutation:
 
 def the_guard_looks_away() -> Mutation:
     """Let any instance be taken out."""
-    return patch.object(Guard, "check", lambda *_: None)
+    return patch.object(Guard, "check", lambda *_, **__: None)
 
 
 def readiness_is_enough() -> Mutation:

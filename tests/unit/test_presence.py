@@ -233,6 +233,18 @@ def test_who_was_not_there_yet_when_it_was_seen_has_not_been_seen(make: Make) ->
         bench.stop()
 
 
+def test_a_restore_of_what_was_lost_shows_nothing_of_the_next_version(make: Make) -> None:
+    """The agent learns only in the course of it that another process is there."""
+    check = Check()
+    bench = make(ready=[check])
+    bench.go_on(0.5)
+    bench.finder.running, bench.registries[0].listed = NEW, False
+    bench.start()
+    bench.go_on(0.05)
+    with pytest.raises(NeverSeen):
+        bench.stop()
+
+
 def test_after_the_kill_the_next_version_must_be_seen(make: Make) -> None:
     """That we had taken out the one before says nothing of it."""
     bench = gone(make())
@@ -330,6 +342,22 @@ def test_a_mark_is_left_alone_only_where_it_is_there_still(make: Make) -> None:
     bench.go_on(1.0)
     assert bench.phase is Phase.RESTORING
     check.ready = True
+    bench.until(Phase.SERVING)
+    assert nginx.listed
+
+
+def test_what_is_out_by_our_hand_is_not_left_alone(make: Make) -> None:
+    """Theirs was lifted in mid-drain, and then it was we who took it out."""
+    nginx, check = ListRegistry("nginx"), Check()
+    nginx.out, nginx.mark = True, "down"
+    bench = make(registries=[nginx], ready=[check])
+    bench.stop()
+    bench.until(Phase.DRAINED)
+    nginx.mark = ""
+    bench.loop.start_traffic("", "")
+    bench.go_on(2.0)
+    assert bench.phase is Phase.RESTORING
+    nginx.out, check.ready = False, True
     bench.until(Phase.SERVING)
     assert nginx.listed
 
