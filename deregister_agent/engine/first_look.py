@@ -11,7 +11,7 @@ from deregister_agent.engine.knowledge import Knowledge
 from deregister_agent.engine.presence import forget, look_alikes, note
 from deregister_agent.engine.registry_view import RegistryView
 from deregister_agent.errors import AgentError, NeverSeen, Refused, StillListed, UnrecognisedError
-from deregister_agent.model import Listing, Look, Presence, StopRequest
+from deregister_agent.model import Listing, Look, Phase, Presence, StopRequest
 
 FIRST_WAIT = 0.25  # seconds that stop-traffic waits for the registries' words
 ALIKE_WAIT = 3.0  # seconds that a refusal waits for what looks like the instance
@@ -42,8 +42,7 @@ def look_first(known: Knowledge, submit: Submit, request: StopRequest) -> FirstL
             case AgentError():
                 pass  # asked again by those who withdraw from it and who look; they say so
             case Presence():
-                unmet = known.process.app is None and answer.running is not None
-                found.replaced = answer.replaced or unmet
+                found.replaced = answer.replaced or _is_another(known, answer)
             case (name, look):
                 found.looks[name] = look
     if not request.if_present:
@@ -70,6 +69,14 @@ def take_in(known: Knowledge, found: FirstLook) -> None:
         look = found.looks.get(view.name)
         if look is not None:
             note(known, view, look)
+
+
+def _is_another(known: Knowledge, presence: Presence) -> bool:
+    """Tell whether the process that is there was met only after the registries had shown it."""
+    drain, app = known.drain, known.process.app
+    if drain.phase is Phase.RESTORING and app != drain.process:
+        return True  # while the one before was put back
+    return app is None and presence.running is not None
 
 
 def _examine(known: Knowledge, view: RegistryView, request: StopRequest) -> tuple[str, Look]:
