@@ -11,7 +11,7 @@ from deregister_agent.engine.knowledge import Knowledge
 from deregister_agent.engine.presence import forget, look_alikes, note
 from deregister_agent.engine.registry_view import RegistryView
 from deregister_agent.errors import AgentError, NeverSeen, Refused, StillListed, UnrecognisedError
-from deregister_agent.model import Listing, Look, Outcome, Presence, StopRequest
+from deregister_agent.model import Listing, Look, Outcome, Phase, Presence, Process, StopRequest
 
 FIRST_WAIT = 0.25  # seconds that stop-traffic waits for the registries' words
 ALIKE_WAIT = 3.0  # seconds that a refusal waits for what looks like the instance
@@ -45,8 +45,7 @@ def look_first(known: Knowledge, submit: Submit, request: StopRequest) -> FirstL
                 pass  # asked again by those who withdraw from it and who look; they say so
             case Presence():
                 found.presence = answer
-                unmet = known.process.app is None and answer.running is not None
-                found.replaced = answer.replaced or unmet
+                found.replaced = answer.replaced or _is_another(known, answer)
             case (name, look):
                 found.looks[name] = look
     found.nobody = _is_nobody(known, request, found.presence)
@@ -93,6 +92,22 @@ def take_in(known: Knowledge, found: FirstLook) -> None:
         look = found.looks.get(view.name)
         if look is not None:
             note(known, view, look)
+
+
+def _is_another(known: Knowledge, presence: Presence) -> bool:
+    """Tell whether the process that is there was met only after the registries had shown it."""
+    drain, app = known.drain, known.process.app
+    if drain.phase is Phase.RESTORING and not _are_one(app, drain.process):
+        return True  # while the one before was put back
+    return app is None and presence.running is not None
+
+
+def _are_one(app: Process | None, other: Process | None) -> bool:
+    """Tell whether two sights are of one process, of which some workers may have changed."""
+    if app is None or other is None:
+        return app is other
+    shared = set(app.pids) & set(other.pids) or set(app.sockets) & set(other.sockets)
+    return bool(shared) or app == other
 
 
 def _examine(known: Knowledge, view: RegistryView, request: StopRequest) -> tuple[str, Look]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from deregister_agent.engine.knowledge import Knowledge
 from deregister_agent.engine.presence import forget, forget_untaken
-from deregister_agent.model import UNFINISHED, Drain, DrainKind, Outcome, Phase
+from deregister_agent.model import UNFINISHED, Drain, Outcome, Phase
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +36,8 @@ def meet(known: Knowledge) -> Newcomer | None:
     unfinished = drain.phase in UNFINISHED
     if process.exited and unfinished and drain.announced is not None:
         return None  # killed by the word that was taken back: this is the next version
-    in_service = drain.phase is Phase.SERVING or drain.kind is DrainKind.RESTORE
     unknown = process.app is None and any(view.seen for view in known.registries)
-    if in_service and (process.exited or unknown):
+    if drain.phase is Phase.SERVING and (process.exited or unknown):
         forget(known)
     if process.exited and unfinished:
         forget_untaken(known)

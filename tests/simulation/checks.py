@@ -201,7 +201,7 @@ class Checks:
         assert job is not None
         world.say(f"agent withdraws from {registry.name}")
         self.serving.withdraws(registry)
-        if self.killed and job.asked > self.killed.at + RACE:
+        if self.killed and job.asked > max(self.killed.at, world.frozen_until) + RACE:
             world.broken("withdraws the version that came after the kill")
         few = registry.others_count < world.plan.policy.min_others
         free = drain.forced or drain.id in self._passed or not registry.how.counts

@@ -92,6 +92,8 @@ class ServingChecks:
         world = self.world
         views = zip(world.registries, world.loop.known.registries, strict=True)
         lost = [one for one, view in views if view.seen and view.kept is not None and _lacks(one)]
+        if world.loop.known.process.app != world.app.process:
+            return  # what was lost was another's
         if not lost or not (world.ready or world.presence.anyway):
             return
         if world.loop.drain.kind is DrainKind.RESTORE:
