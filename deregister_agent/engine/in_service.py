@@ -140,6 +140,6 @@ def _not_listed(known: Knowledge, view: RegistryView) -> str:
         return f"{view.name} has it out,{before} by another hand ({word.look.mark}): theirs to end"
     if word.look.listing is Listing.OUT:
         return f"{view.name} has it, and sends it no work: see what it is waiting for there"
-    if not view.seen:
+    if not (view.seen or view.owed):
         return never_seen(view)
     return f"{view.name} does not list it: to put it back: deregister-agent restore {name}"
