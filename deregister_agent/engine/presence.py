@@ -8,7 +8,6 @@ we who took it out.
 """
 
 import json
-import logging
 from collections.abc import Mapping
 
 from deregister_agent.engine.knowledge import Knowledge
@@ -17,8 +16,6 @@ from deregister_agent.errors import AgentError, NeverSeen, UnrecognisedError
 from deregister_agent.journal.registrations import Registration
 from deregister_agent.model import DrainKind, Listing, Look, Outcome, Phase, Snapshot
 from deregister_agent.ports import Registry
-
-log = logging.getLogger(__name__)
 
 
 def is_excused(known: Knowledge, view: RegistryView) -> bool:
