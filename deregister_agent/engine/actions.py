@@ -93,12 +93,20 @@ def _surely_lists(registry: Registry) -> bool:
 
 
 def _put_back(known: Knowledge, view: RegistryView) -> None:
-    """Restore from what was kept; nothing where there was nothing."""
-    if not presence.is_waited_for(known, view):
+    """
+    Restore from what was kept; nothing where there was nothing.
+
+    A call that comes late, when the instance serves already and the snapshot has gone, must not
+    go by the last good registration where somebody has the instance out: that would lift it.
+    """
+    kept = known.journal.snapshot(known.instance.name, view.name)
+    if known.drain.phase is not Phase.RESTORING or not presence.is_waited_for(known, view):
         return
-    if known.drain.kind is DrainKind.RESTORE and view.registry.look().mark:
-        return  # out by another hand, and not for us to lift
-    view.registry.restore(known.registration(view))
+    if kept is not None and known.drain.kind is not DrainKind.RESTORE:
+        view.registry.restore(kept)
+        return
+    if not view.registry.look().mark:  # else it is out by another hand, and not for us to lift
+        view.registry.restore(known.registration(view))
 
 
 def _keep(known: Knowledge, view: RegistryView) -> float:

@@ -83,19 +83,21 @@ class TestWorker:
     def test_tasks_of_later(self, worker: Worker) -> None:
         """A task that waits for its time is in hand, unless it is not to count."""
         asked, active = probe(worker), probe(worker, counts=["active"])
-        end = worker.send(countdown=5)
-        wait_until(
-            lambda: told(asked).in_flight == {"tasks": 0, "reserved": 0, "scheduled": 1},
-            "it is scheduled",
-            limit=60,
-        )
-        assert told(active).in_flight == {"tasks": 0}
-        wait_until(
-            lambda: told(asked).in_flight == {"tasks": 1, "reserved": 0, "scheduled": 0},
-            "it works",
-            limit=60,
-        )
-        end.touch()
+        end = worker.send(countdown=20)  # two questions take seconds on a busy machine
+        try:
+            wait_until(
+                lambda: told(asked).in_flight == {"tasks": 0, "reserved": 0, "scheduled": 1},
+                "it is scheduled",
+                limit=60,
+            )
+            assert told(active).in_flight == {"tasks": 0}
+            wait_until(
+                lambda: told(asked).in_flight == {"tasks": 1, "reserved": 0, "scheduled": 0},
+                "it works",
+                limit=60,
+            )
+        finally:
+            end.touch()
         wait_until(lambda: told(asked).idle, "it is idle", limit=60)
 
     def test_only_its_own(self, worker: Worker, redis: Redis, folder: Path) -> None:

@@ -1,10 +1,12 @@
 """Absence is believed only of what was seen present, and "serving" only of what is seen."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from deregister_agent.engine.actions import _put_back
 from deregister_agent.errors import CannotRestore, NeverSeen, StillListed, UnknownRegistry
 from deregister_agent.model import (
     Announcement,
@@ -327,6 +329,24 @@ def test_who_had_it_out_before_has_it_out_afterwards(make: Make) -> None:
     assert bench.loop.is_served(0.0) is False
     assert "as before the drain, by another hand (down)" in bench.loop.status().what_blocks
     assert nginx.out
+
+
+def test_a_restore_that_comes_late_lifts_nothing(make: Make) -> None:
+    """It serves already, and the snapshot has gone: the last good registration is no order."""
+    bench, _, nginx = two(make)
+    nginx.out, nginx.mark = True, "down"
+    bench.stop()
+    bench.until(Phase.DRAINED)
+    bench.loop.start_traffic("", "")
+    known = bench.loop.known
+    restoring = known.drain
+    late = partial(_put_back, known, known.registries[1])
+    bench.until(Phase.SERVING)
+    nginx.did.clear()
+    late()
+    known.drain = restoring  # written down, and not yet taken in
+    late()
+    assert nginx.did == []
 
 
 def test_a_mark_is_left_alone_only_where_it_is_there_still(make: Make) -> None:
