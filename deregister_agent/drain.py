@@ -173,10 +173,10 @@ def announcements(before: Drain, after: Drain) -> tuple[Announcement, ...]:
 
 def _may_be_killed(drain: Drain) -> bool:
     """Tell whether the platform was told that it may kill the instance of *drain*."""
+    if drain.outcome is Outcome.ABSENT:
+        return False  # there was nothing to kill, and nobody was told anything
     expired = drain.phase in {Phase.EXPIRED, Phase.GONE} and drain.outcome is Outcome.EXPIRED
     forced = expired and drain.on_deadline is OnDeadline.KILL
-    if drain.outcome is Outcome.ABSENT:
-        return False
     return forced or is_safe_to_kill(drain.phase, drain.outcome)
 
 

@@ -67,7 +67,8 @@ def _why_listed(known: Knowledge, view: RegistryView) -> str:
 
 def _work(known: Knowledge, *, enough: bool) -> list[str]:
     """Say what is in hand or how quiet the app is; nothing if quiet, where *enough* is said."""
-    if not known.is_vacant and (lines := _in_hand_of(known)):
+    views = known.quiet_views()
+    if lines := [line for one in known.probes if one in views and (line := _in_hand(one))]:
         return lines
     windows = known.quiet_windows()
     late, quiet = lateness(windows), quiet_for(windows) or 0.0

@@ -33,7 +33,7 @@ def refusal(known: Knowledge) -> str:
     return "; ".join(str(view.refused) for view in known.registries if view.refused is not None)
 
 
-def alone(kind: str) -> tuple[Announcement, ...]:
+def announced_alone(kind: str) -> tuple[Announcement, ...]:
     """Return what is announced by a decision of that *kind* that changes no phase."""
     return (Announcement(kind),) if kind in set(Announcement) else ()
 

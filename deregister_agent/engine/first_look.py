@@ -14,7 +14,7 @@ from deregister_agent.errors import AgentError, NeverSeen, Refused, StillListed,
 from deregister_agent.model import Listing, Look, Outcome, Phase, Presence, Process, StopRequest
 
 FIRST_WAIT = 0.25  # seconds that stop-traffic waits for the registries' words
-ALIKE_WAIT = 3.0  # seconds that a refusal waits for what looks like the instance
+ALIKE_WAIT = 3.0  # seconds that a refusal waits for who the app is, and for what looks like it
 
 
 @dataclass(slots=True)
@@ -22,8 +22,7 @@ class FirstLook:
     """What was seen before a drain begins."""
 
     looks: dict[str, Look] = field(default_factory=dict)  # of the registries that have answered
-    presence: Presence | None = None  # of the process
-    replaced: bool = False  # another process is there than when they have shown it
+    presence: Presence | None = None  # of the process; None: it has not been looked at in time
     nobody: bool = False  # nobody is there to be drained, and that is an end, too
 
 
@@ -45,9 +44,12 @@ def look_first(known: Knowledge, submit: Submit, request: StopRequest) -> FirstL
                 pass  # asked again by those who withdraw from it and who look; they say so
             case Presence():
                 found.presence = answer
-                found.replaced = answer.replaced or _is_another(known, answer)
             case (name, look):
                 found.looks[name] = look
+    absent = any(look.listing is Listing.ABSENT for look in found.looks.values())
+    if absent and found.presence is None:  # whether it was seen hangs on who is there now
+        late = next(_answers(known, submit, [process], ALIKE_WAIT), None)
+        found.presence = late if isinstance(late, Presence) else None
     found.nobody = _is_nobody(known, request, found.presence)
     if not found.nobody:
         _refuse_unseen(known, submit, request, found)
@@ -84,7 +86,7 @@ def ask_all(known: Knowledge, submit: Submit, wait: float) -> dict[str, Look]:
 
 def take_in(known: Knowledge, found: FirstLook) -> None:
     """Write down what was seen before the drain. Raises JournalError."""
-    if found.replaced:
+    if _is_another(known, found.presence):
         forget(known)
     if found.nobody:
         known.process.presence = found.presence
@@ -94,11 +96,13 @@ def take_in(known: Knowledge, found: FirstLook) -> None:
             note(known, view, look)
 
 
-def _is_another(known: Knowledge, presence: Presence) -> bool:
-    """Tell whether the process that is there was met only after the registries had shown it."""
+def _is_another(known: Knowledge, presence: Presence | None) -> bool:
+    """Tell whether the process that is there may be another than the registries have shown."""
+    if presence is None or presence.replaced:
+        return True
     drain, app = known.drain, known.process.app
     if drain.phase is Phase.RESTORING and not _are_one(app, drain.process):
-        return True  # while the one before was put back
+        return True  # it came while the one before was put back
     return app is None and presence.running is not None
 
 
@@ -129,10 +133,11 @@ def _refuse_unseen(
 ) -> None:
     """Raise NeverSeen where a registry does not show the instance, and never has."""
     excused = known.may_be_absent | set(request.vouch)
+    is_another = _is_another(known, found.presence)
     unseen = [
         view
         for view in known.registries
-        if view.name not in excused and (found.replaced or not view.seen)
+        if view.name not in excused and (is_another or not view.seen)
         if view.name in found.looks and found.looks[view.name].listing is Listing.ABSENT
     ]
     if unseen:

@@ -16,7 +16,7 @@ from deregister_agent.drain import (
 from deregister_agent.engine.actions import act
 from deregister_agent.engine.blockers import blocking
 from deregister_agent.engine.calls import Calls
-from deregister_agent.engine.decision_detail import alone, detail, in_words, refusal
+from deregister_agent.engine.decision_detail import announced_alone, detail, in_words, refusal
 from deregister_agent.engine.first_look import ask_all, look_first, take_in
 from deregister_agent.engine.in_service import (
     is_served,
@@ -29,7 +29,7 @@ from deregister_agent.engine.in_service import (
 from deregister_agent.engine.knowledge import AgentContext, InstanceSetup, Knowledge
 from deregister_agent.engine.new_record import (
     StartRequest,
-    asked,
+    asked_detail,
     is_cut_short,
     new_drain,
     new_restore,
@@ -49,7 +49,7 @@ from deregister_agent.status import Status
 
 log = logging.getLogger(__name__)
 
-HEARD = 1.0  # seconds that start-traffic waits for the registries' words on an instance in service
+LOST_WAIT = 2.0  # seconds that start-traffic waits to be told what was lost in service
 RETRY = 1.0  # seconds before trying again when the journal could not be written
 
 
@@ -95,7 +95,7 @@ class InstanceLoop(Waiters):
                 ended = replace(self.drain, outcome=Outcome.CANCELLED)
                 self._write(ended, Outcome.CANCELLED, {}, new_phase=False)
             wish = replace(request, if_present=found.nobody)
-            self._write(new_drain(self.known, self._new_id(), wish), phase, asked(wish))
+            self._write(new_drain(self.known, self._new_id(), wish), phase, asked_detail(wish))
 
     def _refuse_unknown(self, vouched: Sequence[str]) -> None:
         names = [view.name for view in self.known.registries]
@@ -107,7 +107,7 @@ class InstanceLoop(Waiters):
         """Begin to restore; in service, put back what was lost. Raises CannotRestore."""
         if self.drain.phase is Phase.SERVING:
             request = StartRequest(reason, asked_by, anyway)
-            looks = ask_all(self.known, self._submit, HEARD)
+            looks = ask_all(self.known, self._submit, LOST_WAIT)
             with self.changed:
                 self._put_back(lost(self.known, looks), request)
                 self.known.nothing_lost(looks)
@@ -141,9 +141,11 @@ class InstanceLoop(Waiters):
             return since
 
     def _is_heard(self, since: float) -> bool:
-        for view in (late := outdated(self.known, since)):
-            view.look_again.now()
-            self._wake()
+        late, now = outdated(self.known, since), self.known.clock.now()
+        for view in late:
+            if view.look_again.due > now:  # else it is asked already: to wake the loop would spin
+                view.look_again.now()
+                self._wake()
         return not late
 
     def stands_by(self, announcement: str) -> bool:
@@ -277,7 +279,7 @@ class InstanceLoop(Waiters):
             instance=self.instance,
             kind=kind,
             detail=said,
-            announcements=announcements(self.drain, drain) if new_phase else alone(kind),
+            announcements=announcements(self.drain, drain) if new_phase else announced_alone(kind),
             notifiers=self._notifiers,
             overtaken=overtaken(before, after) if new_phase else frozenset(),
             ends_drain=new_phase and self.drain.outcome is None and drain.outcome is not None,

@@ -168,24 +168,24 @@ class Knowledge:
         """Whether the app's readiness checks pass; without any, start-traffic is believed."""
         return all(check.ready for check in self.ready)
 
-    @property
-    def is_vacant(self) -> bool:
-        """Whether the app has exited; or was never there, where that is an end, too."""
-        if not (self.drain.if_present and self.process.is_nobody):
-            return self.process.vacant
-        return all(one.reading is None or one.reading.idle for one in self.probes)
-
-    def quiet_windows(self) -> Sequence[QuietWindow]:
+    def quiet_views(self) -> Sequence[ProbeView | ProcessView]:
         """
         Return what shows that the app is quiet: its probes, or that there is no app any more.
 
         An app that has exited has nothing in hand. It must stay away for as long as
         an app must be quiet: a supervisor may be about to start it again, and what
-        it starts has not been drained.
+        it starts has not been drained. Where nobody was ever seen, a probe that has an
+        answer speaks of somebody, and must say that nothing is in hand as well.
         """
-        if self.is_vacant:
-            return [self.process.window]
-        return [probe.window for probe in self.probes]
+        if self.process.vacant:
+            return [self.process]
+        if self.drain.if_present and self.process.is_nobody:
+            return [self.process, *(probe for probe in self.probes if probe.error is None)]
+        return self.probes
+
+    def quiet_windows(self) -> Sequence[QuietWindow]:
+        """Return the times for which the app has been quiet."""
+        return [view.window for view in self.quiet_views()]
 
     def clear(self) -> float | None:
         """

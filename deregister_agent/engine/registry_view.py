@@ -117,7 +117,7 @@ class RegistryView:
             self.acknowledged, self.error, self.clear = result.answered, None, None
             self.look_again.now()
             self._act_again.later(result.answered)
-        elif isinstance(result.error, Refused):
+        elif isinstance(result.error, Refused) and self._shared.phase() is Phase.WITHDRAWING:
             self.refused = result.error
         else:
             self.error = result.error

@@ -52,9 +52,8 @@ def is_fresh(known: Knowledge) -> bool:
     An agent that was stopped must not decide by what it had been told before.
     """
     oldest = known.clock.now() - FRESH
-    views = [known.process] if known.is_vacant else known.probes
     asked = [one for one in known.registries if not is_out(known, one, None)]
-    return all(view.age.as_of >= oldest for view in (*views, *asked))
+    return all(view.age.as_of >= oldest for view in (*known.quiet_views(), *asked))
 
 
 def is_working(known: Knowledge) -> bool:

@@ -1,12 +1,13 @@
 """Those who wait for news of one instance."""
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from deregister_agent.model import Drain
 
 
-class Waiters:
+class Waiters(ABC):
     """
     Lets threads wait until what is known of an instance is as they want it.
 
@@ -19,9 +20,9 @@ class Waiters:
         self._askers = 0  # who waits for a registry's word: a mere look wakes nobody else
 
     @property
+    @abstractmethod
     def drain(self) -> Drain:
         """The drain as it was last written down."""
-        raise NotImplementedError
 
     def wait(self, final: Callable[[Drain], bool], timeout: float) -> Drain:
         """Block until *final* says so of the drain, *timeout* is over or the agent stops."""

@@ -89,9 +89,9 @@ class Journal:
             assert event is not None
             announcements.supersede(db, drain.instance, decision.overtaken, wall)
             if decision.shown is not None:
-                registrations.present(db, drain.instance, decision.shown, wall)
+                registrations.rewrite(db, drain.instance, decision.shown, wall)
             if drain.phase is Phase.SERVING:
-                registrations.restored(db, drain.instance)
+                registrations.keep_as_good(db, drain.instance)
             _announce(db, decision, event, wall)
             older.answered(db, drain.instance, decided=True)
             self._generation.write(older.count(db))  # on disk before the commit
@@ -178,7 +178,7 @@ class Journal:
             now = replace(shown, wall=self._clock.wall())
             registrations.put(db, instance, registry, now)
             if shown.snapshot is not None:
-                registrations.good_again(db, instance, registry)
+                registrations.drop_snapshot(db, instance, registry)
 
     def forget_registrations(self, instance: str) -> None:
         """Let nothing count any more of what was seen of *instance*: its process has gone."""

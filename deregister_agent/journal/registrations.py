@@ -83,7 +83,7 @@ def forget_all(db: sqlite3.Connection) -> None:
     db.execute("UPDATE registrations SET identity = ''")
 
 
-def good_again(db: sqlite3.Connection, instance: str, registry: str) -> None:
+def drop_snapshot(db: sqlite3.Connection, instance: str, registry: str) -> None:
     """Drop a snapshot from before a journal was set back: a newer good registration is kept."""
     db.execute(
         "DELETE FROM snapshots WHERE instance = ? AND registry = ?",
@@ -91,7 +91,7 @@ def good_again(db: sqlite3.Connection, instance: str, registry: str) -> None:
     )
 
 
-def restored(db: sqlite3.Connection, instance: str) -> None:
+def keep_as_good(db: sqlite3.Connection, instance: str) -> None:
     """Make what restoring was done from the last good registration; the snapshots have served."""
     db.execute(
         "UPDATE registrations SET snapshot = coalesce((SELECT s.snapshot FROM snapshots s"
@@ -102,7 +102,7 @@ def restored(db: sqlite3.Connection, instance: str) -> None:
     db.execute("DELETE FROM snapshots WHERE instance = ?", (instance,))
 
 
-def present(
+def rewrite(
     db: sqlite3.Connection, instance: str, shown: Mapping[str, Registration], wall: float
 ) -> None:
     """Let what was seen of *instance* be what is *shown* now, by registry, and nothing else."""

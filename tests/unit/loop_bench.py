@@ -271,3 +271,7 @@ class Bench:
             assert self.clock.time - began < within, f"{self.phase} after {within} s, not {phase}"
             self.step(within)
         return self.clock.time - began
+
+
+Make = Callable[..., Bench]
+"""Makes a bench in a folder of the test's own; see the fixture of that name."""

@@ -1,8 +1,5 @@
 """The loop of one instance, step by step."""
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
-
 import pytest
 
 from deregister_agent.engine.probe_view import READ_BEHIND
@@ -17,23 +14,7 @@ from deregister_agent.model import (
     StopRequest,
     Straggler,
 )
-from tests.unit.loop_bench import NEW, OLD, Bench, Check, ListRegistry, Page
-
-Make = Callable[..., Bench]
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[Make]:
-    """Make benches, and close their journals."""
-    made: list[Bench] = []
-
-    def one(*args: object, **kwargs: object) -> Bench:
-        made.append(Bench(tmp_path, *args, **kwargs))  # type: ignore[arg-type]
-        return made[-1]
-
-    yield one
-    for bench in made:
-        bench.journal.close()
+from tests.unit.loop_bench import NEW, OLD, Bench, Check, ListRegistry, Make, Page
 
 
 def drained(bench: Bench) -> Bench:

@@ -1,13 +1,17 @@
 """Absence is believed only of what was seen present, and "serving" only of what is seen."""
 
-from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 
 import pytest
 
 from deregister_agent.engine.actions import _put_back
-from deregister_agent.errors import CannotRestore, NeverSeen, StillListed, UnknownRegistry
+from deregister_agent.errors import (
+    CannotRestore,
+    NeverSeen,
+    ProcessError,
+    StillListed,
+    UnknownRegistry,
+)
 from deregister_agent.model import (
     Announcement,
     DrainKind,
@@ -17,22 +21,7 @@ from deregister_agent.model import (
     Policy,
     StopRequest,
 )
-from tests.unit.loop_bench import NEW, Bench, Check, ListRegistry
-
-Make = Callable[..., Bench]
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[Make]:
-    made: list[Bench] = []
-
-    def one(*args: object, **kwargs: object) -> Bench:
-        made.append(Bench(tmp_path, *args, **kwargs))  # type: ignore[arg-type]
-        return made[-1]
-
-    yield one
-    for bench in made:
-        bench.journal.close()
+from tests.unit.loop_bench import NEW, Bench, Check, ListRegistry, Make
 
 
 def two(make: Make, **more: object) -> tuple[Bench, ListRegistry, ListRegistry]:
@@ -567,3 +556,64 @@ def test_where_somebody_was_it_is_a_drain_as_any_other(make: Make, trace: str) -
         return
     with pytest.raises(NeverSeen):
         bench.stop(StopRequest(if_present=True))
+
+
+def test_a_probe_that_answers_speaks_of_somebody(make: Make) -> None:
+    """What it has in hand is waited for, and then for a whole quiet time."""
+    bench, _ = nobody_yet(make)
+    bench.page.down, bench.page.in_flight = False, 1
+    bench.stop(StopRequest(if_present=True))
+    bench.go_on(5.0)
+    assert bench.phase is Phase.DRAINING
+    assert "1 requests in flight" in bench.loop.status().what_blocks
+    bench.page.in_flight = 0
+    assert bench.until(Phase.DRAINED) >= bench.policy.quiet
+    assert bench.loop.drain.outcome is Outcome.ABSENT
+
+
+def test_who_is_there_must_be_known_where_an_absence_hangs_on_it(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen, and gone; but nobody can tell whether that was of the process that is there now."""
+    bench = make()
+    bench.go_on(0.5)
+    bench.registries[0].listed = False
+
+    def unknown(_: object) -> object:
+        raise ProcessError("no answer")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.finder, "look", unknown)
+        with pytest.raises(NeverSeen):
+            bench.stop()
+    bench.stop()
+    bench.until(Phase.DRAINED)
+
+
+def test_what_expired_is_held_out_of_a_registry_that_shows_it_late(make: Make) -> None:
+    """It had never been seen there when it first answered; the hold is for whatever lists it."""
+    bench, _, nginx = two(make)
+    bench.identities["nginx"] = "elsewhere"
+    bench.new_life()
+    nginx.down = True
+    bench.stop(StopRequest(deadline=2.0))
+    bench.until(Phase.EXPIRED)
+    nginx.down, nginx.listed = False, False
+    bench.go_on(3.0)
+    assert "nginx does not show it" in str(bench.loop.status())
+    nginx.listed = True
+    bench.go_on(10.0)
+    assert (bench.phase, nginx.listed) == (Phase.EXPIRED, False)
+
+
+def test_to_wait_for_a_word_does_not_spin(make: Make) -> None:
+    """Whoever waits wakes the loop once for each question, not for each look at the answers."""
+    bench = make()
+    bench.go_on(0.5)
+    wakes: list[None] = []
+    bench.loop._wake = lambda: wakes.append(None)
+    bench.clock.time += 10.0
+    assert not any(bench.loop._is_heard(bench.clock.time) for _ in range(5))
+    assert len(wakes) == 1
+    bench.go_on(0.5)
+    assert bench.loop._is_heard(bench.clock.time - 0.5)

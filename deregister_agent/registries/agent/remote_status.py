@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from deregister_agent.errors import AgentError, excerpt
-from deregister_agent.model import Instance, Listing, OnDeadline, Outcome, Phase
+from deregister_agent.model import DrainKind, Instance, Listing, OnDeadline, Outcome, Phase
 from deregister_agent.net.fetcher import Answer, Fetcher
 from deregister_agent.status import Status, read
 
@@ -171,6 +171,7 @@ def _known(said: Any) -> Any:
         known["drain"] = drain = dict(drain)
         newer.append(_take(drain, "outcome", Outcome, None))
         newer.append(_take(drain, "on_deadline", OnDeadline, OnDeadline.HOLD))
+        newer.append(_take(drain, "kind", DrainKind, DrainKind.DRAIN))
     if said_newer := ", ".join(filter(None, newer)):
         known["newer"] = said_newer
     return known
