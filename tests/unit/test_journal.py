@@ -305,6 +305,18 @@ def test_snapshots_last_until_the_instance_serves_again(journal: Journal) -> Non
     assert journal.snapshot("other", "consul") == {"weight": 3}
 
 
+def test_what_others_had_out_is_no_good_registration(journal: Journal) -> None:
+    """The snapshot of a drain that began with another's mark is not what is put back later."""
+    good: Snapshot = {"down": [False]}
+    journal.keep_registration(WEB.name, "nginx", Registration("here", "", A_PROCESS, good))
+    journal.keep_snapshot(WEB.name, "nginx", {"down": [True]})
+    serving = a_decision(a_drain(phase=Phase.SERVING))
+    journal.write(replace(serving, shown={"nginx": Registration("here", "down", A_PROCESS)}))
+    kept = journal.registration(WEB.name, "nginx")
+    assert kept is not None
+    assert (kept.mark, kept.snapshot) == ("down", good)
+
+
 def test_what_was_seen_counts_until_it_is_forgotten(journal: Journal) -> None:
     """The last good registration outlives its worth as proof, under the same options only."""
     good: Snapshot = {"weight": 1}

@@ -11,6 +11,7 @@ from deregister_agent.errors import (
     ProcessError,
     StillListed,
     UnknownRegistry,
+    UnrecognisedError,
 )
 from deregister_agent.model import (
     Announcement,
@@ -617,3 +618,67 @@ def test_to_wait_for_a_word_does_not_spin(make: Make) -> None:
     assert len(wakes) == 1
     bench.go_on(0.5)
     assert bench.loop._is_heard(bench.clock.time - 0.5)
+
+
+def test_a_word_about_the_one_before_is_none_about_the_next(make: Make) -> None:
+    """The process has been replaced; what was said before it was met does not count again."""
+    bench = make()
+    bench.go_on(0.5)
+    known, [view] = bench.loop.known, bench.loop.known.registries
+    bench.finder.running = NEW
+    known.process.look_now()
+    bench.loop.tick()
+    bench.calls.run()
+    bench.loop.tick()
+    assert (known.process.app, view.is_listed, view.seen) == (NEW, True, False)
+
+
+def test_serving_is_no_answer_by_an_old_word(make: Make) -> None:
+    """Asked for after the question of before, and too long ago for this one."""
+    bench = make()
+    bench.go_on(0.5)
+    assert bench.loop.is_served(0.0)
+    bench.clock.time += 3.0
+    assert bench.loop.is_served(0.0) is None
+
+
+def test_one_may_vouch_for_a_registry_that_shows_what_is_not_recognised(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever vouches has seen to that; without it, stop-traffic is refused."""
+    bench, _, nginx = two(make)
+
+    def alike() -> object:
+        raise UnrecognisedError("nginx", "look up a", "it has 'A', which is the same address")
+
+    monkeypatch.setattr(nginx, "look", alike)
+    with pytest.raises(NeverSeen, match="it has 'A'"):
+        bench.stop()
+    bench.stop(StopRequest(vouch=("nginx",), reason="I have seen to it"))
+    bench.until(Phase.DRAINED)
+
+
+def test_a_restore_that_comes_late_puts_nothing_back(make: Make) -> None:
+    """Somebody has taken it out since it served again."""
+    bench, _, nginx = two(make)
+    bench.stop()
+    bench.until(Phase.DRAINED)
+    bench.loop.start_traffic("", "")
+    late = partial(_put_back, bench.loop.known, bench.loop.known.registries[1])
+    bench.until(Phase.SERVING)
+    nginx.listed = False
+    nginx.did.clear()
+    late()
+    assert nginx.did == []
+
+
+def test_drained_does_not_stand_on_an_absence_that_was_never_presence(make: Make) -> None:
+    """As in a journal of before, whose drain had no snapshot of the registry."""
+    bench = make()
+    bench.go_on(0.5)
+    bench.stop()
+    bench.until(Phase.DRAINED)
+    assert stands(bench)
+    bench.loop.known.registries[0].seen = False
+    assert not stands(bench)
+    assert "memory does not show it, and has not shown it before" in str(bench.loop.status())
