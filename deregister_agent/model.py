@@ -217,7 +217,7 @@ class Look:
 
     listing: Listing
     stragglers: Sequence[Straggler] = ()
-    mark: str = ""  # by what somebody else has put it out, for a person: nobody else may lift it
+    out_by: str = ""  # by what somebody else has put it out, for a person: nobody else may lift it
 
     @property
     def listed(self) -> bool:

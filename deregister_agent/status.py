@@ -58,7 +58,7 @@ class RegistryStatus(JsonModel):
     """Whether the registry would send work; null: it has not told."""
     listing: Listing | None = None
     """What it shows of the instance; null: it has not told, or the agent is of before."""
-    mark: str = ""
+    out_by: str = ""
     """By what somebody else has put it out there."""
     acknowledged: bool = False
     """Whether the registry has taken the action of this phase."""

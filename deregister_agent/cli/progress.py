@@ -182,8 +182,8 @@ def _head(status: Status, paint: Paint) -> str:
 
 def _listing(registry: RegistryStatus) -> str:
     match registry.listed:
-        case False if registry.mark:
-            return f"has it out by another hand ({registry.mark})"
+        case False if registry.out_by:
+            return f"has it out by another hand ({registry.out_by})"
         case True:
             return "lists it"
         case False if registry.stragglers:

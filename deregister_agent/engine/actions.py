@@ -105,7 +105,7 @@ def _put_back(known: Knowledge, view: RegistryView) -> None:
     if kept is not None and known.drain.kind is not DrainKind.RESTORE:
         view.registry.restore(kept)
         return
-    if not view.registry.look().mark:  # else it is out by another hand, and not for us to lift
+    if not view.registry.look().out_by:  # else it is out by another hand, and not for us to lift
         view.registry.restore(known.registration(view))
 
 

@@ -115,6 +115,6 @@ def _why_missing(known: Knowledge, view: RegistryView) -> str:
         return str(view.error)
     if word is None:
         return str(view.look_error or f"{view.name} has not been asked since it was restored")
-    if word.look.mark:
-        return f"{view.name} has it out by another hand ({word.look.mark}): theirs to end"
+    if word.look.out_by:
+        return f"{view.name} has it out by another hand ({word.look.out_by}): theirs to end"
     return f"{view.name} does not list it yet"

@@ -77,7 +77,7 @@ def _of_look(registry: Registry, look: Look, others: int | None, rules: Registry
             ok = None if rules.phase is Phase.GONE else rules.phase not in _OUT
             return _registry(registry.name, ok, f"listed: it sends the instance work{more}")
         case Listing.OUT:
-            by = f" ({look.mark})" if look.mark else ""
+            by = f" ({look.out_by})" if look.out_by else ""
             said = f"there and out{by}: it sends the instance nothing{more}"
             serving = rules.phase is Phase.SERVING
             remedy = "if it should take traffic: lift what keeps it out there" if serving else ""

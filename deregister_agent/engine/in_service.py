@@ -71,13 +71,13 @@ def is_served(known: Knowledge, since: float) -> bool | None:
         return None
     if not unlisted(known):
         return True
-    return False if all(_is_marked(known, view) for view in known.registries) else None
+    return False if all(_is_settled(known, view) for view in known.registries) else None
 
 
-def _is_marked(known: Knowledge, view: RegistryView) -> bool:
+def _is_settled(known: Knowledge, view: RegistryView) -> bool:
     word = view.word
     return not is_needed(known, view) or (
-        word is not None and (word.listed or bool(word.look.mark))
+        word is not None and (word.listed or bool(word.look.out_by))
     )
 
 
@@ -92,7 +92,7 @@ def _lacks(view: RegistryView, look: Look) -> bool:
     """Tell whether a registry has lost what it had, or may have by an older journal."""
     if look.listing is Listing.ABSENT:
         return view.seen or view.owed
-    return look.listing is Listing.OUT and view.owed and not look.mark
+    return look.listing is Listing.OUT and view.owed and not look.out_by
 
 
 def refuse_to_restore(known: Knowledge, views: Sequence[RegistryView], *, anyway: bool) -> None:
@@ -135,9 +135,9 @@ def _not_listed(known: Knowledge, view: RegistryView) -> str:
     word, name = view.word, known.instance.name
     if word is None or word.listed:
         return ""
-    if word.look.mark:
+    if by := word.look.out_by:
         before = " as before the drain," if is_left_alone(known, view, word) else ""
-        return f"{view.name} has it out,{before} by another hand ({word.look.mark}): theirs to end"
+        return f"{view.name} has it out,{before} by another hand ({by}): theirs to end"
     if word.look.listing is Listing.OUT:
         return f"{view.name} has it, and sends it no work: see what it is waiting for there"
     if not (view.seen or view.owed):

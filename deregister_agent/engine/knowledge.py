@@ -114,7 +114,7 @@ class Knowledge:
         view.seen_once, ours = True, shown.identity == view.identity
         view.owed = bool(self.set_back)
         taken_out = bool(shown.identity) and phase in GUARDED | {Phase.RESTORING}
-        view.seen, view.mark = ours or taken_out, shown.mark
+        view.seen, view.out_by = ours or taken_out, shown.out_by
         view.kept = shown.snapshot if ours or view.owed else None
         return shown.process if ours and phase is Phase.SERVING else None
 

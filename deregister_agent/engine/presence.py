@@ -80,22 +80,22 @@ def is_back(known: Knowledge, view: RegistryView, word: RegistryWord | None) -> 
 
 def is_left_alone(known: Knowledge, view: RegistryView, word: RegistryWord) -> bool:
     """Tell whether somebody else has it out, and had so before: then that is for them to end."""
-    if word.look.listing is not Listing.OUT or not word.look.mark:
-        return False  # without a mark of theirs it may well be ours
-    return known.drain.kind is DrainKind.RESTORE or bool(view.mark)
+    if word.look.listing is not Listing.OUT or not word.look.out_by:
+        return False  # where nobody else has it out, it may well be ours
+    return known.drain.kind is DrainKind.RESTORE or bool(view.out_by)
 
 
 def note(known: Knowledge, view: RegistryView, look: Look) -> None:
     """Write down that a registry shows the instance, where that is news. Raises JournalError."""
     if look.listing is Listing.ABSENT:
         return
-    mark = view.mark if view.has_snapshot else look.mark
-    if view.seen and view.mark == mark:
+    out_by = view.out_by if view.has_snapshot else look.out_by
+    if view.seen and view.out_by == out_by:
         return
     known.journal.keep_registration(
-        known.instance.name, view.name, Registration(view.identity, mark, known.process.app)
+        known.instance.name, view.name, Registration(view.identity, out_by, known.process.app)
     )
-    view.seen, view.mark = True, mark
+    view.seen, view.out_by = True, out_by
 
 
 def note_found(known: Knowledge, view: RegistryView) -> None:
@@ -117,13 +117,13 @@ def note_served(known: Knowledge) -> None:
             continue
         news = word.listed and view.good is not None
         news = news and (not is_same(view.good, view.kept) or view.has_snapshot)
-        if view.seen and view.mark == word.look.mark and not news:
+        if view.seen and view.out_by == word.look.out_by and not news:
             continue
         good = view.good if word.listed else None
-        mark, process = word.look.mark, known.process.app
-        shown = Registration(view.identity, mark, process, good)
+        out_by, process = word.look.out_by, known.process.app
+        shown = Registration(view.identity, out_by, process, good)
         known.journal.keep_registration(known.instance.name, view.name, shown)
-        view.seen, view.mark, view.kept = True, mark, good or view.kept
+        view.seen, view.out_by, view.kept = True, out_by, good or view.kept
         view.has_snapshot = view.has_snapshot and good is None  # of an older journal
 
 
@@ -168,14 +168,14 @@ def counts_from(known: Knowledge, phase: Phase | None) -> Mapping[str, Registrat
             for view in known.registries:
                 word, view.seen_once = view.says(0.0), view.seen_once or view.seen
                 view.seen = word is not None and word.look.listing is not Listing.ABSENT
-                view.mark = word.look.mark if word is not None else ""
+                view.out_by = word.look.out_by if word is not None else ""
         case Phase.WITHDRAWING | None:
             pass
         case _:
             return None
     app = known.process.app
     return {
-        view.name: Registration(view.identity, view.mark, app)
+        view.name: Registration(view.identity, view.out_by, app)
         for view in known.registries
         if view.seen
     }

@@ -106,7 +106,7 @@ def _registry(view: RegistryView, offset: float) -> RegistryStatus:
         name=view.name,
         listed=word.listed if word else None,
         listing=word.look.listing if word else None,
-        mark=word.look.mark if word else "",
+        out_by=word.look.out_by if word else "",
         acknowledged=view.acknowledged is not None,
         stragglers=tuple(word.awaited) if word else (),
         others=view.others,

@@ -15,7 +15,7 @@ from deregister_agent.model import Process, Snapshot
 
 TABLE = """
 CREATE TABLE IF NOT EXISTS registrations (
-    instance TEXT NOT NULL, registry TEXT NOT NULL, identity TEXT NOT NULL, mark TEXT NOT NULL,
+    instance TEXT NOT NULL, registry TEXT NOT NULL, identity TEXT NOT NULL, out_by TEXT NOT NULL,
     process TEXT, snapshot TEXT, seen REAL NOT NULL, PRIMARY KEY (instance, registry));
 """
 BEFORE = "before"  # the identity of what a version without this table had taken out
@@ -30,7 +30,7 @@ class Registration:
     """What a registry last showed of an instance."""
 
     identity: str  # where and as what it was looked for; empty: nothing that counts any more
-    mark: str = ""  # by what somebody else had put it out
+    out_by: str = ""  # by what somebody else had put it out
     process: Process | None = None  # who the app was
     snapshot: Snapshot | None = None  # the last good registration
     wall: float = 0.0  # when it was written down
@@ -49,7 +49,7 @@ def create(db: sqlite3.Connection) -> None:
 def find(db: sqlite3.Connection, instance: str, registry: str) -> Registration | None:
     """Return what is kept of *instance* in *registry*, if anything."""
     row = db.execute(
-        "SELECT identity, mark, process, snapshot, seen FROM registrations"
+        "SELECT identity, out_by, process, snapshot, seen FROM registrations"
         " WHERE instance = ? AND registry = ?",
         (instance, registry),
     ).fetchone()
@@ -65,11 +65,11 @@ def put(db: sqlite3.Connection, instance: str, registry: str, one: Registration)
     snapshot = json.dumps(one.snapshot) if one.snapshot is not None else None
     db.execute(
         "INSERT INTO registrations VALUES (?, ?, ?, ?, ?, ?, ?)"
-        " ON CONFLICT DO UPDATE SET identity = excluded.identity, mark = excluded.mark,"
+        " ON CONFLICT DO UPDATE SET identity = excluded.identity, out_by = excluded.out_by,"
         " process = excluded.process, seen = excluded.seen,"
         " snapshot = CASE WHEN excluded.snapshot IS NOT NULL THEN excluded.snapshot"
         " WHEN identity IN ('', ?, excluded.identity) THEN snapshot ELSE NULL END",
-        (instance, registry, one.identity, one.mark, process, snapshot, one.wall, BEFORE),
+        (instance, registry, one.identity, one.out_by, process, snapshot, one.wall, BEFORE),
     )
 
 
@@ -96,7 +96,7 @@ def keep_as_good(db: sqlite3.Connection, instance: str) -> None:
     db.execute(
         "UPDATE registrations SET snapshot = coalesce((SELECT s.snapshot FROM snapshots s"
         " WHERE s.instance = registrations.instance AND s.registry = registrations.registry),"
-        " snapshot) WHERE instance = ? AND mark = ''",
+        " snapshot) WHERE instance = ? AND out_by = ''",
         (instance,),
     )
     db.execute("DELETE FROM snapshots WHERE instance = ?", (instance,))
@@ -108,4 +108,4 @@ def rewrite(
     """Let what was seen of *instance* be what is *shown* now, by registry, and nothing else."""
     forget(db, instance)
     for registry, one in shown.items():
-        put(db, instance, registry, Registration(one.identity, one.mark, one.process, None, wall))
+        put(db, instance, registry, Registration(one.identity, one.out_by, one.process, None, wall))

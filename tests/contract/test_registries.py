@@ -110,7 +110,7 @@ class TestRegistryContract:
         world.out()
         look = world.registry.look()
         assert look.listing is Listing.OUT
-        assert world.out_mark in look.mark
+        assert world.out_by in look.out_by
         assert not world.registry.lists()
 
     def test_a_slip_in_the_options(self, world: World) -> None:

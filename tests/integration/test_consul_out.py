@@ -50,7 +50,7 @@ class TestWhatIsOut:
         """It is out, and the reason is told."""
         _maintain(orders, f"-service={orders.id}")
         assert orders.registry(mode="maintenance").look() == Look(
-            Listing.OUT, mark="maintenance: disk"
+            Listing.OUT, out_by="maintenance: disk"
         )
 
     def test_by_the_node(self, orders: Orders) -> None:
@@ -59,9 +59,9 @@ class TestWhatIsOut:
         _maintain(orders)
         try:
             mark = f"maintenance of node {orders.agent.node}: disk"
-            assert registry.look() == Look(Listing.OUT, mark=mark)
+            assert registry.look() == Look(Listing.OUT, out_by=mark)
             registry.withdraw()
-            assert registry.look() == Look(Listing.OUT, mark=mark)
+            assert registry.look() == Look(Listing.OUT, out_by=mark)
         finally:
             _maintain(orders, on=False)
 
@@ -76,7 +76,7 @@ class TestWhatIsOut:
         """Consumers that do not ask for healthy instances send it work."""
         _maintain(orders, f"-service={orders.id}")
         look = orders.registry().look()
-        assert look == Look(Listing.LISTED, mark="maintenance: disk")
+        assert look == Look(Listing.LISTED, out_by="maintenance: disk")
 
     def test_what_is_gone_is_absent(self, orders: Orders) -> None:
         """In either mode."""

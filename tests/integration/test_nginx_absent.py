@@ -42,7 +42,7 @@ def seen(registry: NginxUpstream) -> tuple[Listing, bool]:
     """Return what a look shows, and whether somebody else's mark is on it."""
     look = registry.look()
     assert registry.lists() is look.listed
-    return look.listing, bool(look.mark)
+    return look.listing, bool(look.out_by)
 
 
 # --- absent, and what looks like it ---
@@ -228,7 +228,7 @@ def test_down_by_hand_before_the_drain(world: World) -> None:
     before, snapshot = world.nginx.conf.read_bytes(), registry.snapshot()
     look = registry.look()
     assert look.listing is Listing.OUT
-    assert f'"down" in {world.nginx.conf}:' in look.mark
+    assert f'"down" in {world.nginx.conf}:' in look.out_by
     registry.withdraw()
     assert seen(registry) == (Listing.OUT, True)
     registry.restore(snapshot)

@@ -418,7 +418,7 @@ def test_what_others_have_stopped_is_not_restored(far: Far) -> None:
     before = registry.snapshot()
     assert before == {"stopped_by": "operator"}
     registry.withdraw()
-    assert registry.look().mark == "traffic was stopped there by operator"
+    assert registry.look().out_by == "traffic was stopped there by operator"
     for snapshot in (before, None):
         with pytest.raises(RegistryError, match="traffic was stopped there by operator"):
             registry.restore(snapshot)

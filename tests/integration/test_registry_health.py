@@ -251,7 +251,7 @@ def test_a_marker_of_somebody_else(stage: Stage) -> None:
             one.restore(one.snapshot())
         look = one.look()
         assert look.listing is Listing.OUT
-        assert look.mark == f"{stage.marker} is not ours: 'disk is being replaced'"
+        assert look.out_by == f"{stage.marker} is not ours: 'disk is being replaced'"
 
 
 def test_what_a_look_shows(stage: Stage) -> None:

@@ -35,7 +35,7 @@ def all_is_well(world: "World") -> None:
 def _lift_marks(world: "World") -> None:
     """Let operators end what they have out, but where it was so before the drain."""
     for registry in world.registries:
-        if registry.mark and registry.marked_before is not True:
+        if registry.out_by and registry.marked_before is not True:
             registry.set_mark("")
 
 
@@ -69,7 +69,7 @@ def judge_end(world: "World", decisions: dict[str, int]) -> None:
         world.broken(f"left out of service: {world.phase}: {world.loop.status().blocking}")
     for registry in world.registries:
         by_name = registry.listed or registry.listed_elsewhere or registry.names.may_be_absent
-        if not by_name and not registry.shown_mark:
+        if not by_name and not registry.shown_out_by:
             world.broken(f"left out of service: {registry.name} does not list it")
     _judge_announcements(world, decisions)
 

@@ -39,17 +39,17 @@ class FakeRegistry(Registry):
         self.runs_out = inf  # when the agent's lease ends; inf while nothing hangs on it
         self.told: Snapshot | None = None  # the registration that it was told of last
         self.elsewhere = False  # whether it was told of another name
-        self.mark = ""  # by what an operator has it out, and
+        self.out_by = ""  # by what an operator has it out, and
         self.listed_by: object = None  # the last process in whose time it was here
         self.marked_before: bool | None = False  # whether since before the drain; None: unsure
         self.held_out = False  # whether the agent has it out, where that takes a mark, too
         self.listed = self.listed_elsewhere = False
-        self.shown_mark: str | None = None  # None: the instance is not there, or it is listed
+        self.shown_out_by: str | None = None  # None: the instance is not there, or it is listed
         self.changed = 0.0  # when listed changed
         self.old_routes = 0.0  # until when its stragglers may send work
         self.old_clients = 0.0  # until when clients may use a route it gave them before
         self.known: tuple[float, bool] | None = None  # what the agent heard last: as of when, what
-        self.known_mark = ""  # and by whose mark it was out
+        self.known_out_by = ""  # and by whose mark it was out
         self.ever_shown = False  # whether the agent has ever heard that it has it
         self.agents_error = 0.0  # when a look of the agent failed last
         self.others_count = world.plan.others
@@ -80,14 +80,14 @@ class FakeRegistry(Registry):
     def meets(self, before: Process | None) -> None:
         """Note that a process has begun that took the place of the one *before*."""
         crashed = self.world.phase in UNFINISHED and self.listed_by == before
-        if self.listed or self.shown_mark is not None or crashed:
+        if self.listed or self.shown_out_by is not None or crashed:
             self.listed_by = self.world.app.process
 
     @property
     def shown_since_start(self) -> bool:
         """Whether the agent's name has been there since the process of now was."""
         return (
-            self.listed or self.shown_mark is not None or self.listed_by == self.world.app.process
+            self.listed or self.shown_out_by is not None or self.listed_by == self.world.app.process
         )
 
     def put(self, registration: Snapshot | None, *, by_agent: bool = False) -> None:
@@ -104,7 +104,7 @@ class FakeRegistry(Registry):
     def _take(self, registration: Snapshot | None) -> None:
         """Take what the app or an operator says, under the name that they have for it."""
         if registration is None:
-            self.told, self.elsewhere, self.mark = None, False, ""
+            self.told, self.elsewhere, self.out_by = None, False, ""
         elif self.names.misnamed or self.world.app.renamed:
             self.elsewhere = True
         else:
@@ -113,7 +113,7 @@ class FakeRegistry(Registry):
     def _obey(self, registration: Snapshot | None) -> None:
         """Do what the agent says; where there are marks, there is one, and one owner of it."""
         if self.names.marks and self.told is not None:
-            self.held_out = registration is None and not self.mark
+            self.held_out = registration is None and not self.out_by
         else:
             self.told, self.held_out = registration, False
 
@@ -124,7 +124,7 @@ class FakeRegistry(Registry):
     def set_mark(self, mark: str) -> None:
         """Let an operator have it out, or lift that."""
         if self.told is not None or not mark:
-            self.mark, self.held_out, self._by_agent = mark, False, False
+            self.out_by, self.held_out, self._by_agent = mark, False, False
             if self.world.phase is Phase.SERVING:
                 self.marked_before = None
             self._follow_soon()
@@ -136,8 +136,8 @@ class FakeRegistry(Registry):
             self._follow()
 
     def _follow(self) -> None:
-        out = self.told is not None and (bool(self.mark) or self.held_out)
-        self.shown_mark = self.mark if out else None
+        out = self.told is not None and (bool(self.out_by) or self.held_out)
+        self.shown_out_by = self.out_by if out else None
         if self.elsewhere != self.listed_elsewhere:
             self.listed_elsewhere = self.elsewhere
             verb = "lists" if self.elsewhere else "does not list"
@@ -180,13 +180,13 @@ class FakeRegistry(Registry):
         self._meet("list instances")
         if self.listed:
             return Look(Listing.LISTED, self.stragglers())
-        mark = self.shown_mark
+        mark = self.shown_out_by
         listing = Listing.ABSENT if mark is None else Listing.OUT
         return Look(listing, self.stragglers(), mark or "")
 
     def stragglers(self) -> Sequence[Straggler]:
         """Tell of old routes, and note what the agent will have heard of this look."""
-        when, listed, mark = self.world.now, self.listed, self.shown_mark
+        when, listed, mark = self.world.now, self.listed, self.shown_out_by
         busy = not listed and when < self.old_routes
         job = self.world.host.job
         assert job is not None
@@ -196,7 +196,7 @@ class FakeRegistry(Registry):
         return (Straggler("old worker 7"),) if busy else ()
 
     def _heard(self, when: float, mark: str, *, sends: bool) -> None:
-        self.known, self.known_mark = (when, sends), mark
+        self.known, self.known_out_by = (when, sends), mark
         self.ever_shown |= sends or bool(mark)
 
     def others(self) -> int | None:

@@ -54,7 +54,7 @@ class ServingChecks:
     def _is_left_alone(self, registry: FakeRegistry, drain: Drain) -> bool:
         """Tell whether an operator has it out, and had so before: then it is for them to end."""
         before = registry.marked_before is not False or drain.kind is DrainKind.RESTORE
-        return before and bool(registry.known_mark)
+        return before and bool(registry.known_out_by)
 
     # --- "serving" as it is answered ---
 
@@ -112,8 +112,8 @@ class ServingChecks:
         """Judge a restore() that reaches a registry where an operator may have it out."""
         job, drain = self.world.host.job, self.world.loop.drain
         assert job is not None
-        lifts = drain.kind is DrainKind.RESTORE and registry.shown_mark
-        if lifts and registry.mark and not job.faulty:
+        lifts = drain.kind is DrainKind.RESTORE and registry.shown_out_by
+        if lifts and registry.out_by and not job.faulty:
             self.world.broken(f"restores to {registry.name} what an operator has out")
 
     def restores(self, registry: FakeRegistry, snapshot: Snapshot | None) -> None:
@@ -146,9 +146,9 @@ class ServingChecks:
         """Note who had it out when the drain began that just has."""
         for registry in self.world.registries:
             answers = before is Phase.SERVING and self._answers(registry)
-            if registry.mark and registry.shown_mark and answers:
+            if registry.out_by and registry.shown_out_by and answers:
                 registry.marked_before = True
-            elif registry.mark or registry.shown_mark or not self._answers(registry):
+            elif registry.out_by or registry.shown_out_by or not self._answers(registry):
                 registry.marked_before = None
             elif before is Phase.SERVING:
                 registry.marked_before = False
@@ -171,4 +171,4 @@ class ServingChecks:
 
 def _lacks(registry: FakeRegistry) -> bool:
     """Tell whether the instance is in a registry in no way, and its catalog says so."""
-    return registry.told is None and not registry.listed and registry.shown_mark is None
+    return registry.told is None and not registry.listed and registry.shown_out_by is None

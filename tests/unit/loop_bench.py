@@ -69,7 +69,7 @@ class ListRegistry(Registry):
     def __init__(self, name: str = "memory") -> None:
         self.name = name
         self.listed, self.down = True, False
-        self.out, self.mark = False, ""  # it is there and gets no work; by whose hand
+        self.out, self.out_by = False, ""  # it is there and gets no work; by whose hand
         self.alike: list[str] = []
         self.lost = ""  # what restoring does not bring back
         self.lies = 0  # how many writes it will acknowledge and not do
@@ -97,7 +97,7 @@ class ListRegistry(Registry):
         listed = self.lists()
         if listed and not self.out:
             return Look(Listing.LISTED, self.old_routes)
-        return Look(Listing.OUT if self.out else Listing.ABSENT, self.old_routes, self.mark)
+        return Look(Listing.OUT if self.out else Listing.ABSENT, self.old_routes, self.out_by)
 
     def look_alikes(self) -> Sequence[str]:
         return self.alike

@@ -314,7 +314,7 @@ def test_what_others_had_out_is_no_good_registration(journal: Journal) -> None:
     journal.write(replace(serving, shown={"nginx": Registration("here", "down", A_PROCESS)}))
     kept = journal.registration(WEB.name, "nginx")
     assert kept is not None
-    assert (kept.mark, kept.snapshot) == ("down", good)
+    assert (kept.out_by, kept.snapshot) == ("down", good)
 
 
 def test_what_was_seen_counts_until_it_is_forgotten(journal: Journal) -> None:
@@ -324,7 +324,7 @@ def test_what_was_seen_counts_until_it_is_forgotten(journal: Journal) -> None:
     journal.keep_registration(WEB.name, "consul", Registration("here", "down", A_PROCESS))
     kept = journal.registration(WEB.name, "consul")
     assert kept is not None
-    assert (kept.mark, kept.snapshot) == ("down", good)
+    assert (kept.out_by, kept.snapshot) == ("down", good)
     journal.forget_registrations(WEB.name)
     forgotten = journal.registration(WEB.name, "consul")
     assert forgotten is not None

@@ -181,7 +181,7 @@ def test_what_its_registry_holds_out_is_put_back(
     """Unless somebody's mark is on it: the agent of the time after the copy may have done it."""
     host.copy()
     drained(host)
-    host.registry.listed, host.registry.out, host.registry.mark = True, True, mark
+    host.registry.listed, host.registry.out, host.registry.out_by = True, True, mark
     host.set_back()
     host.bench.go_on(3.0)
     host.bench.start(anyway=True)

@@ -312,7 +312,7 @@ def test_what_need_not_be_there_and_is_there_is_withdrawn_and_restored(make: Mak
 def test_who_had_it_out_before_has_it_out_afterwards(make: Make) -> None:
     """Restoring ends there, and the answer says whose turn it is."""
     bench, _, nginx = two(make)
-    nginx.out, nginx.mark = True, "down"
+    nginx.out, nginx.out_by = True, "down"
     gone(bench).loop.start_traffic("", "")
     bench.until(Phase.SERVING)
     bench.go_on(0.5)
@@ -324,7 +324,7 @@ def test_who_had_it_out_before_has_it_out_afterwards(make: Make) -> None:
 def test_a_restore_that_comes_late_lifts_nothing(make: Make) -> None:
     """It serves already, and the snapshot has gone: the last good registration is no order."""
     bench, _, nginx = two(make)
-    nginx.out, nginx.mark = True, "down"
+    nginx.out, nginx.out_by = True, "down"
     bench.stop()
     bench.until(Phase.DRAINED)
     bench.loop.start_traffic("", "")
@@ -342,12 +342,12 @@ def test_a_restore_that_comes_late_lifts_nothing(make: Make) -> None:
 def test_a_mark_is_left_alone_only_where_it_is_there_still(make: Make) -> None:
     """Not by a word from before start-traffic: whoever set it may have deregistered it since."""
     nginx = ListRegistry("nginx")
-    nginx.out, nginx.mark = True, "down"
+    nginx.out, nginx.out_by = True, "down"
     check = Check()
     bench = make(registries=[nginx], ready=[check])
     bench.stop()
     bench.until(Phase.DRAINED)
-    nginx.out, nginx.mark = False, ""
+    nginx.out, nginx.out_by = False, ""
     bench.loop.start_traffic("", "")
     bench.go_on(1.0)
     assert bench.phase is Phase.RESTORING
@@ -359,11 +359,11 @@ def test_a_mark_is_left_alone_only_where_it_is_there_still(make: Make) -> None:
 def test_what_is_out_by_our_hand_is_not_left_alone(make: Make) -> None:
     """Theirs was lifted in mid-drain, and then it was we who took it out."""
     nginx, check = ListRegistry("nginx"), Check()
-    nginx.out, nginx.mark = True, "down"
+    nginx.out, nginx.out_by = True, "down"
     bench = make(registries=[nginx], ready=[check])
     bench.stop()
     bench.until(Phase.DRAINED)
-    nginx.mark = ""
+    nginx.out_by = ""
     bench.loop.start_traffic("", "")
     bench.go_on(2.0)
     assert bench.phase is Phase.RESTORING
@@ -378,7 +378,7 @@ def test_a_mark_that_came_during_the_drain_is_waited_for(make: Make, *, again: b
     bench, _, nginx = two(make)
     bench.stop()
     bench.until(Phase.DRAINED)
-    nginx.listed, nginx.out, nginx.mark = True, True, "maintenance: disk"
+    nginx.listed, nginx.out, nginx.out_by = True, True, "maintenance: disk"
     bench.loop.start_traffic("", "")
     if again:
         bench.new_life()
@@ -423,7 +423,7 @@ def test_what_is_lost_is_put_back_only_for_a_reason(make: Make) -> None:
     with pytest.raises(CannotRestore, match="would not bring back its checks"):
         bench.start(anyway=True)
     consul.lost = ""
-    nginx.out, nginx.mark = True, "down"
+    nginx.out, nginx.out_by = True, "down"
     bench.start(anyway=True)
     bench.until(Phase.SERVING)
     assert (consul.listed, nginx.did) == (True, [])

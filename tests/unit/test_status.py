@@ -59,7 +59,7 @@ def test_the_keys_stand_in_one_order() -> None:
         "process ready error cursor"
     )
     assert list(as_json()) == keys.split()
-    registry = "name listed listing mark acknowledged stragglers others asked error"
+    registry = "name listed listing out_by acknowledged stragglers others asked error"
     assert list(as_json()["registries"][0]) == registry.split()
 
 

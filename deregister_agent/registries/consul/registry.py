@@ -69,7 +69,7 @@ class Consul(Registry):
             entry = self._ours(entries, node)
             if entry is not None:
                 out = self._options.mode == "maintenance" and bool(entry.critical)
-                return Look(Listing.OUT if out else Listing.LISTED, mark=self._mark(entry))
+                return Look(Listing.OUT if out else Listing.LISTED, out_by=self._out_by(entry))
             self._refuse_twin(entries, node)
             if self._options.token is not None or not operation.is_open():
                 operation.check_rights(node or operation.node())
@@ -213,14 +213,14 @@ class Consul(Registry):
                     "deregister that one"
                 )
 
-    def _mark(self, entry: CatalogEntry) -> str:
+    def _out_by(self, entry: CatalogEntry) -> str:
         """Say by what maintenance of somebody else's an entry is out; empty if by none."""
         ours, node = self._service.maintenance, "_node_maintenance"
         reason = entry.critical.get(ours, REASON)
-        marks = [f"maintenance: {reason}"] if reason != REASON else []
+        found = [f"maintenance: {reason}"] if reason != REASON else []
         if node in entry.critical:
-            marks.append(f"maintenance of node {entry.node}: {entry.critical[node]}")
-        return "; ".join(marks)
+            found.append(f"maintenance of node {entry.node}: {entry.critical[node]}")
+        return "; ".join(found)
 
     @contextmanager
     def _doing(self, doing: str, timeout: float | None = None) -> Iterator[ConsulOperation]:

@@ -107,7 +107,7 @@ class Health(Registry):
                 return Look(Listing.ABSENT)
             if not self._is_out() or self._polls.missing(PollAnswer.OUT):
                 return Look(Listing.LISTED)
-            return Look(Listing.OUT, mark=self._mark())
+            return Look(Listing.OUT, out_by=self._out_by())
 
     def snapshot(self) -> Snapshot | None:
         """Return where the marker is; there is nothing else to know."""
@@ -126,8 +126,8 @@ class Health(Registry):
         del snapshot
         with self._doing("restore") as end:
             if self._is_out():
-                if mark := self._mark():
-                    raise AgentError(f"{mark}; remove it when it may go on")
+                if other := self._out_by():
+                    raise AgentError(f"{other}; remove it when it may go on")
                 remove_durably(self._marker)
             self._until_told(PollAnswer.HEALTHY, end)
 
@@ -145,7 +145,7 @@ class Health(Registry):
                 self._listener.close()
             self._listener = None
 
-    def _mark(self) -> str:
+    def _out_by(self) -> str:
         """Say what the marker says where it is not ours; empty where it is, or is just gone."""
         with suppress(FileNotFoundError):
             said = self._marker.read_text("utf-8", "replace")

@@ -8,7 +8,7 @@ workers, ``foreign_workers`` those of other masters, and ``running`` what Nginx 
 ``reload`` runs Nginx's commands, ``change`` carries an edit through, ``proof`` tells
 whether a server is proved to be down, and ``proof_record`` keeps what was proved.
 ``old_workers`` names those that still serve, and ``watch`` waits for news.
-``whose_down`` tells the agent's own mark from another's, and ``look_alikes`` finds the
+``whose_down`` tells the agent's own ``down`` from another's, and ``look_alikes`` finds the
 server under other names. ``advice`` warns of what will hurt, and ``remedies`` says what
 to do about refused files.
 """

@@ -30,7 +30,7 @@ from deregister_agent.registries.nginx.running import RunningNginx
 from deregister_agent.registries.nginx.server_address import ServerAddress
 from deregister_agent.registries.nginx.site import Site, Wish
 from deregister_agent.registries.nginx.watch import next_change
-from deregister_agent.registries.nginx.whose_down import mark_of, up_again
+from deregister_agent.registries.nginx.whose_down import out_by, up_again
 
 _PID_FILE = "/run/nginx.pid"  # what the packages of Debian and nginx.org are built with
 _HEADER = "# Kept by deregister-agent.\n"
@@ -116,7 +116,7 @@ class NginxUpstream(Registry):
             workers = found.workers or site.running.workers(until)
             listing = Listing.LISTED if found.listed else Listing.OUT
             stragglers = old_workers(site, found, workers, self._instance)
-            return Look(listing if servers else Listing.ABSENT, stragglers, mark_of(site, found))
+            return Look(listing if servers else Listing.ABSENT, stragglers, out_by(site, found))
 
     def look_alikes(self) -> Sequence[str]:
         """Name other servers of the upstream, and other upstreams that have this one."""

@@ -11,7 +11,7 @@ from deregister_agent.registries.nginx.site import Site, Wish
 from deregister_agent.registries.nginx.tokens import line_of
 
 
-def mark_of(site: Site, found: ServerLook) -> str:
+def out_by(site: Site, found: ServerLook) -> str:
     """
     Say where the server is down by another hand; empty where it is not, or the agent did it.
 

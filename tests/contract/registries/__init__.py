@@ -27,7 +27,7 @@ class World:
     counts: bool = True  # others() can tell
     watches: bool = True  # watch() can tell
     out: Callable[[], None] | None = None  # another hand puts it out, where it is recognised still
-    out_mark: str = ""  # what of that its look tells a person
+    out_by: str = ""  # what of that its look tells a person
     alike: Registry | None = None  # of the instance that is listed, with a slip in its options
     alike_named: str = ""  # what that one must tell of the instance: its ID, key or target
 

@@ -66,7 +66,7 @@ def world(folder: Path, *, mode: str, acl: bool = False, checks: bool = False) -
         neighbours=lambda: sum(e["Service"]["Port"] in ports[1:3] for e in server.entries(service)),
         absent=registry(3),
         out=maintain if mode == "maintenance" else None,
-        out_mark="maintenance: disk",
+        out_by="maintenance: disk",
         alike=registry(0, service_id=f"{service}-00", service=f"{service}s", definition=None),
         alike_named=f"ID '{service}-0' of service '{service}'",
         silent=at,
