@@ -10,7 +10,7 @@ import pytest
 from deregister_agent.errors import ConfigError, RegistryError
 from deregister_agent.registries.consul.registry import REASON
 from tests.servers.child import wait_until
-from tests.servers.consul import Consul, shared
+from tests.servers.consul import Consul
 from tests.servers.orders import Orders
 
 ALIVE = {"CheckID": "alive", "Name": "alive", "TTL": "1h", "Status": "passing"}
@@ -21,13 +21,6 @@ FULL: dict[str, Any] = {
     "EnableTagOverride": True,
     "TaggedAddresses": {"wan": {"Address": "192.0.2.7", "Port": 80}},
 }
-
-
-@pytest.fixture(scope="module")
-def agent() -> Iterator[Consul]:
-    """Give a client agent, as on each host, joined to the shared server."""
-    with shared().joined() as client:
-        yield client
 
 
 @pytest.fixture

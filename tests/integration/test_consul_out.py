@@ -10,17 +10,10 @@ import pytest
 from deregister_agent.errors import RegistryError
 from deregister_agent.model import Listing, Look
 from tests.servers.child import wait_until
-from tests.servers.consul import Consul, shared
+from tests.servers.consul import Consul
 from tests.servers.orders import Orders
 
 ALIVE = {"CheckID": "alive", "Name": "alive", "TTL": "1h", "Status": "passing"}
-
-
-@pytest.fixture(scope="module")
-def agent() -> Iterator[Consul]:
-    """Give a client agent, as on each host, joined to the shared server."""
-    with shared().joined() as client:
-        yield client
 
 
 @pytest.fixture

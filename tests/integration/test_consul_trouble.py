@@ -18,13 +18,6 @@ from tests.servers.orders import Orders
 from tests.servers.talking import answering, talking
 
 
-@pytest.fixture(scope="module")
-def agent() -> Iterator[Consul]:
-    """Give a client agent, as on each host, joined to the shared server."""
-    with shared().joined() as client:
-        yield client
-
-
 @pytest.fixture
 def orders(agent: Consul) -> Iterator[Orders]:
     made = Orders(agent)

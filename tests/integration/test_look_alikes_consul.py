@@ -14,13 +14,6 @@ from tests.servers.consul import Consul, shared
 from tests.servers.orders import Orders
 
 
-@pytest.fixture(scope="module")
-def agent() -> Iterator[Consul]:
-    """Give a client agent, as on each host, joined to the shared server."""
-    with shared().joined() as client:
-        yield client
-
-
 @pytest.fixture
 def orders(agent: Consul) -> Iterator[Orders]:
     """Give a service, and take everything out afterwards that the test has registered."""
