@@ -210,7 +210,7 @@ def _drained(word: StatusAndCode) -> str:  # noqa: PLR0911 - a table
             policy = status.drain.on_deadline if status.drain else OnDeadline.HOLD
             return f"NOT drained: the deadline passed first (then: {policy}). {status.what_blocks}"
         case ExitCode.REFUSED:
-            why = status.drain.refusal if status.drain else ""
+            why = (status.drain.refusal if status.drain else "") or "the agent does not say why"
             return f"NOT drained: refused: {why.removeprefix(f'{status.instance.name}: ')}"
         case _ if status.outcome is Outcome.CANCELLED:
             return "NOT drained: start-traffic came first"

@@ -1,6 +1,9 @@
 """That nobody uses a port: no listener, no connection, not even the memory of one."""
 
+import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,3 +73,32 @@ def test_a_pid_file_that_is_not_there(tmp_path: Path) -> None:
         port = server.getsockname()[1]
         finder = PidFinder(PidFile(tmp_path / "app.pid"), SystemClock(), HERE, port)
         assert not finder.look(None).nobody
+
+
+BOUND_TO_ANY = """
+import pathlib, socket
+from deregister_agent.host.vacant_port import who_uses
+pathlib.Path("/proc/sys/net/ipv4/ip_nonlocal_bind").write_text("1")
+with socket.socket() as trial:
+    trial.bind(("192.0.2.7", 0))
+print(who_uses("192.0.2.7", 8080))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes a network of its own")
+def test_an_address_that_may_be_bound_to_need_not_be_of_this_host() -> None:
+    """As on hosts whose addresses wander, with net.ipv4.ip_nonlocal_bind."""
+    command = ["unshare", "--net", sys.executable, "-c", BOUND_TO_ANY]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "no address of this host" in done.stdout
+
+
+def test_each_address_of_this_host_is_its_own() -> None:
+    """Not the loopback alone: registries know an app by another one."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_way:
+        try:
+            any_way.connect(("192.0.2.7", 9))
+        except OSError:
+            return  # a host without a way out has no other
+        assert who_uses(any_way.getsockname()[0], a_port()) == ""
