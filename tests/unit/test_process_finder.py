@@ -559,7 +559,8 @@ class TestWaitExit:
         assert not waiting.is_alive()
 
 
-INSTANCE = Instance("orders-1", "orders", "127.0.0.1", 8080)
+# A port that no program of a test machine serves or asks: that of TCPMUX, of 1988.
+INSTANCE = Instance("orders-1", "orders", "127.0.0.1", 1)
 
 
 def made(instance: Instance = INSTANCE, **table: object) -> ProcessFinder:
