@@ -108,6 +108,17 @@ class Registry(Protocol):
         """
         return ()
 
+    def other_registrations(self) -> Sequence[str]:
+        """
+        Name what sends work to the instance besides what look() tells of, listed or not.
+
+        Asked once for each drain, before the first withdraw, as what is not withdrawn goes on
+        sending work. What stands in ``not_ours`` of the options is left out. Each sentence
+        holds the very ID, key or target, and the line of the configuration to paste. What the
+        server does not let anybody see is left out as well; no answer is a RegistryError.
+        """
+        return ()
+
     def lost_by_restoring(self, snapshot: Snapshot) -> str:
         """Name what restore() cannot bring back of *snapshot*; empty where that is nothing."""
         del snapshot
