@@ -90,6 +90,27 @@ class NeverSeen(Refused):
         self.registry, self.look_alikes = registry, tuple(look_alikes)
 
 
+class OtherRegistrations(Refused):
+    """A registry sends work to the instance under other names too: they would go on doing so."""
+
+    def __init__(self, instance: str, registry: str, found: Sequence[str]) -> None:
+        super().__init__(
+            f"{instance}: {registry} would go on sending it work by what is not withdrawn: "
+            f"{'; '.join(found)}. Take that out, or correct the options of {registry}; for "
+            f"this drain alone: vouch for {registry}, with a reason. To force it is no answer "
+            "to this"
+        )
+        self.registry, self.found = registry, tuple(found)
+
+
+class RefusedThere(Refused):
+    """The agent of another host will not take the instance out of what it sees to."""
+
+    def __init__(self, registry: str, doing: str, why: object) -> None:
+        super().__init__(f"{registry}: cannot {doing}: {why}")
+        self.registry = registry
+
+
 class UnknownRegistry(AgentError):  # noqa: N818 - an answer, not a fault
     """Somebody vouches for a registry that the instance has not."""
 

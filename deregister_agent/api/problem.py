@@ -11,6 +11,7 @@ from deregister_agent.errors import (
     CannotRestore,
     JournalError,
     NeverSeen,
+    OtherRegistrations,
     Refused,
     TooFewOthers,
     UnknownRegistry,
@@ -18,6 +19,7 @@ from deregister_agent.errors import (
 
 MEDIA_TYPE = "application/problem+json"
 NEVER_SEEN = "urn:deregister-agent:never-seen"
+OTHER_REGISTRATIONS = "urn:deregister-agent:other-registrations"
 """The problem type of a stop-traffic that is refused because a registry has never shown it."""
 
 
@@ -82,6 +84,8 @@ def _refused(error: Refused) -> Response:
             }
         case NeverSeen():
             extra |= {"type": NEVER_SEEN, "look_alikes": error.look_alikes}
+        case OtherRegistrations():
+            extra |= {"type": OTHER_REGISTRATIONS, "other_registrations": error.found}
     return _answer(Problem(409, str(error), extra=extra))
 
 

@@ -17,9 +17,14 @@ def act(known: Knowledge) -> None:
     if ask is not None:
         for view in known.registries:
             view.act(partial(ask, known, view), now)
+    keep(known)
+
+
+def keep(known: Knowledge) -> None:
+    """Prolong what would run out, wherever that is due."""
     if known.is_ready:
         for view in known.registries:
-            view.keep(partial(_keep, known, view), now)
+            view.keep(partial(_keep, known, view), known.clock.now())
 
 
 def action(known: Knowledge) -> Callable[[Knowledge, RegistryView], None] | None:

@@ -59,7 +59,7 @@ def of_registry(registry: Registry, rules: RegistryRules) -> list[Finding]:
         others, uncounted = registry.others(), ""
     except AgentError as e:
         others, uncounted = None, str(e)
-    found = [_of_look(registry, look, others, rules)]
+    found = [_of_look(registry, look, others, rules), *_other_registrations(registry, rules)]
     if uncounted:
         found.append(_registry(registry.name, False, uncounted))
     few = others is not None and others < rules.min_others
@@ -109,6 +109,17 @@ def _absent(registry: Registry, rules: RegistryRules, more: str) -> Finding:
         f"correct the options of {registry.name}, or register the app; or set "
         'absent = "withdrawn" there, if by choice it is not listed',
     )
+
+
+def _other_registrations(registry: Registry, rules: RegistryRules) -> list[Finding]:
+    """Return what else there sends work to the instance; a drain would be refused for it."""
+    try:
+        also = registry.other_registrations()
+    except AgentError as e:
+        also = [f"cannot be told: {e}"]
+    ok = None if rules.phase is Phase.GONE else False
+    remedy = "take it out there, or correct the options; stop-traffic would be refused"
+    return [_registry(registry.name, ok, f"what else sends it work: {one}", remedy) for one in also]
 
 
 def _guarded(name: str, others: int, rules: RegistryRules) -> Finding:

@@ -8,9 +8,17 @@ from typing import Any
 
 from deregister_agent.engine.calls import Submit
 from deregister_agent.engine.knowledge import Knowledge
-from deregister_agent.engine.presence import forget, look_alikes, note
+from deregister_agent.engine.presence import check_alone, forget, look_alikes, note
 from deregister_agent.engine.registry_view import RegistryView
-from deregister_agent.errors import AgentError, NeverSeen, Refused, StillListed, UnrecognisedError
+from deregister_agent.errors import (
+    AgentError,
+    NeverSeen,
+    OtherRegistrations,
+    Refused,
+    StillListed,
+    UnknownRegistry,
+    UnrecognisedError,
+)
 from deregister_agent.model import Listing, Look, Outcome, Phase, Presence, Process, StopRequest
 
 FIRST_WAIT = 0.25  # seconds that stop-traffic waits for the registries' words
@@ -23,21 +31,50 @@ class FirstLook:
 
     looks: dict[str, Look] = field(default_factory=dict)  # of the registries that have answered
     presence: Presence | None = None  # of the process; None: it has not been looked at in time
+    alone: set[str] = field(default_factory=set)  # the registries that have it under no other name
+    elsewhere: OtherRegistrations | None = None  # what another registry says of that
     nobody: bool = False  # nobody is there to be drained, and that is an end, too
 
 
 def look_first(known: Knowledge, submit: Submit, request: StopRequest) -> FirstLook:
     """
-    Ask each registry, all at once, whether it has the instance, and how many others.
+    Ask each registry, all at once, how it has the instance, and how many others.
 
-    Raises Refused. A registry that does not answer within FIRST_WAIT does not hold up
-    stop-traffic: it is asked again before the instance is withdrawn from it.
+    Raises Refused, and UnknownRegistry. A registry that does not answer within FIRST_WAIT does
+    not hold up stop-traffic: it is asked again before the instance is withdrawn from it.
     """
-    found = FirstLook()
+    _refuse_unknown(known, request.vouch)
+    found = _ask_first(known, submit, request)
+    absent = any(look.listing is Listing.ABSENT for look in found.looks.values())
+    if absent and found.presence is None:  # whether it was seen hangs on who is there now
+        process = partial(known.process.finder.look, known.process.app)
+        late = next(_answers(known, submit, [process], ALIKE_WAIT), None)
+        found.presence = late if isinstance(late, Presence) else None
+    found.nobody = _is_nobody(known, request, found.presence)
+    if not found.nobody:
+        _refuse_unseen(known, submit, request, found)
+    if found.elsewhere is not None:  # not sooner: what is looked for under a wrong name, is there
+        raise found.elsewhere
+    return found
+
+
+def _refuse_unknown(known: Knowledge, vouched: Sequence[str]) -> None:
+    names = [view.name for view in known.registries]
+    for name in vouched:
+        if name not in names:
+            raise UnknownRegistry(known.instance.name, name, names)
+
+
+def _ask_first(known: Knowledge, submit: Submit, request: StopRequest) -> FirstLook:
+    """Return what is answered within FIRST_WAIT. Raises Refused."""
+    found, vouched = FirstLook(), request.vouch
     questions = [partial(_examine, known, view, request) for view in known.registries]
+    others = [partial(_find_others, known, v) for v in known.registries if v.name not in vouched]
     process = partial(known.process.finder.look, known.process.app)
-    for answer in _answers(known, submit, [*questions, process], FIRST_WAIT):
+    for answer in _answers(known, submit, [*questions, process, *others], FIRST_WAIT):
         match answer:
+            case OtherRegistrations():
+                found.elsewhere = answer
             case Refused():
                 raise answer
             case AgentError():
@@ -46,13 +83,8 @@ def look_first(known: Knowledge, submit: Submit, request: StopRequest) -> FirstL
                 found.presence = answer
             case (name, look):
                 found.looks[name] = look
-    absent = any(look.listing is Listing.ABSENT for look in found.looks.values())
-    if absent and found.presence is None:  # whether it was seen hangs on who is there now
-        late = next(_answers(known, submit, [process], ALIKE_WAIT), None)
-        found.presence = late if isinstance(late, Presence) else None
-    found.nobody = _is_nobody(known, request, found.presence)
-    if not found.nobody:
-        _refuse_unseen(known, submit, request, found)
+            case str(name):
+                found.alone.add(name)
     return found
 
 
@@ -91,6 +123,7 @@ def take_in(known: Knowledge, found: FirstLook) -> None:
     if found.nobody:
         known.process.presence = found.presence
     for view in known.registries:
+        view.is_alone = view.name in found.alone
         look = found.looks.get(view.name)
         if look is not None:
             note(known, view, look)
@@ -126,6 +159,11 @@ def _examine(known: Knowledge, view: RegistryView, request: StopRequest) -> tupl
     if look.listed and not request.force:
         known.guard.check(view.registry, listed=True)
     return view.name, look
+
+
+def _find_others(known: Knowledge, view: RegistryView) -> str:
+    check_alone(known, view)
+    return view.name
 
 
 def _refuse_unseen(

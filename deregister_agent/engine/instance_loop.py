@@ -13,7 +13,7 @@ from deregister_agent.drain import (
     next_phase,
     overtaken,
 )
-from deregister_agent.engine.actions import act
+from deregister_agent.engine.actions import act, keep
 from deregister_agent.engine.blockers import blocking
 from deregister_agent.engine.calls import Calls
 from deregister_agent.engine.decision_detail import announced_alone, detail, in_words, refusal
@@ -42,7 +42,7 @@ from deregister_agent.engine.sighting import sighting
 from deregister_agent.engine.standing import doubts, refresh
 from deregister_agent.engine.status import cursor, status_of
 from deregister_agent.engine.waiters import Waiters
-from deregister_agent.errors import JournalError, UnknownRegistry
+from deregister_agent.errors import JournalError
 from deregister_agent.journal.journal import Decision
 from deregister_agent.model import Announcement, Drain, Outcome, Phase, Sighting, StopRequest
 from deregister_agent.status import Status
@@ -84,7 +84,6 @@ class InstanceLoop(Waiters):
         """Write the wish down and begin; nothing new if a drain is under way. Raises Refused."""
         if after_stop(self.drain.phase) is self.drain.phase:
             return
-        self._refuse_unknown(request.vouch)
         found = look_first(self.known, self._submit, request)
         with self.changed:
             phase = after_stop(self.drain.phase)
@@ -96,12 +95,6 @@ class InstanceLoop(Waiters):
                 self._write(ended, Outcome.CANCELLED, {}, new_phase=False)
             wish = replace(request, if_present=found.nobody)
             self._write(new_drain(self.known, self._new_id(), wish), phase, asked_detail(wish))
-
-    def _refuse_unknown(self, vouched: Sequence[str]) -> None:
-        names = [view.name for view in self.known.registries]
-        for name in vouched:
-            if name not in names:
-                raise UnknownRegistry(self.instance.name, name, names)
 
     def start_traffic(self, reason: str, asked_by: str, *, anyway: bool = False) -> None:
         """Begin to restore; in service, put back what was lost. Raises CannotRestore."""
@@ -227,10 +220,21 @@ class InstanceLoop(Waiters):
                 self._decide()
                 self.known.error = None
             except JournalError as e:
-                log.error("%s: %s; nothing is done until it can be written", self.instance, e)  # noqa: TRY400 - a sentence says more than a stack
-                self.known.error = e
-                return RETRY
+                return self._wait_for_journal(e)
             return rest(self.known)
+
+    def _wait_for_journal(self, error: JournalError) -> float:
+        """
+        Decide nothing while that cannot be written down, and go on with what needs no decision.
+
+        The leases of an instance in service would run out, and what is known would grow old.
+        """
+        if self.known.error is None:
+            log.error("%s: %s; nothing is decided until it can be written", self.instance, error)
+        self.known.error = error
+        keep(self.known)
+        begin_looks(self.known)
+        return RETRY
 
     def _meet_process(self) -> None:
         """Take note of who the app is now, and write it down where that changes what is drained."""

@@ -1,7 +1,7 @@
 """What is known of one instance: where its drain stands, and what was last seen and heard."""
 
 import random
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from deregister_agent.engine.calls import Calls, Submit
@@ -19,6 +19,8 @@ from deregister_agent.model import (
     Announcement,
     Drain,
     Instance,
+    Listing,
+    Look,
     Phase,
     Policy,
     Process,
@@ -126,9 +128,12 @@ class Knowledge:
         shown = self.journal.registration(self.instance.name, view.name)
         return None if shown is None else shown.snapshot
 
-    def nothing_lost(self, heard: Collection[str]) -> None:
-        """Take note that start-traffic found nothing lost by the words of those *heard*."""
-        if self.set_back and len(heard) == len(self.registries):
+    def nothing_lost(self, looks: Mapping[str, Look]) -> None:
+        """Take note that start-traffic found nothing lost by these *looks*."""
+        for view in self.registries:
+            look = looks.get(view.name)
+            view.seen_once |= look is not None and look.listing is not Listing.ABSENT
+        if self.set_back and len(looks) == len(self.registries):
             self.journal.found_in_place(self.instance.name)
             self.decided(self.drain)
 

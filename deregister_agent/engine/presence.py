@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from deregister_agent.engine.knowledge import Knowledge
 from deregister_agent.engine.registry_view import RegistryView, RegistryWord
-from deregister_agent.errors import AgentError, NeverSeen, UnrecognisedError
+from deregister_agent.errors import AgentError, NeverSeen, OtherRegistrations, UnrecognisedError
 from deregister_agent.journal.registrations import Registration
 from deregister_agent.model import DrainKind, Listing, Look, Outcome, Phase, Snapshot
 from deregister_agent.ports import Registry
@@ -183,12 +183,26 @@ def counts_from(known: Knowledge, phase: Phase | None) -> Mapping[str, Registrat
 
 def check(known: Knowledge, view: RegistryView) -> None:
     """
-    Ask a registry before it withdraws whether it has the instance, unless it was seen to.
+    Ask a registry before it withdraws what has not been answered yet.
 
-    Raises NeverSeen, or RegistryError if it does not answer. On a thread of its own.
+    Whether it has the instance, unless it was seen to; and whether it has it under other
+    names too. Raises Refused, or RegistryError if it does not answer. On a thread of its own.
     """
-    if view.seen or is_excused(known, view):
-        return
+    if not (view.seen or is_excused(known, view)):
+        _check_seen(known, view)
+    if not (view.is_alone or view.name in known.drain.vouched):
+        check_alone(known, view)
+        view.is_alone = True
+
+
+def check_alone(known: Knowledge, view: RegistryView) -> None:
+    """Raise OtherRegistrations where a registry has the instance under other names too."""
+    found = view.registry.other_registrations()
+    if found:
+        raise OtherRegistrations(known.instance.name, view.name, found)
+
+
+def _check_seen(known: Knowledge, view: RegistryView) -> None:
     try:
         look = view.registry.look()
     except UnrecognisedError as e:

@@ -52,6 +52,7 @@ class RegistryView:
         self.seen = False  # whether it has shown the process that is there now
         self.seen_once = False  # whether it has ever shown it, be it another process
         self.seen_from = 0.0  # words of before say nothing about that process
+        self.is_alone = False  # whether nothing else there was found to send it work, in this drain
         self.out_by = ""  # by what somebody else had it out before it was withdrawn
         self.has_snapshot = False  # whether it was withdrawn, and not put back yet
         self.owed = False  # an older journal has what start-traffic may put back there

@@ -17,7 +17,7 @@ import pytest
 from deregister_agent.cli.client import AgentAddress, AgentClient, Unreachable, path_of
 from deregister_agent.demo.stage import Apps, config_text
 from deregister_agent.engine.agent import Agent
-from deregister_agent.errors import ConfigError, RegistryError, UnrecognisedError
+from deregister_agent.errors import ConfigError, RefusedThere, RegistryError, UnrecognisedError
 from deregister_agent.model import Instance, Listing, Look, Phase, StopRequest, Straggler
 from deregister_agent.registries.agent import remote_status
 from deregister_agent.registries.agent.registry import POLL, FarAgent, Options, build
@@ -378,6 +378,28 @@ def test_the_guard_there_refuses(far: Far) -> None:
     assert far.registry().lists()
     far.registry(force=True).withdraw()
     assert not far.registry().lists()
+
+
+def test_what_asking_again_does_not_change_is_a_refusal(
+    far: Far, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that the drain here is undone at once, and does not wait there for its deadline."""
+    view = far.agent.instances["orders-0"].known.registries[0]
+    monkeypatch.setattr(view.registry, "other_registrations", lambda: ["ID 'orders-metrics'"])
+    with pytest.raises(RefusedThere, match=r"cannot withdraw .*HTTP 409.*orders-metrics"):
+        far.registry().withdraw()
+    answers = [["ID 'orders-metrics'"], []]
+
+    def late() -> list[str]:
+        answer = answers.pop()
+        if not answer:
+            raise RegistryError(view.name, "look for other registrations", "no answer in time")
+        return answer
+
+    monkeypatch.setattr(view.registry, "other_registrations", late)
+    with pytest.raises(RefusedThere, match=r"has undone its drain: .*orders-metrics"):
+        far.registry().withdraw()
+    wait_until(lambda: far.registry().look().listed, "that agent to have put it back")
 
 
 def test_another_instance_is_not_taken_for_this_one(far: Far) -> None:

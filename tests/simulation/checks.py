@@ -51,6 +51,7 @@ class Checks:
         self.killed: Kill | None = None
         self.trouble = 0.0  # when the agent itself was last hindered
         self.decisions: dict[str, int] = {}
+        self._id, self.began = "", 0.0  # of the drain
         self._end = float("inf")  # when the drain must have ended, by no clock that can step
         self._passed: set[str] = set()  # drains that the guard let pass
         self._listed_since: float | None = None
@@ -66,10 +67,7 @@ class Checks:
             self.decisions[announcement] = self.decisions.get(announcement, 0) + 1
         if decision.kind != drain.phase:
             return
-        again = drain.phase is Phase.DRAINING and before == Phase.DRAINED
-        new = drain.phase is Phase.WITHDRAWING and before not in {Phase.SETTLING, Phase.DRAINING}
-        if new or again:
-            self._end = self.world.now + drain.limit
+        self._note_begin(drain, before)
         match drain.phase:
             case Phase.SETTLING:
                 self._passed.add(drain.id)
@@ -84,6 +82,15 @@ class Checks:
                 self.serving.decided(drain)
             case _:
                 pass
+
+    def _note_begin(self, drain: Drain, before: object) -> None:
+        """Note when the drain began, and until when it must have ended."""
+        if drain.phase is Phase.WITHDRAWING and drain.id != self._id:
+            self._id, self.began = drain.id, self.world.now
+        again = drain.phase is Phase.DRAINING and before == Phase.DRAINED
+        new = drain.phase is Phase.WITHDRAWING and before not in {Phase.SETTLING, Phase.DRAINING}
+        if new or again:
+            self._end = self.world.now + drain.limit
 
     def _drained(self, drain: Drain) -> None:
         if drain.outcome is Outcome.APP_EXITED:
@@ -116,7 +123,9 @@ class Checks:
         relisted = any(
             (r.known and r.changed > r.known[0]) or r.blip > idle_at for r in self.world.registries
         )
-        excused = relisted or self.world.plan.late_clients > 0 or self._just_unseen(app)
+        elsewhere = any(r.listed_elsewhere for r in self.world.registries)  # judged beside this
+        excused = relisted or elsewhere or self.world.plan.late_clients > 0
+        excused |= self._just_unseen(app)
         if app.last_arrival > idle_at and not excused:
             self.world.broken("drained, and work arrived after the app was last seen idle")
         last = self._last_work()
@@ -147,7 +156,7 @@ class Checks:
 
     def _out(self, registry: FakeRegistry, proof: float, drain: Drain) -> None:
         heard = registry.known
-        unheard = heard is None or heard[0] < registry.changed or not heard[1]
+        unheard = not self._has_told(registry) or (heard is not None and not heard[1])
         if registry.name in drain.vouched and (unheard or registry.told is None):
             return  # a person has said so
         if heard is None or heard[1]:
@@ -158,6 +167,11 @@ class Checks:
             self.world.broken(
                 f"drained by a word of {registry.name} that is {proof - heard[0]:.3f} s too old"
             )
+
+    def _has_told(self, registry: FakeRegistry) -> bool:
+        """Tell whether the agent has heard in this drain how it stands in *registry* now."""
+        known = registry.known
+        return known is not None and known[0] >= max(registry.changed, self.began)
 
     def _must_not_expire(self, drain: Drain) -> bool:
         """Tell whether this drain, for which somebody vouches, has met with no fault beside."""
@@ -209,7 +223,7 @@ class Checks:
             world.broken(f"withdraws from {registry.name}, which lists too few others")
         if registry.told is not None:
             kept = world.journal.snapshot(world.loop.instance.name, registry.name)
-            if kept is None and not (job.faulty and registry.name in drain.vouched):
+            if kept is None and registry.told_at <= registry.read_at:
                 world.broken(f"withdraws from {registry.name} without a snapshot")
             elif kept != registry.told and registry.listed and not job.faulty:
                 world.broken(f"withdraws from {registry.name} with a snapshot that is not true")
@@ -238,7 +252,11 @@ class Checks:
             for registry in self.world.registries:
                 if registry.known is None and registry.name not in vouched:
                     self.world.broken(f"announces drained, and has not asked {registry.name} since")
-            since = [r.changed for r in self.world.registries if r.listed and r.told]
+            since = [
+                r.changed
+                for r in self.world.registries
+                if r.listed and r.told and (r.name not in vouched or self._has_told(r))
+            ]
             if since and self.world.now - min(since) > NOTICED:
                 self.world.broken("announces drained though it has been listed again for long")
 
@@ -255,8 +273,7 @@ class Checks:
             return
         oldest = world.now - FRESH - LATEST
         for registry in world.registries if drain.phase is Phase.DRAINED else ():
-            known = registry.name not in drain.vouched
-            known |= registry.known is not None and registry.known[0] >= registry.changed
+            known = registry.name not in drain.vouched or self._has_told(registry)
             if registry.listed and registry.changed < oldest and known:
                 world.broken(f"answers drained while {registry.name} lists it")
         in_hand = world.app.in_hand.values() if world.app.process == drain.process else ()

@@ -57,6 +57,19 @@ def what_was_seen_counts_for_whoever_comes() -> Mutation:
     return patch.object(newcomer, "forget_untaken", lambda _: None)
 
 
+def other_names_are_not_looked_for() -> Mutation:
+    """Take it out under the name that is configured, and ask for no other."""
+    return _all(
+        patch.object(first_look, "check_alone", lambda *_: None),
+        patch.object(presence, "check_alone", lambda *_: None),
+    )
+
+
+def other_names_are_looked_for_in_time_only() -> Mutation:
+    """Do not ask again whoever has not answered before the drain began."""
+    return patch.object(presence, "check_alone", lambda *_: None)
+
+
 def serving_is_the_phase() -> Mutation:
     """Answer "serving" by the phase alone."""
     return patch.object(instance_loop, "is_served", lambda *_: True)
@@ -110,6 +123,8 @@ PRESENCE_MUTATIONS: tuple[Callable[[], Mutation], ...] = (
     absences_are_believed,
     what_was_seen_counts_for_ever,
     what_was_seen_counts_for_whoever_comes,
+    other_names_are_not_looked_for,
+    other_names_are_looked_for_in_time_only,
     serving_is_the_phase,
     serving_outlives_its_words,
     what_a_refusal_left_is_served,

@@ -1,7 +1,7 @@
 """What a seed says of names, marks, losses and vouching: beside its plan, and drawn apart."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 from tests.simulation.plan import FAULTS_END, Happening, Plan
@@ -13,6 +13,7 @@ class NamePlan:
 
     misnamed: bool = False  # the agent looks for it under a name that this registry never had
     may_be_absent: bool = False  # it is not there, need not be, and the configuration says so
+    tells: bool = False  # it lets the agent see what it has under other names
     marks: bool = False  # it can have the instance and send it nothing, and says so
 
 
@@ -40,7 +41,10 @@ def presence_plan(seed: int, world: Plan) -> PresencePlan:
     if world.calm:
         marks = [NamePlan(marks=_can_mark(chance, one.lease)) for one in world.registries]
         return PresencePlan(marks, asks=asks)
-    names = [_name(chance, one.lease) for one in world.registries]
+    telling = Random(f"other names {seed}")
+    names = [
+        replace(_name(chance, one.lease), tells=telling.random() < 0.7) for one in world.registries
+    ]
     renames = chance.choice((2, 2, 3)) if chance.random() < 0.12 else None
     return PresencePlan(
         names=names,

@@ -30,7 +30,8 @@ class FakeRegistry(Registry):
     A registry with a catalog that may lag behind what it was told.
 
     ``listed`` is what its consumers act on, and what lists() tells. They act on what is
-    there under another name, too, of which the agent's look tells nothing.
+    there under another name, too, of which the agent's look tells nothing; whether
+    other_registrations() does hangs on the plan.
     """
 
     def __init__(self, world: "World", name: str, how: RegistryPlan, names: NamePlan) -> None:
@@ -38,12 +39,14 @@ class FakeRegistry(Registry):
         self.keeps = how.lease > 0
         self.runs_out = inf  # when the agent's lease ends; inf while nothing hangs on it
         self.told: Snapshot | None = None  # the registration that it was told of last
+        self.told_at = self.read_at = 0.0  # when that was, and when the agent last asked for it
         self.elsewhere = False  # whether it was told of another name
         self.out_by = ""  # by what an operator has it out, and
         self.listed_by: object = None  # the last process in whose time it was here
         self.marked_before: bool | None = False  # whether since before the drain; None: unsure
         self.held_out = False  # whether the agent has it out, where that takes a mark, too
         self.listed = self.listed_elsewhere = False
+        self.elsewhere_since = 0.0  # from when on consumers have the other name
         self.shown_out_by: str | None = None  # None: the instance is not there, or it is listed
         self.changed = 0.0  # when listed changed
         self.old_routes = 0.0  # until when its stragglers may send work
@@ -108,7 +111,7 @@ class FakeRegistry(Registry):
         elif self.names.misnamed or self.world.app.renamed:
             self.elsewhere = True
         else:
-            self.told = registration
+            self.told, self.told_at = registration, self.world.now
 
     def _obey(self, registration: Snapshot | None) -> None:
         """Do what the agent says; where there are marks, there is one, and one owner of it."""
@@ -139,7 +142,7 @@ class FakeRegistry(Registry):
         out = self.told is not None and (bool(self.out_by) or self.held_out)
         self.shown_out_by = self.out_by if out else None
         if self.elsewhere != self.listed_elsewhere:
-            self.listed_elsewhere = self.elsewhere
+            self.listed_elsewhere, self.elsewhere_since = self.elsewhere, self.world.now
             verb = "lists" if self.elsewhere else "does not list"
             self.world.say(f"{self.name} {verb} it under another name")
         listed = self.told is not None and not out
@@ -184,6 +187,11 @@ class FakeRegistry(Registry):
         listing = Listing.ABSENT if mark is None else Listing.OUT
         return Look(listing, self.stragglers(), mark or "")
 
+    def other_registrations(self) -> Sequence[str]:
+        """Tell of the other name, if anybody is to see it."""
+        self._meet("look for other names")
+        return ("another name",) if self.names.tells and self.listed_elsewhere else ()
+
     def stragglers(self) -> Sequence[Straggler]:
         """Tell of old routes, and note what the agent will have heard of this look."""
         when, listed, mark = self.world.now, self.listed, self.shown_out_by
@@ -218,6 +226,7 @@ class FakeRegistry(Registry):
     def snapshot(self) -> Snapshot | None:
         """Return the registration as it is now."""
         self._meet("read the registration")
+        self.read_at = self.world.now
         return self.told
 
     def withdraw(self) -> None:

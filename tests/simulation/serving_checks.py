@@ -162,11 +162,18 @@ class ServingChecks:
 
     def drained(self, registry: FakeRegistry, drain: Drain) -> None:
         """Judge a "drained" for what *registry* lists under another name."""
-        if self.world.app.process is None or self.world.finder.unsure_until:
-            return  # what it sends reaches nobody, or nobody could see who came after whom
-        unseen = registry.name not in drain.vouched and not registry.shown_since_start
-        if registry.listed_elsewhere and unseen:
+        if self.world.app.process is None or registry.name in drain.vouched:
+            return  # what it sends reaches nobody, or a person has said so
+        if registry.listed_elsewhere and self._could_be_known(registry):
             self.world.broken(f"drained while {registry.name} lists it under another name")
+
+    def _could_be_known(self, registry: FakeRegistry) -> bool:
+        """Tell whether the agent had to find out that *registry* has another name for it."""
+        if registry.names.tells and registry.elsewhere_since < self.world.checks.began:
+            return True
+        unsure = self.world.finder.unsure_until  # nobody could see who came after whom
+        excused = unsure or registry.names.may_be_absent
+        return not (excused or registry.shown_since_start)
 
 
 def _lacks(registry: FakeRegistry) -> bool:

@@ -71,6 +71,8 @@ class ListRegistry(Registry):
         self.listed, self.down = True, False
         self.out, self.out_by = False, ""  # it is there and gets no work; by whose hand
         self.alike: list[str] = []
+        self.elsewhere: list[str] = []  # what else there sends it work, and
+        self.tells = True  # whether the registry answers when it is asked for that
         self.lost = ""  # what restoring does not bring back
         self.lies = 0  # how many writes it will acknowledge and not do
         self.did: list[str] = []
@@ -101,6 +103,11 @@ class ListRegistry(Registry):
 
     def look_alikes(self) -> Sequence[str]:
         return self.alike
+
+    def other_registrations(self) -> Sequence[str]:
+        if self.down or not self.tells:
+            raise RegistryError(self.name, "look for other registrations", "no answer in time")
+        return self.elsewhere
 
     def lost_by_restoring(self, snapshot: Snapshot) -> str:
         return self.lost

@@ -118,6 +118,18 @@ def of(report: DoctorReport, kind: str) -> Finding:
     return found
 
 
+@pytest.mark.parametrize(
+    ("phase", "ok"), [(Phase.SERVING, False), (Phase.DRAINED, False), (Phase.GONE, None)]
+)
+def test_what_else_sends_it_work_is_named(phase: Phase, ok: bool | None) -> None:
+    """A drain would be refused for it, as doctor can tell beforehand."""
+    registry = Shown(Listing.LISTED)
+    registry.other_registrations = lambda: ["ID 'orders-metrics'"]  # type: ignore[method-assign]
+    also = examine(setup(registry), phase=phase).findings[2]
+    assert (also.ok, also.said) == (ok, "what else sends it work: ID 'orders-metrics'")
+    assert "would be refused" in also.remedy
+
+
 def test_what_is_as_it_should_be_would_be_proved() -> None:
     """Listed, readable, enough others and a process in sight: nothing speaks against a drain."""
     registry, notifier = Shown(Listing.LISTED), FakeNotifier()

@@ -15,7 +15,13 @@ from typing import Annotated, ClassVar
 from pydantic import Field, field_validator
 
 from deregister_agent.config.options import ClientTlsOptions, RegistryOptions, Secret, Timeout
-from deregister_agent.errors import AgentError, ConfigError, RegistryError, UnrecognisedError
+from deregister_agent.errors import (
+    AgentError,
+    ConfigError,
+    RefusedThere,
+    RegistryError,
+    UnrecognisedError,
+)
 from deregister_agent.host.addresses import host_and_port, joined
 from deregister_agent.model import Instance, Listing, Look, Phase, Snapshot, Straggler
 from deregister_agent.net.fetcher import Fetcher, FetchError
@@ -24,9 +30,12 @@ from deregister_agent.registries.agent.remote_status import (
     OUT,
     FarInstance,
     FarStatus,
+    RefusedThereError,
     listing_of,
+    not_out,
     odd,
     unlisted,
+    what_blocks,
 )
 
 POLL = 0.05
@@ -151,8 +160,7 @@ class FarAgent(Registry):
             if status.newer:
                 raise AgentError(odd(status))
             if status.phase not in OUT:
-                outcome = f" ({status.drain.outcome})" if status.drain else ""
-                raise AgentError(f"it is {status.phase} there{outcome}: {_what_blocks(status)}")
+                raise not_out(status)
 
     def restore(self, snapshot: Snapshot | None) -> None:
         """Ask for start-traffic if it was us who stopped it, and wait until it is back."""
@@ -235,7 +243,7 @@ class FarAgent(Registry):
         """Return the status once that agent has left *phase*."""
         while status.phase is phase:
             if time.monotonic() + POLL >= end:
-                raise AgentError(f"not yet done there: {_what_blocks(status)}")
+                raise AgentError(f"not yet done there: {what_blocks(status)}")
             # Not held: a drain hangs on this, and the places for held answers may all be taken.
             time.sleep(POLL)
             status = self._status(end) or status
@@ -262,12 +270,10 @@ class FarAgent(Registry):
             yield time.monotonic() + self._options.timeout
         except AgentError as e:
             where = f"{self._called} at {self._options.url}"
+            if isinstance(e, RefusedThereError):
+                raise RefusedThere(self.name, f"{doing} {where}", e) from e
             error = UnrecognisedError if isinstance(e, _AnotherInstanceError) else RegistryError
             raise error(self.name, f"{doing} {where}", e) from e
-
-
-def _what_blocks(status: FarStatus) -> str:
-    return status.what_blocks or f"it is {status.phase}"
 
 
 def build(options: Options, instance: Instance) -> FarAgent:

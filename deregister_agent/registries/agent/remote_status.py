@@ -17,6 +17,7 @@ _AnyModel = TypeVar("_AnyModel")
 
 ACCEPTED, OK, NOT_FOUND = 202, 200, 404
 PROBLEM = "application/problem+json"
+OUR_TYPES = "urn:deregister-agent:"
 
 
 OUT = frozenset({Phase.SETTLING, Phase.DRAINING, Phase.DRAINED, Phase.GONE})
@@ -48,6 +49,11 @@ class _Problem:
     """The part of a problem (RFC 9457) that is needed here."""
 
     detail: str
+    type: str = ""
+
+
+class RefusedThereError(AgentError):
+    """That agent will not take the instance out, however often it is asked."""
 
 
 class FarInstance:
@@ -67,7 +73,7 @@ class FarInstance:
         nonce = secrets.token_hex(8)
         params = [*question.items(), ("nonce", nonce)]
         answer = self._fetcher.call("GET", self._path, params=params, timeout=limit)
-        if answer.status == NOT_FOUND and _detail(answer).startswith("no instance is called"):
+        if answer.status == NOT_FOUND and _is_unknown(_problem(answer)):
             return None
         status = _status(answer, OK)
         if status.nonce != nonce:
@@ -129,6 +135,20 @@ def odd(status: FarStatus) -> str:
     )
 
 
+def not_out(status: FarStatus) -> AgentError:
+    """Return why that agent has not taken the instance out, as its drain has ended."""
+    drain = status.drain
+    if drain is not None and drain.outcome is Outcome.REFUSED:
+        return RefusedThereError(f"that agent has undone its drain: {drain.refusal}")
+    outcome = f" ({drain.outcome})" if drain else ""
+    return AgentError(f"it is {status.phase} there{outcome}: {what_blocks(status)}")
+
+
+def what_blocks(status: FarStatus) -> str:
+    """Say what that agent is waiting for."""
+    return status.what_blocks or f"it is {status.phase}"
+
+
 def _status(answer: Answer, expected: int) -> FarStatus:
     if answer.status != expected:
         raise _refusal(answer)
@@ -139,17 +159,23 @@ def _status(answer: Answer, expected: int) -> FarStatus:
 
 
 def _refusal(answer: Answer) -> AgentError:
-    detail = _detail(answer)
-    if detail:
-        return AgentError(f"that agent refuses (HTTP {answer.status}): {detail}")
+    problem = _problem(answer)
+    if problem is not None:
+        # Only what asking again does not change has a type of its own there.
+        error = RefusedThereError if problem.type.startswith(OUR_TYPES) else AgentError
+        return error(f"that agent refuses (HTTP {answer.status}): {problem.detail}")
     return AgentError(f"what answers there is not this agent: HTTP {answer.status}; see url")
 
 
-def _detail(answer: Answer) -> str:
-    """Return the sentence of a problem; empty if *answer* is none."""
+def _is_unknown(problem: _Problem | None) -> bool:
+    return problem is not None and problem.detail.startswith("no instance is called")
+
+
+def _problem(answer: Answer) -> _Problem | None:
+    """Return the problem that is told; None if *answer* is none."""
     if answer.headers.get("Content-Type", "").partition(";")[0].strip() != PROBLEM:
-        return ""
-    return _parsed(answer, _Problem).detail
+        return None
+    return _parsed(answer, _Problem)
 
 
 def _parsed(answer: Answer, model: type[_AnyModel]) -> _AnyModel:
