@@ -121,7 +121,8 @@ class ServingChecks:
         self.world.say(f"agent restores to {registry.name} {snapshot}")
         if registry.removed is not None and snapshot != registry.removed:
             self.world.broken(f"restores {snapshot} to {registry.name}, not {registry.removed}")
-        if registry.names.may_be_absent and registry.removed is None and snapshot is None:
+        never = registry.removed is None and not registry.ever_shown
+        if registry.names.may_be_absent and never and snapshot is None:
             self.world.broken(f"puts it into {registry.name}, where it has never been")
 
     # --- presence ---
