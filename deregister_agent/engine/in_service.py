@@ -5,7 +5,13 @@ from collections.abc import Mapping, Sequence
 
 from deregister_agent.engine.knowledge import Knowledge
 from deregister_agent.engine.new_record import StartRequest
-from deregister_agent.engine.presence import is_left_alone, is_needed, never_seen, note_served
+from deregister_agent.engine.presence import (
+    is_left_alone,
+    is_needed,
+    may_put_back,
+    never_seen,
+    note_served,
+)
 from deregister_agent.engine.registry_view import RegistryView
 from deregister_agent.engine.view_context import FRESH
 from deregister_agent.errors import CannotRestore
@@ -84,7 +90,10 @@ def _is_settled(known: Knowledge, view: RegistryView) -> bool:
 def lost(known: Knowledge, looks: Mapping[str, Look]) -> list[RegistryView]:
     """Return which registries have had the instance, and lack it by their *looks*."""
     return [
-        view for view in known.registries if view.name in looks and _lacks(view, looks[view.name])
+        view
+        for view in known.registries
+        if view.name in looks and _lacks(view, looks[view.name])
+        if view.owed or may_put_back(known, view)
     ]
 
 

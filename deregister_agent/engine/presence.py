@@ -48,10 +48,15 @@ def is_waited_for(known: Knowledge, view: RegistryView) -> bool:
     if view.has_snapshot:
         return True
     if known.drain.kind is DrainKind.RESTORE:
-        return view.seen or view.kept is not None
+        return may_put_back(known, view)
     if view.name in known.drain.vouched:
         return False
     return view.seen or (view.seen_once and not is_passed_over(known, view))
+
+
+def may_put_back(known: Knowledge, view: RegistryView) -> bool:
+    """Tell whether what a registry has lost in service is for us to put back, if it has had it."""
+    return view.kept is not None or (view.seen and view.name not in known.may_be_absent)
 
 
 def is_passed_over(known: Knowledge, view: RegistryView) -> bool:

@@ -106,7 +106,8 @@ class ListRegistry(Registry):
 
     def other_registrations(self) -> Sequence[str]:
         if self.down or not self.tells:
-            raise RegistryError(self.name, "look for other registrations", "no answer in time")
+            why = "connection refused" if self.down else "no answer in time"
+            raise RegistryError(self.name, "look for other registrations", why)
         return self.elsewhere
 
     def lost_by_restoring(self, snapshot: Snapshot) -> str:

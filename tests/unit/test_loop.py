@@ -281,7 +281,7 @@ def test_trouble_is_logged_when_it_begins_and_when_it_ends(
     lines = [record.getMessage() for record in caplog.records]
     assert sorted(lines) == [
         "will try again: memory: cannot list: connection refused",
-        "will try again: memory: cannot take a snapshot: connection refused",
+        "will try again: memory: cannot look for other registrations: connection refused",
     ]
     bench.registries[0].down = False
     bench.until(Phase.DRAINING)
@@ -290,7 +290,7 @@ def test_trouble_is_logged_when_it_begins_and_when_it_ends(
     bench.until(Phase.DRAINED)
     assert sorted(record.getMessage() for record in caplog.records)[:3] == [
         "no more: memory: cannot list: connection refused",
-        "no more: memory: cannot take a snapshot: connection refused",
+        "no more: memory: cannot look for other registrations: connection refused",
         "no more: page: cannot read: connection refused",
     ]
 

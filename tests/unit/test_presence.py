@@ -9,6 +9,7 @@ from deregister_agent.errors import (
     CannotRestore,
     NeverSeen,
     ProcessError,
+    RegistryError,
     StillListed,
     UnknownRegistry,
     UnrecognisedError,
@@ -682,3 +683,25 @@ def test_drained_does_not_stand_on_an_absence_that_was_never_presence(make: Make
     bench.loop.known.registries[0].seen = False
     assert not stands(bench)
     assert "memory does not show it, and has not shown it before" in str(bench.loop.status())
+
+
+def test_what_need_not_be_there_comes_back_only_from_what_was_kept(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else start-traffic would wait for ever for what nobody has to put there."""
+
+    def unreadable(_: ListRegistry) -> None:
+        raise RegistryError("consul", "take a snapshot", "403 Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ListRegistry, "snapshot", unreadable)
+        bench, consul, _ = two(make, may_be_absent=frozenset({"consul"}))
+    consul.listed = False
+    bench.start(anyway=True)
+    assert (bench.phase, consul.did) == (Phase.SERVING, [])
+    consul.listed = True
+    bench.go_on(40.0)  # it has shown it again, and this time it can be read
+    consul.listed = False
+    bench.start(anyway=True)
+    bench.go_on(2.0)
+    assert (bench.phase, consul.did) == (Phase.SERVING, ["restore {'weight': 5}"])
