@@ -124,6 +124,16 @@ class Registry(Protocol):
         del snapshot
         return ""
 
+    def was_out_by(self, snapshot: Snapshot) -> str:
+        """
+        Say by what the instance was out before it was withdrawn; empty where it was listed.
+
+        For registries whose look() cannot tell by what it is out: being out is then what
+        *snapshot* is restored to.
+        """
+        del snapshot
+        return ""
+
     def notes(self, snapshot: Snapshot | None) -> Sequence[str]:
         """Say what a person should know of this registry and of its snapshot. No I/O."""
         del snapshot

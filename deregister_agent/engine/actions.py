@@ -78,8 +78,7 @@ def _take_out(known: Knowledge, view: RegistryView) -> None:
         snapshot = registry.snapshot()
         if snapshot is not None:
             known.journal.keep_snapshot(known.instance.name, view.name, snapshot)
-            view.has_snapshot = True
-            presence.note_found(known, view)
+            presence.note_found(known, view, snapshot)
     if _taking_out(known):
         registry.withdraw()
 

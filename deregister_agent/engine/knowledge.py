@@ -109,7 +109,9 @@ class Knowledge:
         Return which process was seen.
         """
         name, phase = self.instance.name, self.drain.phase
-        view.has_snapshot = self.journal.snapshot(name, view.name) is not None
+        kept = self.journal.snapshot(name, view.name)
+        view.has_snapshot = kept is not None
+        view.was_out = "" if kept is None else view.registry.was_out_by(kept)
         shown = self.journal.registration(name, view.name)
         if shown is None:
             return None

@@ -103,9 +103,11 @@ def note(known: Knowledge, view: RegistryView, look: Look) -> None:
     view.seen, view.out_by = True, out_by
 
 
-def note_found(known: Knowledge, view: RegistryView) -> None:
-    """Write down that there was something to take a snapshot of. Raises JournalError."""
-    note(known, view, Look(Listing.LISTED))
+def note_found(known: Knowledge, view: RegistryView, snapshot: Snapshot) -> None:
+    """Write down that there was something to take a *snapshot* of. Raises JournalError."""
+    view.was_out = view.registry.was_out_by(snapshot)
+    note(known, view, Look(Listing.OUT, out_by=view.was_out or view.out_by))
+    view.has_snapshot = True
 
 
 def note_served(known: Knowledge) -> None:

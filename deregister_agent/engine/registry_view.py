@@ -1,14 +1,14 @@
 """What a loop knows of one registry: what it acknowledged and said, and when to ask again."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from deregister_agent.engine.calls import Backoff, CallResult, FailureLog
 from deregister_agent.engine.quiet_window import AnswerAge
 from deregister_agent.engine.view_context import AT_REST, WATCH_FOR, ViewContext
 from deregister_agent.errors import AgentError, Refused
-from deregister_agent.model import Look, Phase, Snapshot
+from deregister_agent.model import Listing, Look, Phase, Snapshot
 from deregister_agent.ports import Registry
 
 POLL = 0.5  # seconds between two looks at a registry that cannot be watched
@@ -54,6 +54,7 @@ class RegistryView:
         self.seen_from = 0.0  # words of before say nothing about that process
         self.is_alone = False  # whether nothing else there was found to send it work, in this drain
         self.out_by = ""  # by what somebody else had it out before it was withdrawn
+        self.was_out = ""  # the same by its snapshot, where its looks cannot tell
         self.has_snapshot = False  # whether it was withdrawn, and not put back yet
         self.owed = False  # an older journal has what start-traffic may put back there
         self.good: Snapshot | None = None  # the registration as last read while it serves
@@ -186,7 +187,7 @@ class RegistryView:
             self.look_again.later(result.answered)
             return
         look, others, self.good = result.value
-        self.word = RegistryWord(look, result.asked)
+        self.word = RegistryWord(self._told_apart(look), result.asked)
         self.others = self.others if others is None else others
         phase, word = self._shared.phase(), self.says(0.0)
         if word is None or word.listed or word.awaited:
@@ -203,6 +204,13 @@ class RegistryView:
             self.look_again.later(result.answered)  # not yet what was asked for: look again soon
         else:
             self.look_again.after(WATCH_FOR if self._watches else POLL, result.answered)
+
+    def _told_apart(self, look: Look) -> Look:
+        """Return a *look* that tells by what the instance is out, if its snapshot has told."""
+        if look.listed:
+            self.was_out = ""
+        is_theirs = look.listing is Listing.OUT and not look.out_by and self.was_out
+        return replace(look, out_by=self.was_out) if is_theirs else look
 
     def _watched(self, result: CallResult) -> None:
         self._cursor = result.value

@@ -21,7 +21,8 @@ from deregister_agent.model import Instance, Listing, Look, Snapshot
 from deregister_agent.ports import Registry
 
 OUTPUT_LIMIT = 4096  # bytes that a program may print
-WAS_OUT = "it was not listed before the drain, so it is not for us to list it: do that by hand"
+BEFORE = "it was out before the drain"
+WAS_OUT = f"{BEFORE}, so it is not for us to list it: do that by hand"
 
 CommandLine = Annotated[tuple[str, ...], Field(min_length=1)]
 
@@ -93,6 +94,10 @@ class CommandRegistry(Registry):
         with self._doing("take a snapshot of", self._options.lists) as end:
             listing = self._listing(end)
             return None if listing is Listing.ABSENT else {"listed": listing is Listing.LISTED}
+
+    def was_out_by(self, snapshot: Snapshot) -> str:
+        """Say that it was out before the drain: ``lists`` does not tell by whom."""
+        return BEFORE if snapshot.get("listed") is False else ""
 
     def withdraw(self) -> None:
         """Run ``withdraw``; exit status 0 means that it was done."""

@@ -38,6 +38,7 @@ class Fleet:
         for n in (1, 2, 3):
             self.file(f"fleet-{n}", more="")
         self.etcd()
+        self.command()
         self.consul("consul")
         self.consul("consul-defined", f"definition = '{host.root}/consul-defined.def.json'")
         self.consul("consul-checked", "# nothing has its checks")
@@ -72,6 +73,26 @@ class Fleet:
         file = TargetFile(self.host.root / f"{name}.json", "a:1", f"{name}:1", "b:1")
         self.add(name, file.table(f"target = '{name}:1'"), more)
         self.served[name] = Served(partial(file.write, "a:1", "b:1"), file.path.read_text)
+
+    def command(self) -> None:
+        """Add one that a program lists, which cannot tell by whom it is out."""
+        state = self.host.root / "command.state"
+        state.write_text("listed")
+        says = f"case $(cat {state}) in listed) exit 0;; out) exit 4;; *) exit 3;; esac"
+        table = "kind = 'command'\nout_status = 4\n" + "".join(
+            f"{key} = {json.dumps(['sh', '-c', script])}\n"
+            for key, script in (
+                ("lists", says),
+                ("withdraw", f"echo out > {state}"),
+                ("restore", f"echo listed > {state}"),
+            )
+        )
+        self.add("command", table, READY)
+
+        def lose() -> None:
+            state.write_text("out")
+
+        self.served["command"] = Served(lose, lambda: state.read_text().strip())
 
     def etcd(self) -> None:
         """Add one whose key hangs on the lease of its app."""

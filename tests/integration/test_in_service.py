@@ -122,6 +122,20 @@ def test_what_others_have_taken_out_is_theirs(fleet: Fleet) -> None:
     assert fleet.served[name].truth() == after
 
 
+def test_what_was_out_before_is_out_afterwards_where_nobody_can_tell_by_whom(fleet: Fleet) -> None:
+    """Restoring ends there at once, and says so; what the operator lists again is in service."""
+    host, name = fleet.host, "command"
+    lose(fleet, name)
+    assert host.run("drain", name, "--wait").returncode == 0
+    done = host.run("restore", name, "--wait")
+    last = done.stdout.splitlines()[-1]
+    assert (done.returncode, host.phase(name)) == (5, "serving")
+    assert "as before the drain, by another hand (it was out before the drain)" in last
+    assert fleet.served[name].truth() == "out"
+    (host.root / "command.state").write_text("listed")
+    eventually(lambda: is_served(host, name), "it is in service again")
+
+
 def test_a_maintenance_of_others_is_theirs(fleet: Fleet) -> None:
     """It is not lifted, and the answer has its reason."""
     host, name, orders = fleet.host, "consul-maintained", fleet.maintained

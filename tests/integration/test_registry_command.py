@@ -94,7 +94,7 @@ def test_absent_or_there_and_out() -> None:
         found[12].look()
     with pytest.raises(RegistryError, match="exit status 11"):
         registry(lists=[*ends, "11"]).look()
-    with pytest.raises(RegistryError, match="was not listed before the drain"):
+    with pytest.raises(RegistryError, match="it was out before the drain"):
         found[11].restore(snapshots[11])
     complains = python("import sys; print('no broker', file=sys.stderr); sys.exit(11)")
     with pytest.raises(RegistryError, match="complains on standard error"):
@@ -176,9 +176,9 @@ def test_others_that_are_no_number(said: str) -> None:
 
 
 def test_restore_leaves_alone_what_was_out() -> None:
-    """What was not listed before the drain is not listed by it; what is listed is left as it is."""
+    """What it was out before the drain is not listed by it; what is listed is left as it is."""
     out = registry(lists=["false"], withdrawn_status=1, restore=["/no/such"])
     assert out.snapshot() is None
-    with pytest.raises(RegistryError, match="was not listed before the drain"):
+    with pytest.raises(RegistryError, match="it was out before the drain"):
         out.restore(None)
     registry(lists=["true"], restore=["/no/such"]).restore(None)

@@ -73,6 +73,7 @@ class ListRegistry(Registry):
         self.alike: list[str] = []
         self.elsewhere: list[str] = []  # what else there sends it work, and
         self.tells = True  # whether the registry answers when it is asked for that
+        self.tells_by = True  # whether its looks tell by whose hand it is out
         self.lost = ""  # what restoring does not bring back
         self.lies = 0  # how many writes it will acknowledge and not do
         self.did: list[str] = []
@@ -99,7 +100,8 @@ class ListRegistry(Registry):
         listed = self.lists()
         if listed and not self.out:
             return Look(Listing.LISTED, self.old_routes)
-        return Look(Listing.OUT if self.out else Listing.ABSENT, self.old_routes, self.out_by)
+        by = self.out_by if self.tells_by else ""
+        return Look(Listing.OUT if self.out else Listing.ABSENT, self.old_routes, by)
 
     def look_alikes(self) -> Sequence[str]:
         return self.alike
@@ -126,7 +128,13 @@ class ListRegistry(Registry):
     def snapshot(self) -> Snapshot | None:
         if self.down:
             raise RegistryError(self.name, "take a snapshot", "connection refused")
+        return {"weight": 5, "out": self.out_by} if self.listed and self.out_by else self._here()
+
+    def _here(self) -> Snapshot | None:
         return {"weight": 5} if self.listed else None
+
+    def was_out_by(self, snapshot: Snapshot) -> str:
+        return "" if self.tells_by else str(snapshot.get("out", ""))
 
     def withdraw(self) -> None:
         self._write("withdraw", listed=False)

@@ -322,6 +322,26 @@ def test_who_had_it_out_before_has_it_out_afterwards(make: Make) -> None:
     assert nginx.out
 
 
+@pytest.mark.parametrize("dies", [False, True])
+def test_what_its_snapshot_alone_can_tell_was_out_stays_out(make: Make, dies: bool) -> None:
+    """Where a look cannot tell whose doing it is, being out is what it is restored to."""
+    bench, _, nginx = two(make)
+    nginx.out, nginx.out_by, nginx.tells_by = True, "it was out before the drain", False
+    gone(bench)
+    if dies:
+        bench.new_life()
+    bench.loop.start_traffic("", "")
+    bench.until(Phase.SERVING)
+    bench.go_on(0.5)
+    assert bench.loop.is_served(0.0) is False
+    assert "it was out before the drain): theirs to end" in bench.loop.status().what_blocks
+    nginx.out = False  # they have ended it
+    bench.go_on(40.0)
+    assert served(bench)
+    nginx.out = True  # and now nobody knows whose doing it is
+    assert served(bench) is None
+
+
 def test_a_restore_that_comes_late_lifts_nothing(make: Make) -> None:
     """It serves already, and the snapshot has gone: the last good registration is no order."""
     bench, _, nginx = two(make)

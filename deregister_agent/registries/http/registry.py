@@ -37,7 +37,8 @@ from deregister_agent.registries.http.requests import (
 
 _LISTINGS = {True: Listing.LISTED, False: Listing.OUT, None: Listing.ABSENT}
 
-WAS_OUT = "it was out before the drain, so it is not for us to list it: do that by hand"
+BEFORE = "it was out before the drain"
+WAS_OUT = f"{BEFORE}, so it is not for us to list it: do that by hand"
 
 
 class Options(RegistryOptions, ClientTlsOptions):
@@ -105,6 +106,10 @@ class Http(Registry):
         with self._doing("take a snapshot of") as end:
             listed = self._look(end).listed
             return None if listed is None else {"listed": listed}
+
+    def was_out_by(self, snapshot: Snapshot) -> str:
+        """Say that it was out before the drain: the read-back does not tell by whom."""
+        return BEFORE if snapshot.get("listed") is False else ""
 
     def withdraw(self) -> None:
         """Send the request, unless the read-back says that the instance is out or never was in."""
