@@ -9,6 +9,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 from deregister_agent.errors import AgentError
+from deregister_agent.host import threads
 from deregister_agent.host.clock import Clock
 
 log = logging.getLogger(__name__)
@@ -20,7 +21,7 @@ class Submit(Protocol):
     """Runs a job soon, on another thread; the simulation has its own."""
 
     def __call__(self, job: Callable[[], None]) -> None:
-        """Run *job* later. Never blocks and never refuses."""
+        """Run *job* later. Never blocks. Raises AgentError if nothing can run it now."""
         ...
 
 
@@ -39,12 +40,12 @@ class Threads:
         self._lock = threading.Lock()
 
     def submit(self, job: Callable[[], None]) -> None:
-        """Run *job* on a free thread, or on a new one."""
+        """Run *job* on a free thread, or on a new one. Raises NoThread."""
         with self._lock:
             if self._free:
                 self._free -= 1
             else:
-                threading.Thread(target=self._work, daemon=True).start()
+                threads.start(self._work)
         self._jobs.put(job)
 
     def _work(self) -> None:
@@ -141,7 +142,11 @@ class Calls:
         if name in self._under_way:
             return
         self._under_way.add(name)
-        self._submit(lambda: self._run(name, call, then))
+        try:
+            self._submit(lambda: self._run(name, call, then))
+        except AgentError as e:  # else it would be under way for ever
+            now = self._clock.now()
+            self._end(name, then, CallResult(now, now, error=e))
 
     def _run(self, name: str, call: Callable[[], Any], then: Then) -> None:
         asked = self._clock.now()
@@ -152,7 +157,10 @@ class Calls:
         except Exception as e:  # a third party's bug must end as an unknown, not as silence
             log.exception("%s failed in a way it should not", name)
             value, error = None, AgentError(f"{name}: unexpected {type(e).__name__}: {e}")
-        self._ended.put((name, then, CallResult(asked, self._clock.now(), value, error)))
+        self._end(name, then, CallResult(asked, self._clock.now(), value, error))
+
+    def _end(self, name: str, then: Then, result: CallResult) -> None:
+        self._ended.put((name, then, result))
         self._wake()
 
     def collect(self) -> None:

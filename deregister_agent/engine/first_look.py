@@ -198,7 +198,10 @@ def _answers(
             answered.put(e)
 
     for question in questions:
-        submit(partial(ask, question))
+        try:
+            submit(partial(ask, question))
+        except AgentError as e:
+            answered.put(e)
     end = known.clock.now() + wait
     for _ in questions:
         try:

@@ -6,6 +6,7 @@ the reader for ever. Here settimeout() sets a deadline, and each send and receiv
 gets what is left until then.
 """
 
+import errno
 import queue
 import socket
 import ssl
@@ -102,11 +103,14 @@ def _resolved(host: str, port: int, deadline: float) -> list[tuple[int, Any]]:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except (socket.gaierror, UnicodeError):
         answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        threading.Thread(target=_ask, args=(host, port, answers), daemon=True).start()
+        asking = threading.Thread(target=_ask, args=(host, port, answers), daemon=True)
         try:
+            asking.start()
             found = answers.get(timeout=_left(deadline))
         except queue.Empty:
             raise TimeoutError(f"no address for {host} in time") from None
+        except RuntimeError as e:
+            raise OSError(errno.EAGAIN, f"no thread to ask for the address of {host}: {e}") from e
         if isinstance(found, OSError):
             raise found from None
     return [(family, address) for family, _, _, _, address in found]

@@ -285,7 +285,8 @@ class Checks:
     def now(self) -> None:
         """Judge what must not go on for long."""
         world = self.world
-        if world.agent_up is None or world.disk_full or world.now < world.frozen_until:
+        hindered = world.disk_full or world.now < world.host.threadless_until
+        if world.agent_up is None or hindered or world.now < world.frozen_until:
             self.trouble = world.now
         self.answers()
         self._taken_back()

@@ -6,6 +6,7 @@ from queue import Empty
 from random import Random
 from typing import Any
 
+from deregister_agent.host.threads import NoThread
 from tests.simulation.timeline import CPU, Dead, Parked, Timeline
 
 PAUSES = 0.1  # how many calls are interrupted by the rest of the world
@@ -99,8 +100,10 @@ class Post:
         error = item[2].error
         if error is not None and "unexpected" in str(error):
             self._host.broken(f"a call failed in a way it should not: {error}")
-        assert self._host.job is not None
-        self._host.job.posts(self, item)
+        if self._host.job is None:
+            self._there.append(item)  # of a call that could not be begun
+        else:
+            self._host.job.posts(self, item)
 
     def arrived(self, item: Any) -> None:
         """Let the loop have it."""
@@ -167,6 +170,7 @@ class Host:
         self.life: object = None  # the present life of the agent
         self.at_once = False  # calls made now are answered now
         self.wall_step = 0.0
+        self.threadless_until = 0.0  # until when no call can be begun
         self.frozen_until = 0.0  # until when the agent's process is stopped
         self._paused = False
         self.late = 0.03  # how many of all messages take long
@@ -196,7 +200,9 @@ class Host:
     # --- calls ---
 
     def submit(self, job: Callable[[], None]) -> None:
-        """Make a call that takes effect soon."""
+        """Make a call that takes effect soon. Raises NoThread while there are none."""
+        if self.timeline.now < self.threadless_until:
+            raise NoThread("the host starts no thread")
         one = Job(self, job)
         if self.at_once:
             one.take_effect()

@@ -113,6 +113,10 @@ def _disk_full(world: "World", lasts: float) -> None:
     world.full_until = world.now + lasts
 
 
+def _threads_run_out(world: "World", lasts: float) -> None:
+    world.host.threadless_until = world.now + lasts
+
+
 def _wall_steps(world: "World", _: float) -> None:
     world.carried_by_a_wrong_date |= world.agent_up is None
     world.host.wall_step += world.chance.choice((-5000.0, -1.0, 1.0, 5000.0))
@@ -157,6 +161,7 @@ TO_THE_WORLD: dict[str, Callable[["World", float], None]] = {
     "reboot": _reboot,
     "app dies": _app_dies,
     "disk full": _disk_full,
+    "threads run out": _threads_run_out,
     "wall steps": _wall_steps,
     "start": _start,
     "stop": _stop,

@@ -54,6 +54,7 @@ def presence_plan(seed: int, world: Plan) -> PresencePlan:
             *(_marks(chance, world.stop_at) if any(one.marks for one in names) else ()),
             *_vouching(chance),
             *(_deployment(chance) if renames is not None else ()),
+            *_shortage(Random(f"threads {seed}")),
         ],
         asks=asks,
         anyway=chance.random() < 0.5,
@@ -103,6 +104,13 @@ def _vouching(chance: Random) -> list[Happening]:
         return []
     lasts = chance.choice((0.3, 3.0, 10.0))
     return [Happening(chance.uniform(0.1, FAULTS_END - 3.0), "vouched for", lasts)]
+
+
+def _shortage(chance: Random) -> list[Happening]:
+    if chance.random() < 0.93:
+        return []
+    lasts = chance.choice((0.2, 1.0, 3.0))
+    return [Happening(chance.uniform(0.1, FAULTS_END - 4.0), "threads run out", lasts)]
 
 
 def _deployment(chance: Random) -> list[Happening]:

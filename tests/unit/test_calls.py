@@ -8,6 +8,7 @@ import pytest
 
 from deregister_agent.engine.calls import Backoff, CallResult, Calls, Threads
 from deregister_agent.errors import RegistryError
+from deregister_agent.host.threads import NoThread
 from tests.unit.loop_bench import Calls as Jobs
 from tests.unit.loop_bench import HandClock
 
@@ -96,6 +97,35 @@ def test_a_hung_job_holds_up_no_other() -> None:
         assert ran.wait(WITHIN)
     finally:
         go.set()
+
+
+def test_what_cannot_be_begun_is_not_under_way() -> None:
+    """It ends as an error, so that it is tried again."""
+    bench = Bench()
+
+    def none_left(job: Callable[[], None]) -> None:
+        raise NoThread("the host starts no thread")
+
+    calls = Calls(none_left, bench.clock, bench._wake)
+    calls.start("look", lambda: 1, bench.done.append)
+    calls.collect()
+    assert (str(bench.done[0].error), calls.busy("look")) == ("the host starts no thread", False)
+
+
+def test_a_host_without_threads_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a sentence, and what may be set; a job that comes later has a thread again."""
+    threads, ran = Threads(), threading.Event()
+
+    def refuses(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuses)
+        with pytest.raises(NoThread, match=r"can't start new thread.*TasksMax"):
+            threads.submit(ran.set)
+    assert not ran.is_set()
+    threads.submit(ran.set)
+    assert ran.wait(WITHIN)
 
 
 def test_a_free_thread_is_used_again() -> None:

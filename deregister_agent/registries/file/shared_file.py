@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Hashable
 from pathlib import Path
 
+from deregister_agent.host import threads
 from deregister_agent.host.addresses import host_and_port
 from deregister_agent.registries.file.target_file import FormatError, Syntax, TargetFile
 
@@ -128,7 +129,7 @@ class SharedFile:
         """Let a thread look for changes for as long as anybody waits for them."""
         with self._state:
             if not self._polled:
-                threading.Thread(target=self._follow, name="file watch", daemon=True).start()
+                threads.start(self._follow, name="file watch")
                 self._polled = True
 
     def _follow(self) -> None:
