@@ -7,11 +7,11 @@ its machine, or loopback where somebody on its machine sends.
 
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from deregister_agent.host.addresses import host
-from deregister_agent.host.resolving import is_ip
+from deregister_agent.host.resolving import parsed
 
 _DOCKER_BRIDGE = ip_network("172.17.0.0/16")
 """Where Docker puts the containers of each host, unless it is told otherwise."""
@@ -21,6 +21,8 @@ _NAMES_OF_EACH_HOST = {
     *("host.docker.internal", "gateway.docker.internal", "host.containers.internal"),
 }
 """Names that mean another host on each: by the hosts file of distributions, Docker and Podman."""
+_LOCAL = ".localhost"
+"""The end of more of them (RFC 6761)."""
 
 
 def is_own(address: IPv4Address | IPv6Address) -> bool:
@@ -44,13 +46,9 @@ def is_own(address: IPv4Address | IPv6Address) -> bool:
 def is_of_its_host(written: str) -> bool:
     """Tell whether an address means another place on each host: loopback, a container's bridge."""
     name = host(written)
-    if not is_ip(name):
-        return name in _NAMES_OF_EACH_HOST or name.endswith(".localhost")
-    ip = ip_address(name)
-    return ip.is_loopback or ip.is_link_local or ip.is_unspecified or ip in _DOCKER_BRIDGE
+    return _is_of_its_host(name, parsed(name))
 
 
-@dataclass(frozen=True, slots=True)
 class OwnAddresses:
     """
     The addresses of one instance: the host that it is known by, and what names stand for.
@@ -59,8 +57,9 @@ class OwnAddresses:
     the instance included.
     """
 
-    name: str
-    found: Mapping[str, frozenset[str]]
+    def __init__(self, name: str, found: Mapping[str, frozenset[str]]) -> None:
+        self._name, self._found = host(name), found
+        self._own = found.get(self._name, frozenset({self._name}))
 
     def are_meant_by(self, written: str, *, here: bool) -> bool | None:
         """
@@ -70,33 +69,37 @@ class OwnAddresses:
         whether addresses count that mean another place on each host.
         """
         at = host(written)
-        if at == host(self.name) or at in self._own:
-            return here or not is_of_its_host(at)
-        if is_of_its_host(at):
-            return here and (not is_ip(at) or self._is_this_machine(at, here=True))
-        if is_ip(at):
-            return self._is_this_machine(at, here=here)
-        if at not in self.found:
+        ip = parsed(at)
+        if _is_of_its_host(at, ip) and not here:
+            return False
+        if at == self._name or at in self._own:
+            return True
+        if ip is not None:
+            return self._is_this_machine(ip, here=here)
+        if at in _NAMES_OF_EACH_HOST or at.endswith(_LOCAL):
+            return True
+        if at not in self._found:
             return None
         # A name that stands for loopback is this machine's own, as in the hosts file of Debian.
         return any(
-            one in self._own or self._is_this_machine(one, here=here) for one in self.found[at]
+            one in self._own or self._is_this_machine(ip_address(one), here=here)
+            for one in self._found[at]
         )
 
-    @property
-    def _own(self) -> frozenset[str]:
-        name = host(self.name)
-        return self.found.get(name, frozenset({name}))
-
-    def _is_this_machine(self, ip: str, *, here: bool) -> bool:
+    def _is_this_machine(self, ip: IPv4Address | IPv6Address, *, here: bool) -> bool:
         """Tell whether an IP address leads to this machine, and the instance is on it."""
-        address = ip_address(ip)
-        if here and (address.is_loopback or address.is_unspecified):
+        if here and (ip.is_loopback or ip.is_unspecified):
             return True
-        return self._is_local and is_own(address)
+        return self._is_local and is_own(ip)
 
-    @property
+    @cached_property
     def _is_local(self) -> bool:
         """Whether the instance is on this machine."""
-        own = [ip_address(one) for one in self._own if is_ip(one)]
-        return any(one.is_unspecified or is_own(one) for one in own)
+        own = [ip for one in self._own if (ip := parsed(one)) is not None]
+        return any(ip.is_unspecified or is_own(ip) for ip in own)
+
+
+def _is_of_its_host(name: str, ip: IPv4Address | IPv6Address | None) -> bool:
+    if ip is None:
+        return name in _NAMES_OF_EACH_HOST or name.endswith(_LOCAL)
+    return ip.is_loopback or ip.is_link_local or ip.is_unspecified or ip in _DOCKER_BRIDGE

@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from deregister_agent.host.addresses import host
 
@@ -35,7 +35,7 @@ def resolved(names: Iterable[str], limit: float) -> Mapping[str, frozenset[str]]
     found: dict[str, frozenset[str]] = {}
     asked = 0
     for name in set(map(host, names)) - {""}:
-        if is_ip(name):
+        if parsed(name) is not None:
             found[name] = frozenset({name})
         else:
             todo.put(name)
@@ -52,13 +52,12 @@ def resolved(names: Iterable[str], limit: float) -> Mapping[str, frozenset[str]]
     return found
 
 
-def is_ip(written: str) -> bool:
-    """Tell whether a host is an IP address, and no name."""
+def parsed(name: str) -> IPv4Address | IPv6Address | None:
+    """Return the IP address that a host is, without brackets; None if it is a name."""
     try:
-        ip_address(written)
+        return ip_address(name)
     except ValueError:
-        return False
-    return True
+        return None
 
 
 def _ask(todo: _Names, answers: _Answers, until: float) -> None:

@@ -299,11 +299,18 @@ def test_straight_in_the_catalog_is_told_by_the_look(fleet: Fleet) -> None:
 @pytest.mark.parametrize("mode", ["deregister", "maintenance"])
 def test_straight_in_the_catalog_of_its_own_node(fleet: Fleet, mode: str) -> None:
     """The agent cannot take out what it never had, and that is what the error says."""
-    fleet.straight(fleet.agent.node, "127.0.0.1", Address=OURS)
     registry = fleet.registry(mode=mode, timeout=0.5)
-    if registry.look().listed:  # else the agent has put that right already
-        with pytest.raises(RegistryError, match="registered straight into the catalog"):
+    said: list[str] = []
+    for _ in range(50):
+        fleet.straight(fleet.agent.node, "127.0.0.1", Address=OURS)
+        try:
             registry.withdraw()
+        except RegistryError as e:
+            said.append(str(e))
+            break
+        # Else the agent has put it right in between, as it does now and then.
+        assert not registry.look().listed
+    assert "registered straight into the catalog" in said[0]
 
 
 def test_a_name_that_is_not_known(fleet: Fleet) -> None:
@@ -435,9 +442,17 @@ def test_several_on_one_port(fleet: Fleet) -> None:
         fleet.put({"ID": f"web-{n}", "Name": f"web-{n}", "Address": "OURS"})
     said = fleet.others()
     assert len(said) == 6
-    assert said[-1] == "2 more registrations lead to it"
+    assert said[-1].startswith("2 more registrations lead to it: web-")
     (one,) = fleet.others(not_ours=tuple(f"web-{n}" for n in range(6)))
     assert 'not_ours = ["web-0", "web-1", "web-2", "web-3", "web-4", "web-5", "web-6"]' in one
+
+
+def test_a_proxy_is_no_look_alike(fleet: Fleet) -> None:
+    """Nobody is told to take it for the instance."""
+    more = {"Name": "envoy", "Kind": "connect-proxy", "Port": 21999, "Proxy": PROXY}
+    fleet.put(more | {"ID": "envoy"})
+    assert len(fleet.others()) == 1
+    assert fleet.registry().look_alikes() == []
 
 
 def test_a_twin_that_is_another_app(fleet: Fleet) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from deregister_agent.host.resolving import AT_ONCE, is_ip, resolved
+from deregister_agent.host.resolving import AT_ONCE, parsed, resolved
 
 LONG = 30.0
 """Seconds that no test waits for, on however busy a machine."""
@@ -121,6 +121,6 @@ def test_the_resolver_of_the_system(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize(("written", "is_one"), [("::1", True), ("10.0.0.7", True), ("a", False)])
-def test_is_ip(written: str, *, is_one: bool) -> None:
-    assert is_ip(written) == is_one
+@pytest.mark.parametrize(("name", "is_ip"), [("::1", True), ("10.0.0.7", True), ("a", False)])
+def test_an_address_is_no_name(name: str, *, is_ip: bool) -> None:
+    assert (parsed(name) is not None) == is_ip

@@ -67,7 +67,7 @@ class LookAlikes:
         rated = sorted(
             ((self._likeness(one, node), -_ratio(one.id, self.own.id), one.id, one.node), one)
             for one in found.values()
-            if one.id not in self.not_ours
+            if one.id not in self.not_ours and not one.is_proxy  # which is never the instance
         )
         best = min((rate[0] for rate, _ in rated), default=Likeness.NONE)
         # Where something is at our place, what has but a like name is another instance.

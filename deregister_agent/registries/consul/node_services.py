@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from deregister_agent.host.addresses import host, split, without_brackets
 from deregister_agent.host.own_addresses import OwnAddresses
-from deregister_agent.host.resolving import is_ip
+from deregister_agent.host.resolving import parsed
 from deregister_agent.registries.consul.operations import ConsulOperation
 from deregister_agent.registries.consul.watch import OwnEntries
 
@@ -54,6 +54,11 @@ class NodeService:
             *(raw["ID"], raw["Service"], address, port, node, node_addresses, kind, more),
             proxy.get("DestinationServiceID") or "",
         )
+
+    @property
+    def is_proxy(self) -> bool:
+        """Whether it is the proxy of an app, and no app itself."""
+        return self.kind == _PROXY
 
     @property
     def at(self) -> str:
@@ -140,7 +145,7 @@ def node_places(node: Any) -> tuple[str, ...]:
 def _plain(address: str, port: int) -> tuple[str, int]:
     """Return host and port, of an address that is a URL or has its port with it, as some write."""
     text = address.partition("://")[2].partition("/")[0] or address
-    parts = None if is_ip(without_brackets(text)) else split(text)
+    parts = split(text) if parsed(without_brackets(text)) is None else None
     return (parts[0], port or parts[1]) if parts is not None else (text, port)
 
 

@@ -58,7 +58,8 @@ def find(operation: ConsulOperation, wanted: Wanted) -> Findings:
     tell = _Sentences(operation, wanted, nearby.node, is_there=any(map(place.is_, services)))
     said = [tell.of(one, lead) for one, lead in counts[:MOST]]
     if len(counts) > MOST:
-        said.append(f"{len(counts) - MOST} more registrations lead to it")
+        more = [one.id for one, _ in counts[MOST:]]
+        said.append(f"{len(more)} more registrations lead to it: {few(more)}")
     return Findings(said, [*nearby.unseen, *_unresolved(passed_over), *_unreadable(operation)])
 
 

@@ -12,10 +12,11 @@ BLOCKED = (
 )
 IN_CATALOG_ALONE = (
     "the catalog lists it and the agent does not have it, so the agent cannot take it out: it was "
-    "registered straight into the catalog, or an earlier withdrawal has not got there. The agent "
-    "takes it out when it next compares the two, within minutes; if it stays, deregister it with "
-    "PUT /v1/catalog/deregister, and see 'blocked by ACLs' in Consul's log: the agent itself "
-    "needs a token with node:write"
+    "registered straight into the catalog, or an earlier withdrawal has not got there, or url "
+    "leads to another agent than that of node. The agent takes out what it does not have when it "
+    "next compares the two, within minutes; if it stays, deregister it with PUT "
+    "/v1/catalog/deregister, and see 'blocked by ACLs' in Consul's log: the agent itself needs a "
+    "token with node:write"
 )
 LATE = "the agent has put it into maintenance and the catalog does not show it yet"
 LEFT_TO_APP = "the app has to register itself"

@@ -1,11 +1,12 @@
 """What else in a target file leads to the instance: its address in other words, or other names."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from deregister_agent.errors import few
 from deregister_agent.host.addresses import host
 from deregister_agent.host.mentions import names_address
 from deregister_agent.host.own_addresses import OwnAddresses
@@ -13,7 +14,7 @@ from deregister_agent.host.resolving import resolved
 from deregister_agent.registries.file.target_file import TargetFile
 
 MOST = 5
-"""Sentences, and names in one of them."""
+"""Targets that are told of in a sentence of their own."""
 _PORTS = {"http": frozenset({80}), "https": frozenset({443})}
 _BY_READER = frozenset({80, 443})
 """What Prometheus adds to a target without a port, by the scheme of the job."""
@@ -43,22 +44,24 @@ def other_targets(
     The file is taken to be read on the machine of the instance, so loopback counts. Names are
     resolved within *limit* seconds.
     """
-    own = [Place(host(at[0]), frozenset({at[1]}))]
+    own = {Place(host(at[0]), frozenset({at[1]}))}
     if (place := place_of(target)) is not None:
-        own.append(place)
+        own.add(place)
     entries = [one for one in _entries(file, target) if one.target not in not_ours]
-    near = [place for one in entries if (place := place_of(one.target)) and _at_a_port(place, own)]
-    found = resolved((place.host for place in (*own, *near)), limit)
-    said, unknown = [], []
-    for entry in entries:
-        meant = _leads(entry.target, own, found)
-        if meant:
-            said.append(_sentence(entry, target, not_ours))
-        elif meant is None:
-            unknown.append(entry.target)
-    if len(said) > MOST:
-        said[MOST:] = [f"{len(said) - MOST} more targets lead to it"]
-    return OtherTargets(said, unknown)
+    places = [place_of(one.target) for one in entries]
+    near = (one.host for one in places if one is not None and any(map(one.may_be_at, own)))
+    found = resolved((*near, *(one.host for one in own)), limit)
+    known = [(one, OwnAddresses(one.host, found)) for one in own]
+    meant = [
+        (entry, _leads(entry.target, place, known))
+        for entry, place in zip(entries, places, strict=True)
+    ]
+    lead = [entry for entry, leads in meant if leads]
+    said = [_sentence(entry, target, not_ours) for entry in lead[:MOST]]
+    if len(lead) > MOST:
+        more = [entry.target for entry in lead[MOST:]]
+        said.append(f"{len(more)} more targets lead to it: {few(more)}")
+    return OtherTargets(said, [entry.target for entry, leads in meant if leads is None])
 
 
 class Place(NamedTuple):
@@ -66,6 +69,10 @@ class Place(NamedTuple):
 
     host: str
     ports: frozenset[int]  # several where it depends on who reads the file
+
+    def may_be_at(self, other: "Place") -> bool:
+        """Tell whether another place has a port of it."""
+        return not self.ports.isdisjoint(other.ports)
 
 
 def place_of(target: str) -> Place | None:
@@ -83,26 +90,22 @@ def place_of(target: str) -> Place | None:
     return Place(host(name), by_scheme if port is None else frozenset({port}))
 
 
-def _at_a_port(place: Place, own: Iterable[Place]) -> bool:
-    return any(not place.ports.isdisjoint(one.ports) for one in own)
-
-
-def _leads(target: str, own: Sequence[Place], found: Mapping[str, frozenset[str]]) -> bool | None:
-    """Tell whether a target leads to one of some places; None: its name is not known."""
-    place = place_of(target)
-    if place is not None and not _at_a_port(place, own):
-        return False
+def _leads(
+    target: str, place: Place | None, own: Sequence[tuple[Place, OwnAddresses]]
+) -> bool | None:
+    """Tell whether a target, at a place, leads to the instance; None: its name is not known."""
+    near = [one for one in own if place is None or place.may_be_at(one[0])]
     meant = [
-        OwnAddresses(one.host, found).are_meant_by(place.host, here=True)
-        for one in own
-        if place is not None and _at_a_port(place, [one])
+        addresses.are_meant_by(place.host, here=True) for _, addresses in near if place is not None
     ]
     if any(meant):
         return True
+    unsure = place is None or None in meant
     # In words that are not understood, or under a name that is made of the address.
-    if (None in meant or not meant) and any(
-        names_address(target, one.host, port) for one in own for port in one.ports
-    ):
+    spoken_of = unsure and any(
+        names_address(target, one.host, port) for one, _ in near for port in one.ports
+    )
+    if spoken_of:
         return True
     return None if None in meant else False
 

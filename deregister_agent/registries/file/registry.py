@@ -85,12 +85,14 @@ class FileRegistry(Registry):
         """
         Name other targets that lead to the instance: in other spellings, by other names.
 
-        What names stand for is asked within the timeout; notes() then says which are not known.
+        What names stand for is asked for half the timeout; notes() then says which are not known.
         """
         options = self._options
         with self._doing("look for what else leads to"):
             file = self._read()
-        found = other_targets(file, self._target, self._at, options.not_ours, options.timeout)
+        # The other half is for the file, and for what is made of the answers.
+        limit = options.timeout / 2
+        found = other_targets(file, self._target, self._at, options.not_ours, limit)
         self._unresolved = tuple(found.unknown)
         return found.sentences
 
