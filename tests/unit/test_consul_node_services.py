@@ -3,21 +3,10 @@
 import pytest
 
 from deregister_agent.host.own_addresses import OwnAddresses
-from deregister_agent.registries.consul.node_services import Lead, NodeService, OwnPlace, Place
+from deregister_agent.registries.consul.node_services import NodeService, OwnPlace, Place
 from deregister_agent.registries.consul.watch import OwnEntries
 
 OURS = OwnPlace(OwnEntries("orders-1", "10.0.0.7", 8080), "n", OwnAddresses("10.0.0.7", {}))
-
-
-@pytest.mark.parametrize("address", ["10.0.0.7", ""])
-def test_a_service_of_several_ports(address: str) -> None:
-    """As Consul 1.22 has them: one without a port of its own, and each with a name."""
-    ports = [{"Name": "http", "Port": 9, "Default": True}, {"Name": "admin", "Port": 8080}]
-    raw = {"ID": "web", "Service": "web", "Address": address, "Ports": ports}
-    one = NodeService.read(raw, "n", "10.0.0.7")
-    assert OURS.lead(one) == Lead(Place(address, 8080, "by its port admin"), known=True)
-    one = NodeService.read(raw | {"Ports": ports[:1]}, "n", "10.0.0.7")
-    assert OURS.lead(one) is None
 
 
 @pytest.mark.parametrize(
@@ -41,6 +30,6 @@ def test_addresses_as_some_write_them(address: str, port: int, place: tuple[str,
 
 def test_parts_that_are_null() -> None:
     """Consul writes null for what is empty, in some versions."""
-    empty = dict.fromkeys(("Address", "Port", "Kind", "Proxy", "TaggedAddresses", "Ports"))
+    empty = dict.fromkeys(("Address", "Port", "Kind", "Proxy", "TaggedAddresses"))
     one = NodeService.read({"ID": "web", "Service": "web"} | empty, "n")
     assert (one.at, one.port, one.places, OURS.lead(one)) == ("", 0, (Place("", 0),), None)

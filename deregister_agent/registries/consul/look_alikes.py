@@ -81,7 +81,7 @@ class LookAlikes:
         # A Consul before 1.5 knows no filters, and tells of all.
         near = [raw["Node"] for raw in nodes if host(raw["Address"]) == address][:_FEW]
         for name in dict.fromkeys([*([node] if node else []), *near]):
-            yield from on_node(operation, name)
+            yield from on_node(operation, name).services
         for name in _close(self.service, operation.from_catalog("/v1/catalog/services")):
             yield from of_service(operation, name, self.own.filter)
 

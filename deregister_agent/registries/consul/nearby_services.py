@@ -44,6 +44,7 @@ class NearbyServices:
         self._operation, self._own, self._service = operation, own, service
         self._names: dict[str, frozenset[str]] = {}
         self._found: dict[tuple[str, str, str], NodeService] = {}
+        self._node_addresses: tuple[str, ...] = ()  # as the catalog has them; empty if unknown
         self._collect()
 
     @property
@@ -54,9 +55,8 @@ class NearbyServices:
     @property
     def is_on_own_machine(self) -> bool:
         """Whether the agent's node is on the instance's machine, as far as can be told."""
-        node = self._node_addresses()
-        known = OwnAddresses(self._own.address, self._names)
-        return not node or any(known.are_meant_by(each, here=True) for each in node)
+        node, own = self._node_addresses, OwnAddresses(self._own.address, self._names)
+        return not node or any(own.are_meant_by(each, here=True) for each in node)
 
     def services(self) -> Iterator[NodeService]:
         """Yield each service once; all that the names stand for is resolved before, in time."""
@@ -69,23 +69,33 @@ class NearbyServices:
         yield from self._found.values()
 
     def _collect(self) -> None:
-        self._take(on_agent(self._operation, self.node or ""))
+        own, operation = self._own, self._operation
+        with suppress(Denied):  # what nobody may see is left out, and hidden() tells of it
+            self._take(on_agent(operation, self.node or "", own.filter_on_node))
         if self.node:
-            self._take(on_node(self._operation, self.node))
+            self._node_addresses = self._take_node(self.node)
         else:
             self.unseen.append("what the catalog alone has of its node, whose name is hidden")
         for name in self._near_nodes():
-            self._take(on_node(self._operation, name))
-        self._take(of_service(self._operation, self._service, self._own.filter))
+            self._take_node(name)
+        with suppress(Denied):
+            self._take(of_service(operation, self._service, own.filter))
+
+    def _take_node(self, name: str) -> tuple[str, ...]:
+        """Take the services of a node, and return its addresses; none where they are hidden."""
+        with suppress(Denied):
+            node = on_node(self._operation, name, self._own.filter_on_node)
+            self._take(node.services)
+            return node.addresses
+        return ()
 
     def _take(self, services: Iterable[NodeService]) -> None:
-        with suppress(Denied):
-            for one in services:
-                self._found[one.service, one.id, one.node] = one
+        for one in services:
+            self._found[one.service, one.id, one.node] = one
 
     def _near_nodes(self) -> list[str]:
         """Return the other nodes that have an address of the instance, or of the agent's node."""
-        known = (self._own.address, *self._node_addresses())
+        known = (self._own.address, *self._node_addresses)
         self._resolve(known)
         ours = {one for each in known for one in self._names.get(host(each), ())}
         ours = {one for one in ours if not is_of_its_host(one)}
@@ -112,11 +122,6 @@ class NearbyServices:
         return {
             one for each in node_places(raw) for one in self._names.get(host(each), {host(each)})
         }
-
-    def _node_addresses(self) -> tuple[str, ...]:
-        """Return the addresses of the agent's node, as the catalog has them; empty if unknown."""
-        here = (one for one in self._found.values() if one.node == self.node)
-        return next((one.node_addresses for one in here if one.node_addresses), ())
 
     def _resolve(self, names: Iterable[str]) -> None:
         unknown = [name for name in names if host(name) not in self._names]

@@ -49,7 +49,7 @@ class NodeService:
         address, port = _plain(raw.get("Address") or "", raw.get("Port") or 0)
         kind = raw.get("Kind") or ""
         proxy = (raw.get("Proxy") or {}) if kind == _PROXY else {}
-        more = (*_named(raw, address), *_tagged(raw, port), *_behind(proxy))
+        more = (*_tagged(raw, port), *_behind(proxy))
         return cls(
             *(raw["ID"], raw["Service"], address, port, node, node_addresses, kind, more),
             proxy.get("DestinationServiceID") or "",
@@ -115,19 +115,31 @@ class OwnPlace:
         return self.addresses.are_meant_by(at, here=here) if at else False
 
 
-def on_agent(operation: ConsulOperation, node: str) -> Iterator[NodeService]:
-    """Yield the services that the agent itself has; it may not know the addresses of its node."""
-    for raw in operation.from_agent("/v1/agent/services").values():
+def on_agent(operation: ConsulOperation, node: str, only: str = "") -> Iterator[NodeService]:
+    """
+    Yield the services that the agent itself has; *only* is a filter.
+
+    The agent does not tell the addresses of its node.
+    """
+    for raw in operation.from_agent("/v1/agent/services", only).values():
         yield NodeService.read(raw, node)
 
 
-def on_node(operation: ConsulOperation, name: str) -> Iterator[NodeService]:
-    """Yield the services that the catalog has of a node; none of one that it does not show."""
-    answer = operation.from_catalog(f"/v1/catalog/node/{quote(name, safe='')}")
-    if answer:
-        node = answer["Node"]
-        for raw in answer["Services"].values():
-            yield NodeService.read(raw, node["Node"], *node_places(node))
+class Node(NamedTuple):
+    """What the catalog has of a node: nothing of one that it does not show."""
+
+    addresses: tuple[str, ...] = ()  # its own first
+    services: tuple[NodeService, ...] = ()
+
+
+def on_node(operation: ConsulOperation, name: str, only: str = "") -> Node:
+    """Return what the catalog has of a node; *only* is a filter for its services."""
+    answer = operation.from_catalog(f"/v1/catalog/node/{quote(name, safe='')}", only)
+    if not answer:
+        return Node()
+    node, places = answer["Node"]["Node"], node_places(answer["Node"])
+    services = (NodeService.read(raw, node, *places) for raw in answer["Services"].values())
+    return Node(places, tuple(services))
 
 
 def of_service(operation: ConsulOperation, name: str, only: str) -> Iterator[NodeService]:
@@ -147,12 +159,6 @@ def _plain(address: str, port: int) -> tuple[str, int]:
     text = address.partition("://")[2].partition("/")[0] or address
     parts = split(text) if parsed(without_brackets(text)) is None else None
     return (parts[0], port or parts[1]) if parts is not None else (text, port)
-
-
-def _named(raw: Any, address: str) -> Iterator[Place]:
-    """Yield the ports besides the one: Consul from 1.22 on (docs/connect/proxy/multiport)."""
-    for named in raw.get("Ports") or ():
-        yield Place(address, named["Port"], f"by its port {named['Name']}")
 
 
 def _tagged(raw: Any, port: int) -> Iterator[Place]:

@@ -160,9 +160,9 @@ class ConsulOperation:
             return None
         return {right["Resource"] for right in answer.json() if right["Allow"] is True}
 
-    def from_agent(self, target: str) -> Any:
-        """Return what the agent says to a read that is none of the others here."""
-        return self._call("GET", target, self._namespace).json()
+    def from_agent(self, target: str, only: str = "") -> Any:
+        """Return what the agent says to a read that is none of the others; *only* is a filter."""
+        return self._call("GET", target, self._namespace, ("filter", only)).json()
 
     def from_catalog(self, target: str, only: str = "") -> Any:
         """Return what the catalog says to such a read; *only* is a filter."""
