@@ -67,7 +67,8 @@ class Job:
     def instance(self) -> Instance:
         """Return the instance, one of GROUP of its service."""
         service = f"fleet-{self.number // GROUP}"
-        return Instance(f"fleet-{self.number}", service, f"10.9.0.{self.number % 250}", 8080)
+        address = f"10.9.{self.number // 250}.{self.number % 250}"  # of its own: no twins
+        return Instance(f"fleet-{self.number}", service, address, 8080)
 
     def registry(self) -> Registry:
         """Return the registry, with connections that no other agent uses."""

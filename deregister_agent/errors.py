@@ -1,12 +1,19 @@
 """What can go wrong, as sentences: who, doing what, why."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 def excerpt(text: str, limit: int = 60) -> str:
     """Return the first *limit* characters of *text* on one line, to recognise the text by."""
     line = " ".join(text[: 4 * limit].split())
     return line if len(line) <= limit and len(text) <= 4 * limit else f"{line[:limit]}..."
+
+
+def few(names: Iterable[str], most: int = 5) -> str:
+    """Return the first few of some names, sorted, and how many there are more."""
+    known = sorted(set(names))
+    more = f" and {len(known) - most} more" if len(known) > most else ""
+    return ", ".join(known[:most]) + more
 
 
 class AgentError(Exception):

@@ -1,8 +1,8 @@
 """Whether nobody at all uses a port of this host: not even a connection is left over."""
 
-import socket
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import ip_address
 
+from deregister_agent.host.own_addresses import is_own
 from deregister_agent.host.sockets import SocketsError, State, table
 
 
@@ -18,7 +18,7 @@ def who_uses(address: str, port: int) -> str:
         own = ip_address(address)
     except ValueError:
         return f"whether {address} is an address of this host cannot be told: give the address"
-    if not _is_own(own):
+    if not is_own(own):
         return f"{address} is no address of this host or container"
     try:
         found = table(frozenset(State), local_port=port)
@@ -28,21 +28,3 @@ def who_uses(address: str, port: int) -> str:
         return ""
     states = ", ".join(sorted({one.state.name for one in found}))
     return f"port {port} is in use, or was a moment ago: {len(found)} socket(s) in {states}"
-
-
-def _is_own(address: IPv4Address | IPv6Address) -> bool:
-    """
-    Tell whether an address is one of this network namespace.
-
-    Whom the kernel would answer from for it: itself, where it is its own. To bind to it
-    proves less, as net.ipv4.ip_nonlocal_bind lets any be bound to. Nothing is sent.
-    """
-    if address.is_loopback:
-        return True
-    family = socket.AF_INET if address.version == 4 else socket.AF_INET6  # noqa: PLR2004
-    with socket.socket(family, socket.SOCK_DGRAM) as trial:
-        try:
-            trial.connect((str(address), 9))
-        except OSError:  # no way leads there: it is another host's, if anybody's
-            return False
-        return ip_address(trial.getsockname()[0].partition("%")[0]) == address

@@ -125,6 +125,24 @@ class TestRegistryContract:
         assert any(world.alike_named in each for each in named), named
         assert len(named) <= 5
 
+    def test_what_else_leads_to_it(self, world: World) -> None:
+        """It is named, in service and out of it, until it is left out; then it is left alone."""
+        registry = world.registry
+        assert list(registry.other_registrations()) == []
+        if world.add_other is None or world.leaving_out is None:
+            assert type(registry).other_registrations is Registry.other_registrations
+            pytest.skip("it does not look for anything else")
+        name = world.add_other()
+        (sentence,) = registry.other_registrations()
+        assert name in sentence
+        assert f"not_ours = {json.dumps([name])}" in sentence
+        assert registry.lists()
+        told = world.leaving_out(name)
+        assert list(told.other_registrations()) == []
+        told.withdraw()
+        assert not told.lists()
+        assert any(name in each for each in registry.other_registrations())
+
     def test_neighbours_are_left_alone(self, world: World) -> None:
         """Other instances stay listed whatever happens to this one."""
         before = world.registry.snapshot()
@@ -205,6 +223,8 @@ def _each_method_raises(registry: Registry) -> None:
         "withdraw": registry.withdraw,
         "restore": lambda: registry.restore({}),
     }
+    if type(registry).other_registrations is not Registry.other_registrations:
+        calls["other_registrations"] = registry.other_registrations
     for name, call in calls.items():
         with pytest.raises(RegistryError, match=f"^{registry.name}: cannot ") as caught:
             call()

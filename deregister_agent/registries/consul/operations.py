@@ -13,7 +13,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from http import HTTPStatus
-from ipaddress import ip_address, ip_network
 from typing import Any
 from urllib.parse import quote
 
@@ -23,12 +22,16 @@ from deregister_agent.registries.consul.definition import writable
 
 RIGHTS = "its token needs agent:read, node:read, service:read and service:write"
 
-DOCKER_BRIDGE = ip_network("172.17.0.0/16")
-"""Where Docker puts the containers of each host, unless it is told otherwise."""
+_AGENT_IS_THERE = "serfHealth"
+"""The check of each node that has an agent; a node that was only written down has none."""
 
 
 class UnknownService(AgentError):  # noqa: N818 - the fact
     """The agent does not have the service."""
+
+
+class Denied(AgentError):  # noqa: N818 - the fact
+    """The token may not do that."""
 
 
 class LookAlike(AgentError):  # noqa: N818 - the fact
@@ -45,6 +48,7 @@ class CatalogEntry:
     port: int
     critical: Mapping[str, str]  # its critical checks, those of the node too, and their notes
     indexes: Sequence[int] = ()  # of its last change, and of those of its node and its checks
+    has_agent: bool = True  # its node has, which could take it out
 
     @classmethod
     def read(cls, raw: Any) -> "CatalogEntry":
@@ -54,16 +58,9 @@ class CatalogEntry:
         address = service["Address"] or node["Address"]
         parts = (service, node, *raw["Checks"])
         indexes = [part.get(k, 0) for part in parts for k in ("CreateIndex", "ModifyIndex")]
-        return cls(service["ID"], node["Node"], address, service["Port"], critical, indexes)
-
-    @property
-    def is_of_its_node(self) -> bool:
-        """Whether its address means another host on each node: loopback, a container's bridge."""
-        try:
-            ip = ip_address(self.address)
-        except ValueError:
-            return self.address == "localhost"
-        return ip.is_loopback or ip.is_link_local or ip in DOCKER_BRIDGE
+        has_agent = any(check["CheckID"] == _AGENT_IS_THERE for check in raw["Checks"])
+        place = (service["ID"], node["Node"], address, service["Port"])
+        return cls(*place, critical, indexes, has_agent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +139,18 @@ class ConsulOperation:
                 f"whether the instance is there: {RIGHTS}"
             )
 
+    def hidden(self) -> list[str]:
+        """Return of what there may be some that the token may not read: services, nodes."""
+        readable = self._readable(service="", node="")  # as no rule for a prefix but "" says
+        if readable is None:
+            return []
+        return [f"{one}s" for one in ("service", "node") if one not in readable]
+
+    def has_agent(self, node: str) -> bool:
+        """Tell whether a node has an agent, and was not only written into the catalog."""
+        checks = self.from_catalog(f"/v1/health/node/{quote(node, safe='')}")
+        return any(check["CheckID"] == _AGENT_IS_THERE for check in checks)
+
     def _readable(self, **wanted: str) -> set[str] | None:
         """Return which of the resources wanted the token may read; None where there are no ACLs."""
         asked = [{"Resource": k, "Access": "read", "Segment": v} for k, v in wanted.items()]
@@ -151,9 +160,9 @@ class ConsulOperation:
             return None
         return {right["Resource"] for right in answer.json() if right["Allow"] is True}
 
-    def from_agent(self, target: str) -> Any:
-        """Return what the agent says to a read that is none of the others here."""
-        return self._call("GET", target, self._namespace).json()
+    def from_agent(self, target: str, only: str = "") -> Any:
+        """Return what the agent says to a read that is none of the others; *only* is a filter."""
+        return self._call("GET", target, self._namespace, ("filter", only)).json()
 
     def from_catalog(self, target: str, only: str = "") -> Any:
         """Return what the catalog says to such a read; *only* is a filter."""
@@ -193,7 +202,7 @@ class ConsulOperation:
         return {id_: c["Notes"] for id_, c in checks if c["ServiceID"] == self.service.id}
 
     def sidecars(self) -> list[str]:
-        """Return the IDs of the proxies of the service that this agent has."""
+        """Return the IDs of the proxies for the service that this agent has."""
         services = self._agent.services(filter_expr='Kind == "connect-proxy"').items()
         return sorted(
             id_
@@ -262,4 +271,6 @@ def _refusal(answer: Answer) -> AgentError:
     # all else too.
     lost = answer.status in (HTTPStatus.NOT_FOUND, HTTPStatus.INTERNAL_SERVER_ERROR)
     kind = UnknownService if lost and "unknown service" in answer.text.lower() else AgentError
+    if answer.status == HTTPStatus.FORBIDDEN:
+        kind = Denied
     return kind(f"Consul answered {answer.status} {said}{advice}")

@@ -24,6 +24,9 @@ class Options(RegistryOptions, ClientTlsOptions):
     """The ID the app is registered under; the instance's name unless given."""
     address: str = ""
     """The instance as Consul has it, host:port; its own address and port unless given."""
+    not_ours: tuple[str, ...] = ()
+    """The IDs of registrations that lead to the instance's address and are not withdrawn with it:
+    those of another app, or of another registry of this configuration."""
     mode: Literal["deregister", "maintenance"] = "deregister"
     """How to withdraw: maintenance keeps the checks, but only consumers that ask for healthy
     instances obey it; all obey deregister."""
@@ -47,6 +50,8 @@ def mistakes(options: Options, service_id: str) -> Iterator[str]:
     """Yield what is wrong with options, the key first."""
     if options.address and host_and_port(options.address) is None:
         yield f"address: {options.address!r} is not host:port"
+    if service_id in options.not_ours:
+        yield f"not_ours: {service_id!r} is the ID of the instance itself"
     if {"", ".", ".."} & set(service_id.removesuffix("/").split("/")):
         yield (
             f"service_id: Consul cannot deregister {service_id!r}: it takes '//', '/./' and "

@@ -7,15 +7,17 @@ read gets an empty list instead of an error. So only a consistent read of the ca
 a token that may read the service counts.
 """
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 from deregister_agent.errors import AgentError, ConfigError, RegistryError, UnrecognisedError
-from deregister_agent.host.addresses import host_and_port, joined
+from deregister_agent.host.addresses import host_and_port
+from deregister_agent.host.own_addresses import is_of_its_host
 from deregister_agent.model import Instance, Listing, Look, Snapshot
 from deregister_agent.net.fetcher import Fetcher, FetchError
 from deregister_agent.ports import Registry
+from deregister_agent.registries.consul import reasons
 from deregister_agent.registries.consul.definition import lost, read_definition
 from deregister_agent.registries.consul.look_alikes import LookAlikes
 from deregister_agent.registries.consul.operations import (
@@ -25,24 +27,17 @@ from deregister_agent.registries.consul.operations import (
     RegisteredService,
 )
 from deregister_agent.registries.consul.options import Options, mistakes
+from deregister_agent.registries.consul.other_registrations import Wanted, find, sidecar_of
 from deregister_agent.registries.consul.watch import OwnEntries
 
 __all__ = ["REASON", "Consul", "Options", "build"]
 
 REASON = "withdrawn by deregister-agent"
 """The reason of our own maintenance: restore() lifts no other."""
-BLOCKED = (
-    "the agent has let go of it and the catalog still lists it: its sync may be blocked, see "
-    "'blocked by ACLs' in Consul's log and give the agent itself a token with node:write"
-)
-LATE = "the agent has put it into maintenance and the catalog does not show it yet"
-LEFT_TO_APP = "the app has to register itself"
-REAPED = (
-    "Consul does not have it any more, although it was only in maintenance: somebody has "
-    "deregistered it, or Consul has reaped it for being critical (DeregisterCriticalServiceAfter)"
-)
 GIVE_UP = 0.25
 """The part of the timeout that is left for the answer of the last look."""
+Complaint = Callable[[CatalogEntry | None], str]
+"""Says of the instance's entry what is not yet as it should be; empty where all is."""
 
 
 class Consul(Registry):
@@ -54,6 +49,7 @@ class Consul(Registry):
         self.name = options.label
         self._options, self._service, self._own = options, service, own
         self._fetcher = fetcher
+        self._unseen: Sequence[str] = ()  # by the last search for others; for notes() alone
 
     def lists(self) -> bool:
         """Ask the catalog; in maintenance mode a critical instance gets no work."""
@@ -79,7 +75,23 @@ class Consul(Registry):
     def look_alikes(self) -> Sequence[str]:
         """Name services with the instance's port at its place, or with an ID or name like its."""
         with self._doing("look for what looks like") as operation:
-            return LookAlikes(self._own, self._service.name).sentences(operation)
+            alike = LookAlikes(self._own, self._service.name, self._options.not_ours)
+            return alike.sentences(operation)
+
+    def other_registrations(self) -> Sequence[str]:
+        """
+        Name other IDs, services and proxies that lead to the instance.
+
+        Looked for on the agent, on its node, on nodes with the instance's address and in its
+        service. What a name stands for is asked within the timeout; notes() then says what
+        could not be told, or seen.
+        """
+        maintains = self._options.mode == "maintenance"
+        wanted = Wanted(self._own, self._service.name, self._options.not_ours, maintains)
+        with self._doing("look for what else sends work to") as operation:
+            found = find(operation, wanted)
+        self._unseen = tuple(found.unseen)
+        return found.sentences
 
     def others(self) -> int | None:
         """Count the other instances that are passing or warning."""
@@ -96,12 +108,16 @@ class Consul(Registry):
     def withdraw(self) -> None:
         """Deregister or put into maintenance, and wait until the catalog has the service so."""
         with self._doing("withdraw") as operation:
-            if operation.held() is not None:
-                if self._options.mode == "maintenance":
-                    operation.maintain(reason=REASON)
-                else:
-                    operation.deregister()
-            self._until(operation, self._still_listed)
+            held = operation.held() is not None
+            maintains = self._options.mode == "maintenance"
+            complaint = self._not_maintained if maintains else self._still_listed
+            if held and maintains:
+                operation.maintain(reason=REASON)
+            elif held:
+                operation.deregister()
+            self._until(operation, complaint if held else partial(_in_catalog_alone, complaint))
+            if not maintains:
+                self._refuse_sidecar(operation)
 
     def restore(self, snapshot: Snapshot | None) -> None:
         """Lift our maintenance or register again, and wait until the catalog shows it healthy."""
@@ -129,13 +145,20 @@ class Consul(Registry):
         return lost(snapshot) if registers and options.definition is None else ""
 
     def notes(self, snapshot: Snapshot | None) -> Sequence[str]:
-        """Say which checks and sidecars a restore will not bring back."""
+        """Say what a restore will not bring back, and where others were not looked for."""
         missing = self.lost_by_restoring(snapshot or {})
-        note = (
-            f"{self.name}: restoring {self._service.id} does not bring back {missing}: "
-            "set definition to a file that has them"
-        )
-        return (note,) if missing else ()
+        notes = []
+        if missing:
+            notes.append(
+                f"{self.name}: restoring {self._service.id} does not bring back {missing}: "
+                "set definition to a file that has them"
+            )
+        if self._unseen:
+            notes.append(
+                f"{self.name}: whether anything else there sends work to {self._service.id} was "
+                f"looked for without {'; '.join(self._unseen)}"
+            )
+        return notes
 
     def _register_reaped(self, operation: ConsulOperation, snapshot: Snapshot | None) -> None:
         """
@@ -144,12 +167,12 @@ class Consul(Registry):
         Not without its checks: who chose maintenance relies on them to be kept.
         """
         if self._options.restore_by == "app":
-            raise AgentError(f"{REAPED}: {LEFT_TO_APP}")
+            raise AgentError(f"{reasons.REAPED}: {reasons.LEFT_TO_APP}")
         missing = "" if self._options.definition else lost(snapshot or {})
         if missing:
             raise AgentError(
-                f"{REAPED}, and its snapshot does not bring back {missing}: {LEFT_TO_APP}, or "
-                "set definition to a file that has them"
+                f"{reasons.REAPED}, and its snapshot does not bring back {missing}: "
+                f"{reasons.LEFT_TO_APP}, or set definition to a file that has them"
             )
         self._register(operation, snapshot)
 
@@ -161,15 +184,13 @@ class Consul(Registry):
         elif isinstance(kept := before.get("service"), dict):
             definition = kept
         else:
-            raise AgentError("there is neither a snapshot nor a definition: " + LEFT_TO_APP)
+            raise AgentError("there is neither a snapshot nor a definition: " + reasons.LEFT_TO_APP)
         operation.register(definition)
         reason = before.get("maintenance")
         if isinstance(reason, str) and reason != REASON:
             operation.maintain(reason=reason or "as before the drain")
 
-    def _until(
-        self, operation: ConsulOperation, complaint: Callable[[CatalogEntry | None], str]
-    ) -> None:
+    def _until(self, operation: ConsulOperation, complaint: Complaint) -> None:
         """Read the catalog until there is no complaint; raise the one that is left at the end."""
         index = ""
         spare = self._options.timeout * GIVE_UP
@@ -183,17 +204,22 @@ class Consul(Registry):
             if operation.left() <= spare:
                 raise AgentError(why)
 
+    def _refuse_sidecar(self, operation: ConsulOperation) -> None:
+        """Raise AgentError if the service's sidecar has stayed, though Consul takes it out too."""
+        sidecar = sidecar_of(self._service.id)
+        if sidecar not in self._options.not_ours and sidecar in operation.sidecars():
+            raise AgentError(reasons.sidecar_stays(sidecar, self._options.not_ours))
+
     def _still_listed(self, entry: CatalogEntry | None) -> str:
-        if entry is None:
-            return ""
-        if self._options.mode == "maintenance":
-            return "" if self._service.maintenance in entry.critical else LATE
-        return BLOCKED
+        return "" if entry is None else reasons.BLOCKED
+
+    def _not_maintained(self, entry: CatalogEntry | None) -> str:
+        return "" if entry is None or self._service.maintenance in entry.critical else reasons.LATE
 
     def _not_yet_listed(self, entry: CatalogEntry | None) -> str:
         if entry is None:
             by_app = self._options.restore_by == "app"
-            return f"the catalog does not list it yet{': ' + LEFT_TO_APP if by_app else ''}"
+            return f"the catalog does not list it yet{': ' + reasons.LEFT_TO_APP if by_app else ''}"
         checks = [f"{id_} ({notes})" if notes else id_ for id_, notes in entry.critical.items()]
         return f"it is there, but critical: {', '.join(checks)}" if checks else ""
 
@@ -205,13 +231,10 @@ class Consul(Registry):
     def _refuse_twin(self, entries: Sequence[CatalogEntry], node: str | None) -> None:
         """Raise LookAlike if another entry sends work to this very address all the same."""
         for entry in filter(self._own.is_here, entries):
-            if node in (None, entry.node) or not entry.is_of_its_node:
-                raise LookAlike(
-                    f"{joined(entry.address, entry.port)} is also registered as {entry.id!r} on "
-                    f"node {entry.node}, which would still send it work: set url or service_id to "
-                    f"where the app is registered (service_id = {json.dumps(entry.id)}), or "
-                    "deregister that one"
-                )
+            here = node in (None, entry.node)
+            left_out = entry.id in self._options.not_ours
+            if not left_out and (here or not is_of_its_host(entry.address)):
+                raise LookAlike(reasons.twin(entry, self._service.id, self._options.not_ours))
 
     def _out_by(self, entry: CatalogEntry) -> str:
         """Say by what maintenance of somebody else's an entry is out; empty if by none."""
@@ -233,6 +256,11 @@ class Consul(Registry):
         except (KeyError, TypeError, AttributeError, ValueError) as e:
             why = f"the answer is not one of Consul's ({type(e).__name__}: {e})"
             raise RegistryError(self.name, f"{doing} {self._service.id}", why) from e
+
+
+def _in_catalog_alone(complaint: Complaint, entry: CatalogEntry | None) -> str:
+    """Return a complaint about what the agent never had, and so cannot have taken out."""
+    return reasons.IN_CATALOG_ALONE if complaint(entry) else ""
 
 
 def build(options: Options, instance: Instance) -> Consul:

@@ -32,6 +32,8 @@ Questions a second, at most, of all watches of this process together when others
 an agent with hundreds of instances of one service would else do nothing but watch.
 """
 _NOT_THERE = "-"
+_TAGS = ("lan", "lan_ipv4", "lan_ipv6", "wan", "wan_ipv4", "wan_ipv6")
+"""The tags of addresses that Consul itself gives out (api-docs, agent/service)."""
 _PLAIN = re.compile(r"[\w.:/@-]+", re.ASCII)  # what needs no quoting in a filter
 
 
@@ -49,6 +51,23 @@ class OwnEntries:
         if not _PLAIN.fullmatch(self.id):
             return ""
         return f'Service.ID == "{self.id}" or Service.Port == {self.port}'
+
+    @property
+    def filter_on_node(self) -> str:
+        """
+        Return such a filter for the services of a node: what may lead to the instance passes.
+
+        By its ports: its own, those of its tagged addresses and of what it is the proxy of; and
+        without one, as the address may have it.
+        """
+        if not self.filter:
+            return ""
+        ways = [f'ID == "{self.id}"', "Port == 0", f"Port == {self.port}"]
+        ways += [f"TaggedAddresses.{tag}.Port == {self.port}" for tag in _TAGS]
+        to, port = f'Proxy.DestinationServiceID == "{self.id}"', "Proxy.LocalServicePort"
+        # The kind first: an agent of 1.8.7 breaks off where it is asked for the Proxy of another.
+        ways.append(f'(Kind == "connect-proxy" and ({to} or {port} == {self.port}))')
+        return " or ".join(ways)
 
     def is_here(self, entry: CatalogEntry) -> bool:
         """Tell whether an entry sends work to the instance's address, whatever its ID is."""

@@ -6,7 +6,7 @@ Pure: read once an absence is in doubt. No name is resolved.
 
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from deregister_agent.host.addresses import host, split
 from deregister_agent.host.mentions import is_any_name, names_address, names_port, ports_beside
@@ -18,16 +18,15 @@ THERE = 3
 """Targets that are named where nothing looks like the instance."""
 
 
-def look_alikes(file: TargetFile, target: str) -> list[str]:
+def look_alikes(file: TargetFile, target: str, not_ours: Sequence[str]) -> list[str]:
     """Name what could be *target*: in another form, at another name, below an odd key."""
-    parts = split(target)
+    parts, targets = split(target), sorted(file.targets - set(not_ours))
     ways = [_odd_keys(file, target)]
     if parts is not None:
-        ways += [_in_another_form(file, *parts), _at_another_name(file, *parts)]
+        ways += [_in_another_form(targets, *parts), _at_another_name(targets, *parts)]
     found = list(dict.fromkeys(each for way in ways for each in way))
     if not found:
-        there = sorted(file.targets)[:THERE]
-        found = [f"target {one!r} (write {_line(one)} if it is meant)" for one in there]
+        found = [f"target {one!r} (write {_line(one)} if it is meant)" for one in targets[:THERE]]
     return found[:MOST]
 
 
@@ -41,18 +40,18 @@ def _odd_keys(file: TargetFile, target: str) -> Iterator[str]:
         )
 
 
-def _in_another_form(file: TargetFile, name: str, port: int) -> Iterator[str]:
+def _in_another_form(targets: Sequence[str], name: str, port: int) -> Iterator[str]:
     """Yield targets that have the host in them: as a URL, with a path, without a port."""
-    for target in sorted(file.targets):
+    for target in targets:
         alone = ports_beside(target, name) == {None} and split(target) is None
         if names_address(target, name, port) or alone:
             yield _sentence(target)
 
 
-def _at_another_name(file: TargetFile, name: str, port: int) -> Iterator[str]:
+def _at_another_name(targets: Sequence[str], name: str, port: int) -> Iterator[str]:
     """Yield targets with the port, at a name that may be this machine's; its own name first."""
     own = host(socket.gethostname())
-    near = [target for target in sorted(file.targets) if _is_a_name_with(target, port)]
+    near = [target for target in targets if _is_a_name_with(target, port)]
     for target in sorted(near, key=lambda one: own.split(".")[0] not in one.casefold()):
         if not ports_beside(target, name):
             yield _sentence(target)

@@ -14,12 +14,13 @@ from typing import Any, ClassVar, Literal
 from pydantic import field_validator
 
 from deregister_agent.config.options import RegistryOptions, Timeout
-from deregister_agent.errors import RegistryError, UnrecognisedError
+from deregister_agent.errors import ConfigError, RegistryError, UnrecognisedError, few
 from deregister_agent.host import addresses
 from deregister_agent.host.files import locked, replace_durably
 from deregister_agent.model import Instance, Snapshot
 from deregister_agent.ports import Registry
 from deregister_agent.registries.file.look_alikes import look_alikes
+from deregister_agent.registries.file.other_targets import other_targets
 from deregister_agent.registries.file.shared_file import shared_file
 from deregister_agent.registries.file.target_file import FormatError, Syntax, TargetFile
 from deregister_agent.registries.file.text_edit import EntryPlace
@@ -39,6 +40,9 @@ class Options(RegistryOptions):
     timeout: Timeout = 3.0
     """How long to wait, in seconds, while another program holds the file's lock, or an earlier
     look at the file has not ended."""
+    not_ours: tuple[str, ...] = ()
+    """Targets, letter for letter, that lead to the instance's address and are not withdrawn with
+    it: those of another app, or of another registry of this configuration."""
     labels: dict[str, str] | None = None
     """The labels of the group to put the target into when there is no snapshot."""
     restore_by: Literal["agent", "app"] = "agent"
@@ -59,6 +63,8 @@ class FileRegistry(Registry):
         self.name = options.label
         self._options, self._path, self._service = options, options.path, instance.service
         self._target = options.target or addresses.joined(instance.address, instance.port)
+        self._at = (instance.address, instance.port)
+        self._unresolved: tuple[str, ...] = ()  # of the last question for others; for notes()
         self._file = shared_file(options.path, _SYNTAX[options.path.suffix])
 
     def lists(self) -> bool:
@@ -73,7 +79,32 @@ class FileRegistry(Registry):
     def look_alikes(self) -> Sequence[str]:
         """Name targets that may be the instance in another form, or some of those there are."""
         with self._doing("look for what looks like"):
-            return look_alikes(self._read(), self._target)
+            return look_alikes(self._read(), self._target, self._options.not_ours)
+
+    def other_registrations(self) -> Sequence[str]:
+        """
+        Name other targets that lead to the instance: in other spellings, by other names.
+
+        What names stand for is asked for half the timeout; notes() then says which are not known.
+        """
+        options = self._options
+        with self._doing("look for what else leads to"):
+            file = self._read()
+        # The other half is for the file, and for what is made of the answers.
+        limit = options.timeout / 2
+        found = other_targets(file, self._target, self._at, options.not_ours, limit)
+        self._unresolved = tuple(found.unknown)
+        return found.sentences
+
+    def notes(self, snapshot: Snapshot | None) -> Sequence[str]:
+        """Say which targets could be the instance by a name that stands for nothing here."""
+        del snapshot
+        note = (
+            f"{self.name}: whether anything else in {self._path} leads to {self._target} was "
+            "looked for without what is there with its port at names that stand for no address "
+            f"here: {few(self._unresolved)}"
+        )
+        return (note,) if self._unresolved else ()
 
     def snapshot(self) -> Snapshot | None:
         """Return the labels of each group that has the target, and how it stands in it."""
@@ -133,11 +164,16 @@ class FileRegistry(Registry):
 
     def _refuse_other_spelling(self, file: TargetFile) -> None:
         """Raise UnrecognisedError if the file has the instance, written in another way."""
-        target = file.spelled(self._target)
+        left_out = self._options.not_ours
+        spelled = [one for one in file.spellings(self._target) if one not in left_out]
         odd = [key for _, key, inside in file.odd_targets if self._target in inside]
-        if target is not None:
+        if spelled:
+            target = spelled[0]
             line = f"target = {json.dumps(target)}"
-            why = f"it has {target!r}, which is the same address: set target to that ({line})"
+            why = (
+                f"it has {target!r}, which is the same address: set target to that ({line}), or "
+                f"write not_ours = {json.dumps([*left_out, target])} if it brings it no work"
+            )
         elif odd:
             why = f"it has it below {odd[0]!r}, which is not read: write targets there"
         else:
@@ -195,5 +231,9 @@ def _places(snapshot: Snapshot) -> list[tuple[Mapping[str, str], int, EntryPlace
 
 
 def build(options: Options, instance: Instance) -> FileRegistry:
-    """Return the registry for *instance*."""
+    """Return the registry for *instance*. Raises ConfigError."""
+    target = options.target or addresses.joined(instance.address, instance.port)
+    if target in options.not_ours:
+        why = f"not_ours: {target!r} is the target of the instance itself"
+        raise ConfigError(f"registry {options.label}", [why])
     return FileRegistry(options, instance)

@@ -9,7 +9,7 @@ Format: prometheus.io, "Configuration", section file_sd_config.
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
@@ -53,15 +53,18 @@ class TargetFile:
         """Tell whether any group has *target*."""
         return target in self.targets
 
-    def spelled(self, target: str) -> str | None:
-        """Return how the file spells the address that *target* names; None if it is not there."""
+    def spellings(self, target: str) -> Sequence[str]:
+        """Return how the file spells the address that *target* names, sorted."""
         here = host_and_port(target)
-        return None if here is None else self._spellings.get(here)
+        return () if here is None else self._spellings.get(here, ())
 
     @cached_property
-    def _spellings(self) -> Mapping[tuple[str, int], str]:
-        found = ((host_and_port(target), target) for target in sorted(self.targets))
-        return {here: target for here, target in found if here is not None}
+    def _spellings(self) -> Mapping[tuple[str, int], list[str]]:
+        found: dict[tuple[str, int], list[str]] = {}
+        for target in sorted(self.targets):
+            if (here := host_and_port(target)) is not None:
+                found.setdefault(here, []).append(target)
+        return found
 
     @cached_property
     def odd_targets(self) -> list[tuple[int, str, list[str]]]:

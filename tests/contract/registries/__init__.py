@@ -30,6 +30,8 @@ class World:
     out_by: str = ""  # what of that its look tells a person
     alike: Registry | None = None  # of the instance that is listed, with a slip in its options
     alike_named: str = ""  # what that one must tell of the instance: its ID, key or target
+    add_other: Callable[[], str] | None = None  # something else there leads to the instance; name
+    leaving_out: Callable[[str], Registry] | None = None  # the registry, with that in ``not_ours``
 
 
 WorldMaker = Callable[[Path], AbstractContextManager[World]]

@@ -41,9 +41,6 @@ def world(folder: Path, *, mode: str, acl: bool = False, checks: bool = False) -
     def at(port: int) -> Consul:
         return registry(0, url=f"http://127.0.0.1:{port}", timeout=LIMIT)
 
-    def register(n: int) -> None:
-        server.register(definition(n))
-
     def maintain() -> None:
         server.client.agent.service.maintenance(f"{service}-0", enable=True, reason="disk")
         server.wait_for_check(service, f"_service_maintenance:{service}-0")
@@ -51,29 +48,35 @@ def world(folder: Path, *, mode: str, acl: bool = False, checks: bool = False) -
     def lift() -> None:
         server.client.agent.service.maintenance(f"{service}-0", enable=False)
 
+    def add_other() -> str:
+        server.register(definition(0) | {"ID": f"{service}-metrics", "Name": f"{service}-metrics"})
+        return f"{service}-metrics"
+
     if checks:
         services = [definition(n) | {"checks": CHECKS[: n == 0]} for n in range(4)]
         (folder / "definition.json").write_text(json.dumps({"services": services}))
         options["definition"] = folder / "definition.json"
         registry(0).restore(None)
     else:
-        register(0)
-    register(1)
-    register(2)
+        server.register(definition(0))
+    server.register(definition(1))
+    server.register(definition(2))
     yield World(
         registry=registry(0),
-        relist=lift if mode == "maintenance" else partial(register, 0),
+        relist=lift if mode == "maintenance" else partial(server.register, definition(0)),
         neighbours=lambda: sum(e["Service"]["Port"] in ports[1:3] for e in server.entries(service)),
         absent=registry(3),
         out=maintain if mode == "maintenance" else None,
         out_by="maintenance: disk",
         alike=registry(0, service_id=f"{service}-00", service=f"{service}s", definition=None),
         alike_named=f"ID '{service}-0' of service '{service}'",
+        add_other=add_other,
+        leaving_out=lambda name: registry(0, not_ours=(name,)),
         silent=at,
         refused=at,
     )
-    for n in (0, 1, 2):
-        server.deregister(f"{service}-{n}")
+    for name in ("0", "1", "2", "metrics"):
+        server.deregister(f"{service}-{name}")
 
 
 WORLDS = {

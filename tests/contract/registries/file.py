@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -21,8 +22,8 @@ GROUPS = [
 ]
 
 
-def _registry(path: Path, instance: Instance = ORDERS) -> Registry:
-    return build(Options(kind="file", path=path), instance)
+def _registry(path: Path, instance: Instance = ORDERS, **options: Any) -> Registry:
+    return build(Options(kind="file", path=path, **options), instance)
 
 
 def _targets(path: Path) -> list[str]:
@@ -36,14 +37,22 @@ def _world(suffix: str, folder: Path) -> Iterator[World]:
     write = json.dumps if suffix == ".json" else yaml.safe_dump
     content = write(GROUPS).encode()
     path.write_bytes(content)
+
+    def add_other() -> str:
+        name = "http://10.0.0.1:8080/metrics"
+        replace_durably(path, write([*GROUPS, {"targets": [name]}]).encode())
+        return name
+
     others = {"10.0.0.2:8080", "10.0.0.3:8080"}
     yield World(
         registry=_registry(path),
         relist=lambda: replace_durably(path, content),
         neighbours=lambda: len(others.intersection(_targets(path))),
         absent=_registry(path, Instance("orders-9", "orders", "10.0.0.9", 8080)),
-        alike=build(Options(kind="file", path=path, target="http://10.0.0.1:8080"), ORDERS),
+        alike=_registry(path, target="http://10.0.0.1:8080"),
         alike_named="'10.0.0.1:8080'",
+        add_other=add_other,
+        leaving_out=lambda name: _registry(path, not_ours=(name,)),
     )
 
 
