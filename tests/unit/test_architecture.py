@@ -71,13 +71,13 @@ def test_there_is_no_circle() -> None:
     assert architecture.circle(architecture.arrows(MODULES)) == []
 
 
-def test_the_engine_takes_of_the_host_only_its_clock_and_files() -> None:
+def test_the_engine_takes_of_the_host_only_its_clock_files_and_threads() -> None:
     """Which sockets, processes and programs there are is for backends and finders to say."""
     for module in MODULES.values():
         if module.room in {"engine", "journal"}:
             imported = architecture.imported(module, MODULES)
             of_the_host = {name for name in imported if MODULES[name].room == "host"}
-            assert of_the_host <= {"host.clock", "host.files"}, module.name
+            assert of_the_host <= {"host.clock", "host.files", "host.threads"}, module.name
 
 
 def test_the_map_is_the_same_everywhere() -> None:
