@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from deregister_agent.errors import AgentError
 from deregister_agent.host.mentions import ports_beside
@@ -10,6 +11,7 @@ from deregister_agent.registries.etcd.keys import KeyRange, KeyValue
 from deregister_agent.registries.etcd.layouts import (
     KeyLayout,
     LookAlike,
+    Match,
     WrittenAddress,
     addresses,
     names_both,
@@ -20,6 +22,7 @@ from deregister_agent.registries.etcd.not_ours import NotOurs
 
 MOST = 5
 """Keys that one error names."""
+MATCHES: tuple[Match, ...] = ("value", "key")
 _LIKELY = re.compile(r"((?:[0-9]{1,3}\.){3}[0-9]{1,3})[:_]([0-9]{1,5})")
 
 
@@ -38,28 +41,25 @@ class KeyFinder:
 
         Raises AgentError where that would be a guess.
         """
-        found = [kv for kv in kvs if self.is_ours(kv)]
+        ours = [kv for kv in kvs if self.is_ours(kv)]
+        # A list with others in it, beside the instance's own key, is another registration.
+        found = [kv for kv in ours if not self.shared_with(kv)]
         if len(found) > 1:
             raise AgentError(
                 f"{len(found)} keys are {self.address}: {', '.join(map(str, found))}; set key to "
                 "the one that is meant, or delete those that are left over; or name in not_ours "
                 "those that send no work"
             )
-        for kv in found:
-            self._refuse_shared(kv)
-        if not found:
-            self._refuse(self.unrecognised(kvs))
-            return []
-        return self.with_its_folder(found[0], kvs)
+        if found:
+            return self.with_its_folder(found[0], kvs)
+        self._refuse([self._shared(kv) for kv in ours])
+        self._refuse([self._unread(kv) for kv in kvs if self.speaks_of_us(kv)])
+        return []
 
     def with_its_folder(self, own: KeyValue, kvs: Iterable[KeyValue]) -> list[KeyValue]:
         """Return an instance's key, or where the layout has folders all keys in its one."""
         folder = own.key[: own.key.rindex(b"/") + 1] if self.layout.leaf else b""
         return [kv for kv in kvs if kv.key.startswith(folder)] if folder else [own]
-
-    def unrecognised(self, kvs: Iterable[KeyValue]) -> list[KeyValue]:
-        """Return the keys that may send work to the instance and were not read as its own."""
-        return [kv for kv in kvs if not self.is_ours(kv) and self.speaks_of_us(kv)]
 
     def others(self, kvs: Sequence[KeyValue]) -> int:
         """
@@ -97,6 +97,10 @@ class KeyFinder:
             ours.add(WrittenAddress(self.address.host, None))
         return not ours.isdisjoint(self._addresses(kv)) and not self.not_ours.covers(kv.name)
 
+    def is_ours_alone(self, kv: KeyValue) -> bool:
+        """Whether a key has our address and no other: it can be withdrawn."""
+        return self.is_ours(kv) and not self.shared_with(kv)
+
     def has_us(self, kv: KeyValue) -> bool:
         """Whether host and port both stand in a key, wherever and however; or it is ours."""
         if self.not_ours.covers(kv.name):
@@ -108,6 +112,9 @@ class KeyFinder:
         """Whether a key may be ours, though it cannot be read as that."""
         if self.not_ours.covers(kv.name):
             return False
+        text = (kv.key + b"\n" + kv.value).decode(errors="replace")
+        if not ports_beside(text, self.address.host):
+            return False  # as of most, and without reading what addresses they have
         read = self._addresses(kv)
         return speaks_of(self._text(kv, read), self.address, read)
 
@@ -124,38 +131,39 @@ class KeyFinder:
             start = b""
         return (kv.key[len(start) :] + b"\n" + kv.value).decode(errors="replace")
 
-    def _addresses(self, kv: KeyValue) -> list[WrittenAddress]:
-        leaf, name = self.layout.leaf, kv.name.rpartition("/")[2]
-        if leaf and name.casefold() != leaf:
-            return []
-        found: list[WrittenAddress] = []
-        if self.layout.match != "key":
-            found += addresses(parsed(kv.value))
-        if self.layout.match != "value":
-            found += addresses(name)
-        return found
+    def _addresses(self, kv: KeyValue) -> Sequence[WrittenAddress]:
+        return _addresses_in(kv, self.layout)
 
-    def _refuse_shared(self, kv: KeyValue) -> None:
-        others = {
+    def _shared(self, kv: KeyValue) -> str:
+        """Say why a key with others in it is not withdrawn."""
+        alone = "".join(
+            f'match = "{match}", if only the {match} has the address; or '
+            for match in MATCHES
+            if self._matching(match).is_ours_alone(kv)
+        )
+        return (
+            f"{kv} also has {', '.join(sorted(self.shared_with(kv)))} in it, so to delete it would "
+            f'take others out as well: set {alone}mode = "document", key and pointer; or, if it '
+            f"sends no work, {self.not_ours.line(kv.name)}"
+        )
+
+    def shared_with(self, kv: KeyValue) -> set[str]:
+        """Return the addresses in a key that are not the instance's."""
+        return {
             str(each)
             for each in self._addresses(kv)
             if each.host != self.address.host
             or not (self.layout.several or each.port in (None, self.address.port))
         }
-        if others:
-            raise LookAlike(
-                f"{kv} also has {', '.join(sorted(others))} in it, so to delete it would take "
-                'others out as well: set mode = "document", key and pointer; or, if it sends no '
-                f"work, {self.not_ours.line(kv.name)}"
-            )
 
-    def _refuse(self, kvs: Sequence[KeyValue]) -> None:
-        """Raise LookAlike if there are any: what may be the instance is not out."""
-        if kvs:
-            more = f"; and {len(kvs) - MOST} more keys do" if len(kvs) > MOST else ""
-            raise LookAlike("; ".join(map(self._sentence, kvs[:MOST])) + more)
+    def _refuse(self, told: Sequence[str]) -> None:
+        """Raise LookAlike if anything is told: what may be the instance is not out."""
+        if told:
+            more = f"; and {len(told) - MOST} more keys do" if len(told) > MOST else ""
+            raise LookAlike("; ".join(told[:MOST]) + more)
 
-    def _sentence(self, kv: KeyValue) -> str:
+    def _unread(self, kv: KeyValue) -> str:
+        """Say how a key may be the instance, and what to write."""
         return (
             f"{kv} mentions {self.address.host} in a form that is not known: if it is the "
             f'instance, write {self._line(kv)}; and mode = "document" where it holds others too; '
@@ -164,5 +172,21 @@ class KeyFinder:
 
     def _line(self, kv: KeyValue) -> str:
         """Return the line of the configuration that would mean a key."""
-        either = replace(self, layout=replace(self.layout, match="either"))
-        return 'match = "either"' if either.is_ours(kv) else kv.line
+        return 'match = "either"' if self._matching("either").is_ours(kv) else kv.line
+
+    def _matching(self, match: Match) -> "KeyFinder":
+        return replace(self, layout=replace(self.layout, match=match))
+
+
+@lru_cache(maxsize=2)  # of one key several things are asked, one right after the other
+def _addresses_in(kv: KeyValue, layout: KeyLayout) -> Sequence[WrittenAddress]:
+    """Return the addresses that a key has where the layout says."""
+    name = kv.name.rpartition("/")[2]
+    if layout.leaf and name.casefold() != layout.leaf:
+        return ()
+    found: list[WrittenAddress] = []
+    if layout.match != "key":
+        found += addresses(parsed(kv.value))
+    if layout.match != "value":
+        found += addresses(name)
+    return tuple(found)

@@ -28,7 +28,7 @@ class OtherKeys:
         own: list[KeyValue] = []
         found: list[KeyValue] = []
         for kv in self._readable(operation):
-            if kv.key == self.key if self.key else self.finder.is_ours(kv):
+            if kv.key == self.key if self.key else self.finder.is_ours_alone(kv):
                 own.append(kv)
             elif self.finder.has_us(kv) if self.strict else self.finder.concerns(kv):
                 found.append(replace(kv, value=b""))  # there may be thousands
