@@ -5,12 +5,12 @@ For texts that are not understood: ``tcp@10.0.0.7:8972`` is no address, and yet 
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from deregister_agent.host.addresses import host, without_brackets
-from deregister_agent.host.unwrapped import in_base64, unwrapped
+from deregister_agent.host.unwrapped import unwrapped
 
 _NAME = re.compile(r"\w[\w.-]*")
 _NAMED_AFTER_IP = re.compile(r".*[^0-9.](?:[0-9]+\.){3}[0-9]+\.?")
@@ -79,8 +79,7 @@ def _has_number(plain: str, number: int) -> bool:
 
 def _plain(text: str, name: str) -> str:
     """Return a text without what others have wrapped it in, also where that wraps the host."""
-    inner = in_base64(text, without_brackets(name))
-    return unwrapped(f"{text}\n{inner}" if inner else text)
+    return unwrapped(text, _spellings(host(name)))
 
 
 def _mentions(plain: str, name: str) -> Iterator[re.Match[str]]:
@@ -92,7 +91,7 @@ def _mentions(plain: str, name: str) -> Iterator[re.Match[str]]:
 @lru_cache(maxsize=256)
 def _alone(name: str) -> re.Pattern[str]:
     """Return the pattern of a host, in any spelling, that is not a part of another one."""
-    spelled = "|".join(_spellings(host(name)))
+    spelled = "|".join(map(re.escape, _spellings(host(name))))
     match _ip(host(name)):
         case IPv4Address():
             # A letter beside it may be of anything; a digit is of another IP, unless it is a port.
@@ -111,8 +110,9 @@ def _counted(name: str) -> re.Pattern[str]:
     return re.compile(re.escape(chr(len(name)).casefold() + name))
 
 
-def _spellings(name: str) -> Sequence[str]:
-    """Return, as patterns, the ways to write a host."""
+@lru_cache(maxsize=256)
+def _spellings(name: str) -> tuple[str, ...]:
+    """Return the ways to write a host."""
     ways: tuple[str, ...]
     match _ip(name):
         case IPv4Address() as ip:  # 10-0-0-7 stands in names that are made of it
@@ -125,7 +125,7 @@ def _spellings(name: str) -> Sequence[str]:
             ways = (*whole, *(each.replace(":", by) for each in whole for by in "-_"))
         case _:
             ways = (name, name.replace(".", "-"), name.replace(".", "_"))
-    return [re.escape(each) for each in dict.fromkeys(ways)]
+    return tuple(dict.fromkeys(ways))
 
 
 @lru_cache(maxsize=256)

@@ -7,7 +7,7 @@ which reaches etcd where somebody encodes for the JSON gateway what the client e
 
 import re
 from base64 import b64decode, b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from string import ascii_letters
 from string import digits as all_digits
@@ -24,37 +24,43 @@ _AROUND = 256
 
 
 @lru_cache(maxsize=4)  # a text is asked about several times, one right after the other
-def unwrapped(text: str) -> str:
-    """Return a text in small letters, without what URLs and JSON put in the place of characters."""
+def unwrapped(text: str, words: Sequence[str] = ()) -> str:
+    """
+    Return a text in small letters, without what URLs and JSON put in the place of characters.
+
+    Where one of *words* stands in base64, what is around it there follows on lines of its own. A
+    word of less than seven bytes is not looked for in base64, and its letter case counts there.
+    """
+    plain = _unescaped(text)
+    inner = [_unescaped(each) for word in words for each in _in_base64(plain, word)]
+    return "\n".join([plain, *inner]).casefold()
+
+
+def _unescaped(text: str) -> str:
     plain = unquote(unquote(text)) if "%" in text else text
-    if "\\" in plain:
-        plain = _ESCAPE.sub(lambda found: chr(int(found[1], 16)) if found[1] else " ", plain)
-    return plain.casefold()
+    if "\\" not in plain:
+        return plain
+    return _ESCAPE.sub(lambda found: chr(int(found[1], 16)) if found[1] else " ", plain)
 
 
-def in_base64(text: str, word: str) -> str:
-    """
-    Return what is around *word* where it stands in base64, one line for each; empty if nowhere.
-
-    A word of less than seven bytes is not looked for, and letter case counts.
-    """
-    return "\n".join(_each(text, word.encode()))
-
-
-def _each(text: str, word: bytes) -> Iterator[str]:
-    for shift in range(3):  # three bytes are four characters: a word may begin at any of the three
-        needle, lead = _inside(word, shift)
-        at = text.find(needle) if len(needle) >= _LEAST else -1
+def _in_base64(text: str, word: str) -> Iterator[str]:
+    for needle, lead in _needles(word):
+        at = text.find(needle)
         while at >= 0:
             yield _decoded(text, max(0, at - lead))
             at = text.find(needle, at + 1)
 
 
-def _inside(word: bytes, shift: int) -> tuple[str, int]:
-    """Return the characters that *word* alone decides, and how many stand before them."""
-    first = -(-shift * 8 // 6)
-    end = (shift + len(word)) * 8 // 6
-    return b64encode(b"\0" * shift + word).decode()[first:end], first
+@lru_cache(maxsize=256)
+def _needles(word: str) -> Sequence[tuple[str, int]]:
+    """Return the characters that a word alone decides, and how many stand before them."""
+    found = []
+    for shift in range(3):  # three bytes are four characters: a word begins at any of the three
+        first, end = -(-shift * 8 // 6), (shift + len(word.encode())) * 8 // 6
+        needle = b64encode(b"\0" * shift + word.encode()).decode()[first:end]
+        if len(needle) >= _LEAST:
+            found.append((needle, first))
+    return found
 
 
 def _decoded(text: str, begin: int) -> str:
