@@ -140,7 +140,7 @@ WAYS = [
         "recognised",
         {"layout": "skydns"},
     ),
-    # coredns plugin/etcd/README.md: an A record at the name itself, without a port
+    # coredns plugin/etcd/README.md: an A record at the name itself, which needs no port
     Way(
         "coredns-name",
         "/skydns/orders",
@@ -148,6 +148,7 @@ WAYS = [
         "beside",
         {"layout": "skydns"},
     ),
+    Way("coredns-host", "/skydns/orders", {"host": HOST}, "beside", {"layout": "skydns"}),
     # traefik docs/content/routing/providers/kv.md
     Way(
         "traefik",

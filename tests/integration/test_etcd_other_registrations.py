@@ -185,6 +185,15 @@ def test_in_a_document(node: Etcd, document: object, pointer: str, name: str) ->
     assert json.loads(node.get("shop/doc") or "") == before
 
 
+def test_what_the_look_refuses_of_a_document_is_not_told_twice(node: Etcd) -> None:
+    """Neither as another registration nor as an error."""
+    put(node, **{"shop/doc": {"nodes": [f"tcp@{AT}"], "backup": [AT]}})
+    one = registry(node, mode="document", key="shop/doc", pointer="/nodes", prefix=None)
+    with pytest.raises(UnrecognisedError):
+        one.look()
+    assert list(one.other_registrations()) == []
+
+
 def test_nothing_else_in_a_document(node: Etcd) -> None:
     """Other keys are no concern of a document, and twins in it none of the instance."""
     put(node, **{"shop/doc": {"nodes": {AT: 1, "10.0.0.7:9090": 1}, "id": 8080}, "shop/2": AT})
@@ -211,6 +220,7 @@ def test_the_others_are_counted_without_what_may_be_ours(node: Etcd) -> None:
         ({"not_ours": ["shop/"]}, "shop/"),
         ({"not_ours": ["sh", "shop/1"], "key": "shop/1"}, "shop/1"),
         ({"not_ours": ["/"], "prefix": "/shop"}, "/shop/"),
+        ({"prefix": "/services/deregister-agent"}, "/services/deregister-agent/"),
     ],
 )
 def test_the_instance_itself_is_ours(node: Etcd, options: Mapping[str, Any], own: str) -> None:

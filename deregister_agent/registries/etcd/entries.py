@@ -14,7 +14,7 @@ from deregister_agent.model import Snapshot
 from deregister_agent.registries.etcd.json_document import DocumentMembers, RemovedMember
 from deregister_agent.registries.etcd.key_finder import KeyFinder
 from deregister_agent.registries.etcd.keys import KeyRange, KeyValue, decoded, encoded
-from deregister_agent.registries.etcd.layouts import WrittenAddress
+from deregister_agent.registries.etcd.layouts import LookAlike, WrittenAddress
 from deregister_agent.registries.etcd.not_ours import NotOurs
 from deregister_agent.registries.etcd.operations import (
     EtcdOperation,
@@ -189,9 +189,13 @@ class DocumentEntry:
     def other_registrations(self, operation: EtcdOperation) -> list[str]:
         """Name other members and places of the document; what the look refuses is told by it."""
         kv, members = self._read(operation)
-        if kv is None or members is None or members.find(self._address) is None:
+        if kv is None or members is None:
             return []
-        return members.others_like(self._address, str(kv))
+        try:
+            there = members.find(self._address) is not None
+        except LookAlike:
+            return []
+        return members.others_like(self._address, str(kv)) if there else []
 
     def snapshot(self, operation: EtcdOperation) -> Snapshot | None:
         """Keep the member, and where it stands."""

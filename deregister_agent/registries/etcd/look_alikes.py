@@ -76,7 +76,10 @@ class Surroundings:
 
     def _has(self, kv: KeyValue) -> bool:
         """Whether a key has our address in its name or value, in whatever form."""
-        if self.address in _read(kv):
+        read = _read(kv)
+        alone = WrittenAddress(self.address.host, None)  # in DNS, a record of every port
+        at_the_name = kv.name == self.prefix.rstrip("/") and alone in read
+        if self.address in read or at_the_name:
             return True
         text = f"{kv.name}\n{kv.value.decode(errors='replace')}"
         return names_address(text, self.address.host, self.address.port or 0)

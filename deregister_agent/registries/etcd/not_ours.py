@@ -16,20 +16,14 @@ class NotOurs:
 
     def covers(self, name: str) -> bool:
         """Whether a key or place is named, or stands below one that is named with a slash."""
-        return AGENTS in name.split("/") or self._named(name)
-
-    def is_too_much(self, key: str) -> bool:
-        """Whether the instance's own key, or all keys of its service, would be covered."""
-        return self._named(key)
+        named = any(
+            name == each or (each.endswith("/") and name.startswith(each)) for each in self.names
+        )
+        return named or AGENTS in name.split("/")
 
     def line(self, *more: str) -> str:
         """Return the line of the configuration that names *more* as well."""
         return f"not_ours = {_toml(dict.fromkeys([*self.names, *more]))}"
-
-    def _named(self, name: str) -> bool:
-        return any(
-            name == each or (each.endswith("/") and name.startswith(each)) for each in self.names
-        )
 
 
 def _toml(texts: Iterable[str]) -> str:

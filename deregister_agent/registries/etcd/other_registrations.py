@@ -36,8 +36,7 @@ class OtherKeys:
             found = []  # the look refuses them: each may be the instance itself
         gone = {each.key for kv in own for each in self.finder.with_its_folder(kv, found)}
         found = [kv for kv in found if kv.key not in gone]
-        found += [kv for kv in self._around(operation) if self.finder.has_us(kv)]
-        return self._told(found)
+        return self._told([*found, *self._around(operation)])
 
     def _readable(self, operation: EtcdOperation) -> Iterator[KeyValue]:
         """Yield the keys of the service; none where the user may not see them."""
@@ -49,6 +48,7 @@ class OtherKeys:
                 raise
 
     def _around(self, operation: EtcdOperation) -> Iterator[KeyValue]:
+        """Yield what has us beside the service's keys; at its very name that may be the host."""
         for keys in self.around:
             try:
                 page = next(operation.pages(keys))
@@ -56,7 +56,10 @@ class OtherKeys:
                 if not e.no_right:
                     raise
             else:
-                yield from page
+                for kv in page:
+                    named = kv.key == keys.start and self.finder.concerns(kv)
+                    if named or self.finder.has_us(kv):
+                        yield kv
 
     def _told(self, found: Sequence[KeyValue]) -> list[str]:
         told = [self._sentence(kv) for kv in found[:MOST]]

@@ -32,7 +32,7 @@ from deregister_agent.registries.etcd.layouts import (
     WrittenAddress,
 )
 from deregister_agent.registries.etcd.look_alikes import Surroundings
-from deregister_agent.registries.etcd.not_ours import NotOurs
+from deregister_agent.registries.etcd.not_ours import AGENTS, NotOurs
 from deregister_agent.registries.etcd.operations import EtcdOperation
 from deregister_agent.registries.etcd.other_registrations import OtherKeys, around
 
@@ -256,8 +256,11 @@ def _beside(
 
 def _refuse_too_much(options: Options, not_ours: NotOurs, own: str) -> None:
     """Raise ConfigError where the instance itself would be among what is not ours."""
-    if not_ours.is_too_much(own):
-        mistake = f"not_ours: {own!r}, which is the instance's own, must not be among it"
+    if not_ours.covers(own):
+        mistake = (
+            f"not_ours: {own!r}, which is the instance's own, must not be among it, nor below a "
+            f"folder {AGENTS}, which is for what agents write"
+        )
         raise ConfigError(f"registry {options.label}", [mistake])
 
 
