@@ -14,7 +14,8 @@ from deregister_agent.errors import RegistryError
 from deregister_agent.model import Phase
 from deregister_agent.net.fetcher import Fetcher
 from deregister_agent.registries.etcd.cluster import Cluster, Endpoint
-from deregister_agent.registries.etcd.operations import EtcdOperation, KeyRange
+from deregister_agent.registries.etcd.keys import KeyRange
+from deregister_agent.registries.etcd.operations import EtcdOperation
 from tests.integration.etcd_stage import POLICY, Orders, agent, registry, until
 from tests.servers.etcd import VERSIONS, Etcd, Keyspace, shared
 

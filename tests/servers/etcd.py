@@ -100,10 +100,11 @@ class Etcd(Child):
             headers["Authorization"] = answer["token"]
         return self.client
 
-    def put(self, key: str, value: str, lease: str = "0") -> None:
+    def put(self, key: str, value: str | bytes, lease: str = "0") -> None:
         """Write a key, as an app would."""
         client = self._logged_in()
-        client.put(key.encode(), value.encode(), Lease(int(lease), client))
+        content = value if isinstance(value, bytes) else value.encode()
+        client.put(key.encode(), content, Lease(int(lease), client))
 
     def get(self, key: str) -> str | None:
         """Return the value of a key; None if it is not there."""
@@ -121,7 +122,7 @@ class Etcd(Child):
     def keyspace(self, *, without: str = "") -> Keyspace:
         """Return every key there is, but those that begin with *without*, if it is given."""
         keys = {
-            kv["key"].decode(): (value.decode(), str(kv.get("lease", "0")))
+            kv["key"].decode(): (value.decode(errors="backslashreplace"), str(kv.get("lease", "0")))
             for value, kv in self._logged_in().get_all()
         }
         return {k: v for k, v in keys.items() if not (without and k.startswith(without))}

@@ -7,15 +7,15 @@ import pytest
 
 from deregister_agent.errors import AgentError, ConfigError
 from deregister_agent.model import Instance
+from deregister_agent.registries.etcd.key_finder import KeyFinder
+from deregister_agent.registries.etcd.keys import KeyRange, KeyValue
 from deregister_agent.registries.etcd.layouts import (
     LAYOUTS,
-    KeyFinder,
     KeyLayout,
     LookAlike,
     WrittenAddress,
     addresses,
 )
-from deregister_agent.registries.etcd.operations import KeyRange, KeyValue
 from deregister_agent.registries.etcd.registry import Options, build
 
 OURS = WrittenAddress("10.0.0.7", 8080)
@@ -119,7 +119,8 @@ def test_the_key_is_found_by_its_name_or_its_value() -> None:
         assert finder().find([other, one]) == [one]
     assert finder(match="key").find([by_name, other]) == [by_name]
     assert finder(match="value").find([by_value, other]) == [by_value]
-    assert finder(match="value").find([other, kv("s/10.0.0.7:8080", "10.0.0.9:1")]) == []
+    with pytest.raises(LookAlike, match='write match = "either"'):
+        finder(match="value").find([other, kv("s/10.0.0.7:8080", "10.0.0.9:1")])
 
 
 def test_a_kitex_key_that_says_one_thing_and_its_value_another() -> None:
@@ -166,7 +167,9 @@ def test_an_ipv6_address_in_an_unknown_form(text: str) -> None:
         (["10.0.0.7:8080", "10.0.0.8:8080"], "also has 10.0.0.8"),
         ({"target": "10.0.0.7", "p": 8080}, "in a form that is not known"),
         ("\x00\x0d10.0.0.7:8080\x10", "in a form that is not known"),
-        ("dubbo%3A%2F%2F10.0.0.7%3A20880%2Fx", "in a form that is not known"),
+        ("dubbo%3A%2F%2F10.0.0.7%3A8080%2Fx", "in a form that is not known"),
+        ("dubbo%3A%2F%2F10.0.0.7%3A20880%2Fx%3Fqos.port%3D8080", "in a form that is not known"),
+        ({"address": "10.0.0.8:8080", "peer": "10.0.0.7:8080"}, "in a form that is not known"),
     ],
 )
 def test_what_would_be_a_guess_is_refused(value: object, why: str) -> None:
@@ -182,6 +185,14 @@ def test_two_ports_of_one_instance() -> None:
     assert finder(several=True).find([one]) == [one]
     with pytest.raises(AgentError, match=r"also has 10\.0\.0\.7:9000"):
         finder().find([one])
+
+
+@pytest.mark.parametrize(
+    "value", ["tcp@10.0.0.7:9090", "dubbo%3A%2F%2F10.0.0.7%3A20880%2Fx", "[10.0.0.7:1, 10.0.0.7:2]"]
+)
+def test_another_instance_of_the_same_host_in_an_unknown_form(value: str) -> None:
+    """Where a port is right behind each mention of the host, and none is ours, it is another."""
+    assert finder().find([kv("s/1", value)]) == []
 
 
 @pytest.mark.parametrize("value", ["10.0.0.70", "110.0.0.7", "10.0.0.7.example", "not 10.0.0.8"])
@@ -215,11 +226,15 @@ def test_others_in_a_form_that_is_not_known_count_as_well() -> None:
     [
         ({"address": "10.0.0.7:9090", "httpAddress": "10.0.0.7:8080"}, True),
         ({"address": "10.0.0.7:9090", "httpAddress": "10.0.0.7:8081"}, False),
-        ({"address": "10.0.0.8:9090", "peer": "10.0.0.7:8080"}, False),
+        ({"address": "10.0.0.7:9090", "name": "orders-8080", "id": "v8080"}, False),
+        ({"Addr": "10.0.0.7:9090", "Metadata": {"http_port": "8080"}}, True),
+        ({"Addr": "10.0.0.7:9090", "Metadata": "http=10.0.0.7_8080"}, True),
+        ({"endpoints": ["grpc://10.0.0.7:9090"], "admin": ":8080"}, True),
+        ({"address": "10.0.0.8:9090", "peer": "10.0.0.7:8080"}, True),
     ],
 )
-def test_our_address_beside_another_of_our_host(value: object, *, ours: bool) -> None:
-    """It is an instance with two doors; what another host says of us is not us."""
+def test_our_address_beside_another(value: object, *, ours: bool) -> None:
+    """It may be an instance with two doors; a number in a name makes none of a twin's."""
     if ours:
         with pytest.raises(LookAlike, match='key = "s/1"'):
             finder().find([kv("s/1", value)])

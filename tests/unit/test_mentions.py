@@ -2,7 +2,14 @@
 
 import pytest
 
-from deregister_agent.host.mentions import is_any_name, is_host, names_address, ports_beside
+from deregister_agent.host.mentions import (
+    is_any_name,
+    is_host,
+    names_address,
+    names_port_alone,
+    ports_beside,
+    without_port,
+)
 
 
 @pytest.mark.parametrize("text", ["10.0.0.7", "[fd00::7]", "fd00::7", "web-1", "a_b.c.", "köln.de"])
@@ -36,11 +43,53 @@ def test_what_may_be_this_machine(text: str) -> None:
         ("x%3A%2F%2F10.0.0.7%3A20880", "10.0.0.7", {20880}),
         ("110.0.0.7:80 10.0.0.70:80 1.10.0.0.7:80 10.0.0.7.example:80", "10.0.0.7", set()),
         ("web-1:80 my.web-1:81", "web-1", {80}),
+        (r'{"a": "\n10.0.0.7:80\u002f"}', "10.0.0.7", {80}),
+        ("orders10.0.0.7:80 orders.10.0.0.7:81", "10.0.0.7", {80, 81}),
+        ("10.0.0.7.8080 and v1.10.0.0.7:80 10.0.0.7.443", "10.0.0.7", {None}),
+        ("[::ffff:10.0.0.7]:80 [::ffff:a00:7]:81 [::ffff:0a00:0007]:82", "10.0.0.7", {80, 81, 82}),
+        ("fd00--7 fd00_0_0_0_0_0_0_7", "fd00::7", {None}),
+        ("web-1-internal:80 x-web-1-internal:81", "web-1.internal", {80, 81}),
+        ("\x0d10.0.0.7:80800 \x08\x0810.0.0.70", "10.0.0.7", {80800, None}),
+        ("a/MTAuMC4wLjc6ODA4MA==", "10.0.0.7", {8080}),  # base64 of 10.0.0.7:8080
+        ("MTEwLjAuMC43OjgwODA= MTAuMC4wLjcwOjgwODA=", "10.0.0.7", set()),  # of 110..., of ...70
     ],
 )
 def test_the_ports_beside_a_host(text: str, host: str, ports: set[int | None]) -> None:
     """Of each mention, the port right behind it; a part of another host is no mention."""
     assert ports_beside(text, host) == ports
+
+
+@pytest.mark.parametrize(
+    ("text", "without"),
+    [
+        ("tcp@10.0.0.7:8972, http://[::ffff:10.0.0.7]:80/", False),
+        ("10.0.0.7:80, and 10.0.0.7", True),
+        ("10.0.0.7_8080", True),
+        ("\x0d10.0.0.7:8080", False),
+        ("\x08\x0d10.0.0.7:8080", True),
+        ("nothing", False),
+    ],
+)
+def test_a_mention_without_a_port(text: str, *, without: bool) -> None:
+    """Only a colon makes a port; in what is no text none is sure."""
+    assert without_port(text, "10.0.0.7") is without
+
+
+@pytest.mark.parametrize(
+    ("text", "alone"),
+    [
+        ('{"port": 8080}', True),
+        (":8080/x", True),
+        ('"8080"', True),
+        ("8080", True),
+        ("orders-8080", False),
+        ("v8080", False),
+        ("1.8080 8080.5 80801", False),
+    ],
+)
+def test_a_port_that_is_no_part_of_a_name(text: str, *, alone: bool) -> None:
+    """A number in a name, or of a larger number, is none."""
+    assert names_port_alone(text, 8080) is alone
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,11 @@ class EtcdError(AgentError):
         """Whether logging in (again) may help: simple tokens last five minutes."""
         return any(part in self.said for part in STALE_LOGIN)
 
+    @property
+    def no_right(self) -> bool:
+        """Whether the user may not read or write the keys."""
+        return "permission denied" in self.said
+
 
 class EndpointUnavailable(AgentError):  # noqa: N818 - the fact
     """The endpoint cannot serve now; another one may."""

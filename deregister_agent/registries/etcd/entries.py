@@ -12,15 +12,15 @@ from typing import Any, Protocol
 from deregister_agent.errors import AgentError
 from deregister_agent.model import Snapshot
 from deregister_agent.registries.etcd.json_document import DocumentMembers, RemovedMember
-from deregister_agent.registries.etcd.layouts import KeyFinder, WrittenAddress
+from deregister_agent.registries.etcd.key_finder import KeyFinder
+from deregister_agent.registries.etcd.keys import KeyRange, KeyValue, decoded, encoded
+from deregister_agent.registries.etcd.layouts import LookAlike, WrittenAddress
+from deregister_agent.registries.etcd.not_ours import NotOurs
 from deregister_agent.registries.etcd.operations import (
     EtcdOperation,
-    KeyRange,
-    KeyValue,
     LeaseGone,
-    decoded,
-    encoded,
 )
+from deregister_agent.registries.etcd.other_registrations import OtherKeys
 
 LEFT_TO_APP = "the app has to register itself"
 FOREIGN = "its snapshot was taken with another mode than is configured now: "
@@ -37,6 +37,10 @@ class EtcdEntry(Protocol):
 
     def others(self, operation: EtcdOperation) -> int | None:
         """Count the other instances; None if they cannot be told apart."""
+        ...
+
+    def other_registrations(self, operation: EtcdOperation) -> list[str]:
+        """Name what mentions the instance and would stay when it is withdrawn."""
         ...
 
     def snapshot(self, operation: EtcdOperation) -> Snapshot | None:
@@ -72,8 +76,15 @@ class KeyEntry:
     that lease follows from the key, so an agent that has restarted knows its lease again.
     """
 
-    def __init__(self, key: str, finder: KeyFinder | None, lease_ttl: float | None = None) -> None:
+    def __init__(
+        self,
+        key: str,
+        finder: KeyFinder | None,
+        lease_ttl: float | None = None,
+        beside: OtherKeys | None = None,
+    ) -> None:
         self._key, self._finder, self._lease_ttl = key, finder, lease_ttl
+        self._beside = beside
         if key or finder is None:
             self.keys = KeyRange(key.encode())
         else:
@@ -89,6 +100,10 @@ class KeyEntry:
             return None
         kvs = operation.read(self._finder.keys)
         return self._finder.others([e for e in kvs if e.key != self._key.encode()])
+
+    def other_registrations(self, operation: EtcdOperation) -> list[str]:
+        """Name other keys of the service, or beside the named one."""
+        return [] if self._beside is None else self._beside.sentences(operation)
 
     def snapshot(self, operation: EtcdOperation) -> Snapshot | None:
         """Keep key, value and lease."""
@@ -154,9 +169,12 @@ class KeyEntry:
 class DocumentEntry:
     """An instance that is one of several members of a document."""
 
-    def __init__(self, key: str, pointer: str, address: WrittenAddress) -> None:
+    def __init__(
+        self, key: str, pointer: str, address: WrittenAddress, not_ours: NotOurs | None = None
+    ) -> None:
         self.keys = KeyRange(key.encode())
         self._pointer, self._address = pointer, address
+        self._not_ours = not_ours or NotOurs()
 
     def listed(self, operation: EtcdOperation) -> bool:
         """Whether the document has the member."""
@@ -167,6 +185,17 @@ class DocumentEntry:
         """Count the members with another address."""
         _, members = self._read(operation)
         return 0 if members is None else members.others(self._address)
+
+    def other_registrations(self, operation: EtcdOperation) -> list[str]:
+        """Name other members and places of the document; what the look refuses is told by it."""
+        kv, members = self._read(operation)
+        if kv is None or members is None:
+            return []
+        try:
+            there = members.find(self._address) is not None
+        except LookAlike:
+            return []
+        return members.others_like(self._address, str(kv)) if there else []
 
     def snapshot(self, operation: EtcdOperation) -> Snapshot | None:
         """Keep the member, and where it stands."""
@@ -200,7 +229,7 @@ class DocumentEntry:
     def concerns(self, kv: KeyValue) -> bool:
         """Whether a document has the member, or cannot be read."""
         try:
-            members = DocumentMembers.read(kv.value, self._pointer)
+            members = DocumentMembers.read(kv.value, self._pointer, self._not_ours)
             return members.find(self._address) is not None
         except (AgentError, RecursionError):
             return True  # listed() says why
@@ -228,7 +257,7 @@ class DocumentEntry:
     def _read(self, operation: EtcdOperation) -> tuple[KeyValue | None, DocumentMembers | None]:
         found = operation.read(self.keys)
         return (
-            (found[0], DocumentMembers.read(found[0].value, self._pointer))
+            (found[0], DocumentMembers.read(found[0].value, self._pointer, self._not_ours))
             if found
             else (None, None)
         )

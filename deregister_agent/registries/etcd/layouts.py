@@ -8,16 +8,21 @@ registry-etcd, coredns plugin/etcd, and Traefik's KV provider.
 
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from deregister_agent.errors import AgentError
 from deregister_agent.host.addresses import host as one_spelling
 from deregister_agent.host.addresses import in_brackets, joined, without_brackets
-from deregister_agent.host.mentions import is_host, ports_beside
-from deregister_agent.registries.etcd.operations import KeyRange, KeyValue
+from deregister_agent.host.mentions import (
+    is_host,
+    names_address,
+    names_port_alone,
+    ports_beside,
+    without_port,
+)
 
 Match = Literal["either", "key", "value"]
 LayoutName = Literal["grpc", "go-zero", "kratos", "go-micro", "kitex", "skydns", "traefik"]
@@ -110,6 +115,46 @@ def _port(value: object) -> int | None:
     return int(text) if text.isascii() and text.isdecimal() and int(text) else None
 
 
+def speaks_of(text: str, address: WrittenAddress, read: Collection[WrittenAddress]) -> bool:
+    """
+    Whether a text may mean *address*, though it was not recognised by the addresses *read* in it.
+
+    It may if it names host and port; or the host alone, where that was read without a port, or
+    where nothing could be read and no other port is right behind the host.
+    """
+    if names_both(text, address, read):
+        return True
+    own = _ports_of(address.host, read)
+    return own == {None} or (not read and without_port(text, address.host))
+
+
+def names_both(text: str, address: WrittenAddress, read: Collection[WrittenAddress]) -> bool:
+    """
+    Whether host and port both stand in a text, in whatever form.
+
+    Where the host was read with another port, the number must not be a part of some name: twins
+    on one host are in one service, and that may be called orders-8080.
+    """
+    host, port = address.host, address.port or 0
+    if not _ports_of(host, read) - {None}:
+        return names_address(text, host, port)
+    beside = ports_beside(text, host)
+    return port in beside or (bool(beside) and names_port_alone(text, port))
+
+
+def _ports_of(host: str, read: Collection[WrittenAddress]) -> set[int | None]:
+    return {each.port for each in read if each.host == host}
+
+
+def parsed(value: bytes) -> object:
+    """Return a value as read: JSON, or else the text that it is."""
+    text = value.decode(errors="replace")
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
 @dataclass(frozen=True, slots=True)
 class KeyLayout:
     """How a framework writes the keys of instances."""
@@ -138,129 +183,3 @@ LAYOUTS: Mapping[str, KeyLayout] = {
         "traefik/http/services/{service}/loadbalancer/servers/", match="value", leaf="url"
     ),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class KeyFinder:
-    """Finds the keys of the instance at one address among those of its service."""
-
-    keys: KeyRange
-    address: WrittenAddress
-    layout: KeyLayout
-
-    def find(self, kvs: Sequence[KeyValue]) -> list[KeyValue]:
-        """
-        Return the instance's keys: one, or with a leaf all of its folder; none if it is not there.
-
-        Raises AgentError where that would be a guess.
-        """
-        found = [kv for kv in kvs if self.is_ours(kv)]
-        if len(found) > 1:
-            raise AgentError(
-                f"{len(found)} keys are {self.address}: {', '.join(map(str, found))}; set key to "
-                "the one that is meant, or delete those that are left over"
-            )
-        for kv in found:
-            self._refuse_shared(kv)
-        if not found:
-            self._refuse_unread(kvs)
-            return []
-        folder = self._folder(found[0])
-        return [kv for kv in kvs if kv.key.startswith(folder)] if folder else found
-
-    def others(self, kvs: Sequence[KeyValue]) -> int:
-        """Count the other instances; two keys with the same address are one."""
-        seen = {self._told_apart_by(kv) for kv in kvs if not self.is_ours(kv)}
-        return len(seen - {frozenset()})
-
-    def _told_apart_by(self, kv: KeyValue) -> frozenset[str]:
-        """Return the addresses of a key, or what looks like one in a form that is not known."""
-        known = frozenset(map(str, self._addresses(kv)))
-        parts = kv.value, kv.key[kv.key.rfind(b"/") + 1 :]
-        chosen = {"value": parts[:1], "key": parts[1:]}.get(self.layout.match, parts)
-        texts = (
-            [] if known or self.layout.leaf else [part.decode(errors="replace") for part in chosen]
-        )
-        return known or frozenset(found[0] for text in texts for found in _LIKELY.finditer(text))
-
-    def concerns(self, kv: KeyValue) -> bool:
-        """Whether a key may be the instance's."""
-        return self.is_ours(kv) or self._mentions(kv)
-
-    def is_ours(self, kv: KeyValue) -> bool:
-        """Whether a key has our address where the layout says."""
-        ours = {self.address}
-        if self.layout.portless:
-            ours.add(WrittenAddress(self.address.host, None))
-        return not ours.isdisjoint(self._addresses(kv))
-
-    def _addresses(self, kv: KeyValue) -> list[WrittenAddress]:
-        key, leaf = kv.key.decode(errors="replace"), self.layout.leaf
-        name = key.rpartition("/")[2]
-        if leaf and name.casefold() != leaf:
-            return []
-        found: list[WrittenAddress] = []
-        if self.layout.match != "key":
-            found += addresses(_read(kv.value))
-        if self.layout.match != "value":
-            found += addresses(name)
-        return found
-
-    def _folder(self, kv: KeyValue) -> bytes:
-        return kv.key[: kv.key.rindex(b"/") + 1] if self.layout.leaf else b""
-
-    def _refuse_shared(self, kv: KeyValue) -> None:
-        others = {
-            str(each)
-            for each in self._addresses(kv)
-            if each.host != self.address.host
-            or not (self.layout.several or each.port in (None, self.address.port))
-        }
-        if others:
-            raise LookAlike(
-                f"{kv} also has {', '.join(sorted(others))} in it, so to delete it would take "
-                'others out as well: set mode = "document", key and pointer'
-            )
-
-    def _refuse_unread(self, kvs: Sequence[KeyValue]) -> None:
-        for kv in kvs:
-            if self._mentions(kv):
-                raise LookAlike(
-                    f"{kv} mentions {self.address.host} in a form that is not known: if it is the "
-                    f'instance, write {self._line(kv)}; and mode = "document" where it holds '
-                    "others too"
-                )
-
-    def _line(self, kv: KeyValue) -> str:
-        """Return the line of the configuration that would mean a key."""
-        either = replace(self, layout=replace(self.layout, match="either"))
-        name = json.dumps(kv.key.decode(errors="replace"))
-        return 'match = "either"' if either.is_ours(kv) else f"key = {name}"
-
-    def _mentions(self, kv: KeyValue) -> bool:
-        """Whether a key may be ours, in a form that cannot be read."""
-        text = (kv.key + b"\n" + kv.value).decode(errors="replace")
-        return mentions(text, self.address, self._addresses(kv))
-
-
-def mentions(text: str, address: WrittenAddress, read: Collection[WrittenAddress]) -> bool:
-    """
-    Whether a text may mean *address*, though that is not among the addresses *read* in it.
-
-    It may if the host was read without a port, or with another one while the very address
-    stands elsewhere; or if no address could be read and the host is somewhere in the text.
-    """
-    own = {each.port for each in read if each.host == address.host}
-    if own == {None} or address.port in own:
-        return own == {None}
-    if own:
-        return address.port in ports_beside(text, address.host)
-    return not read and bool(ports_beside(text, address.host))
-
-
-def _read(value: bytes) -> object:
-    text = value.decode(errors="replace")
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text

@@ -7,14 +7,16 @@ Read only once an absence is in doubt, so it may cost some reads; each is bounde
 import json
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from deregister_agent.errors import AgentError
 from deregister_agent.host.mentions import is_any_name, names_address
-from deregister_agent.registries.etcd.json_document import places
-from deregister_agent.registries.etcd.layouts import KeyLayout, WrittenAddress, addresses
-from deregister_agent.registries.etcd.operations import EtcdOperation, KeyRange, KeyValue
+from deregister_agent.registries.etcd.json_tree import places
+from deregister_agent.registries.etcd.keys import KeyRange, KeyValue
+from deregister_agent.registries.etcd.layouts import KeyLayout, WrittenAddress, addresses, parsed
+from deregister_agent.registries.etcd.not_ours import NotOurs
+from deregister_agent.registries.etcd.operations import EtcdOperation
 
 MOST = 5
 """Sentences."""
@@ -35,6 +37,7 @@ class Surroundings:
     layout: KeyLayout | None = None
     key: str = ""
     pointer: str | None = None  # in the document at the key; None: it is no document
+    not_ours: NotOurs = field(default_factory=NotOurs)
 
     def sentences(self, operation: EtcdOperation) -> list[str]:
         """Name what looks like the instance, or else some of what is there."""
@@ -47,9 +50,9 @@ class Surroundings:
         named: list[str] = []
         there: list[KeyValue] = []
         for level in self._levels():
-            kvs = _some(operation, level)
+            kvs = [kv for kv in _some(operation, level) if not self.not_ours.covers(kv.name)]
             there = there or kvs
-            found = [f"key {_text(kv)!r} (write {self._line(kv)})" for kv in kvs if self._has(kv)]
+            found = [f"key {kv.name!r} (write {self._line(kv)})" for kv in kvs if self._has(kv)]
             if found:
                 return found[:MOST]
             named = named or [each for kv in kvs for each in self._under_another_name(kv)]
@@ -73,21 +76,24 @@ class Surroundings:
 
     def _has(self, kv: KeyValue) -> bool:
         """Whether a key has our address in its name or value, in whatever form."""
-        if self.address in _read(kv):
+        read = _read(kv)
+        alone = WrittenAddress(self.address.host, None)  # in DNS, a record of every port
+        at_the_name = kv.name == self.prefix.rstrip("/") and alone in read
+        if self.address in read or at_the_name:
             return True
-        text = f"{_text(kv)}\n{kv.value.decode(errors='replace')}"
+        text = f"{kv.name}\n{kv.value.decode(errors='replace')}"
         return names_address(text, self.address.host, self.address.port or 0)
 
     def _line(self, kv: KeyValue) -> str:
         """Return the line of the configuration that would mean a key."""
-        key = _text(kv)
+        key = kv.name
         folder = key[: key.rfind("/") + 1]
         if not self.prefix or self.layout is None or self.address not in _read(kv):
-            return f"key = {json.dumps(key)}"
+            return kv.line
         stem = self.prefix.rstrip("/")
         beside = key.startswith(stem) and "/" not in key[len(stem) :]
         if key.startswith(self.prefix) or beside or not folder.strip("/"):
-            return f"key = {json.dumps(key)}"
+            return kv.line
         if self.layout.leaf:
             folder = folder[: folder.rstrip("/").rfind("/") + 1]
         return f"prefix = {json.dumps(folder)}"
@@ -97,11 +103,11 @@ class Surroundings:
         for each in _read(kv):
             if each.port == self.address.port and is_any_name(each.host):
                 line = f"address = {json.dumps(str(each))}" if self.prefix else self._line(kv)
-                yield f"key {_text(kv)!r} with {each} (write {line})"
+                yield f"key {kv.name!r} with {each} (write {line})"
 
     def _shown(self, kv: KeyValue) -> str:
-        key = _text(kv)
-        line = f"key = {json.dumps(key)}"
+        key = kv.name
+        line = kv.line
         if self.prefix and not key.startswith(self.prefix):
             line = f"prefix = {json.dumps(key[: key.rfind('/') + 1] or key)}"
         return f"key {key!r}, which has another address (write {line} if it is meant)"
@@ -111,8 +117,7 @@ class Surroundings:
         with suppress(ValueError, RecursionError):
             document = json.loads(kv.value)
             found = [
-                f"{self.address} at {place!r} of {_text(kv)!r} "
-                f"(write pointer = {json.dumps(place)})"
+                f"{self.address} at {place!r} of {kv.name!r} (write pointer = {json.dumps(place)})"
                 for place in places(document, self.address)
             ]
             return found or self._members(document)
@@ -137,18 +142,9 @@ def _some(operation: EtcdOperation, level: str) -> list[KeyValue]:
     return []
 
 
-def _text(kv: KeyValue) -> str:
-    return kv.key.decode(errors="replace")
-
-
 def _read(kv: KeyValue) -> list[WrittenAddress]:
     """Return the addresses in a key's value, and in the last part of its name."""
-    text = kv.value.decode(errors="replace")
-    try:
-        value: Any = json.loads(text)
-    except (ValueError, RecursionError):
-        value = text
-    return [*addresses(value), *addresses(_text(kv).rpartition("/")[2])]
+    return [*addresses(parsed(kv.value)), *addresses(kv.name.rpartition("/")[2])]
 
 
 def _every_address(value: Any) -> Iterator[WrittenAddress]:

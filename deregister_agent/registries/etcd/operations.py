@@ -10,8 +10,7 @@ endpoint, say, when the first may or may not have taken it.
 
 import math
 import time
-from base64 import b64decode, b64encode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,51 +24,16 @@ from deregister_agent.registries.etcd.cluster import (
     EtcdError,
     left_until,
 )
+from deregister_agent.registries.etcd.keys import KeyRange, KeyValue, encoded
+
+PAGE = 500
+"""Keys of one answer, where there may be thousands."""
+SMALL_PAGE = 5
+"""The same where values are large: etcd takes none of more than 1.5 MiB, unless told to."""
 
 
 class LeaseGone(AgentError):  # noqa: N818 - the fact
     """The lease that a key was to hang on has ended."""
-
-
-@dataclass(frozen=True, slots=True)
-class KeyRange:
-    """One key, or all that begin alike."""
-
-    start: bytes
-    end: bytes | None = None
-
-    @classmethod
-    def below(cls, prefix: str) -> "KeyRange":
-        """Return all keys that begin with *prefix*, which must not be empty."""
-        start = prefix.encode()
-        return cls(start, start[:-1] + bytes([start[-1] + 1]))
-
-    def asked(self) -> dict[str, str]:
-        """Return the range as a part of a request."""
-        only = {"key": encoded(self.start)}
-        return only if self.end is None else only | {"range_end": encoded(self.end)}
-
-
-@dataclass(frozen=True, slots=True)
-class KeyValue:
-    """One key as etcd has it; ``lease`` is 0 for none."""
-
-    key: bytes
-    value: bytes
-    lease: int = 0
-    created: int = 0  # the revision of its creation
-    modified: int = 0  # the revision of its last change
-
-    @classmethod
-    def read(cls, raw: Mapping[str, Any]) -> "KeyValue":
-        """Return what a KeyValue says, as the gateway writes it."""
-        numbers = (int(raw.get(name, 0)) for name in ("lease", "create_revision", "mod_revision"))
-        return cls(b64decode(raw["key"]), b64decode(raw.get("value", "")), *numbers)
-
-    def __str__(self) -> str:
-        """Return the key, and its lease as etcdctl writes it."""
-        lease = f"lease {self.lease:x}" if self.lease else "no lease"
-        return f"{self.key.decode(errors='replace')} ({lease})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +126,40 @@ class EtcdOperation:
         answer = self._call("/kv/range", keys.asked() | {"limit": most, "keys_only": keys_only})
         return [KeyValue.read(raw) for raw in answer.get("kvs", [])]
 
+    def pages(self, keys: KeyRange) -> Iterator[list[KeyValue]]:
+        """
+        Yield what is there now, at one revision, page after page.
+
+        A page that is too large to be taken in is asked for again with a few keys.
+        """
+        asked: dict[str, Any] = {**keys.asked(), "limit": PAGE}
+        seen, more = 0, True
+        while more:
+            if self.over:
+                raise AgentError(
+                    f"the time was over when {seen} keys had been read: give a longer timeout, or "
+                    "a prefix with fewer keys"
+                )
+            answer = self._page(asked)
+            kvs = [KeyValue.read(raw) for raw in answer.get("kvs", [])]
+            yield kvs
+            seen, more = seen + len(kvs), bool(answer.get("more", False)) and bool(kvs)
+            if more:
+                asked |= {"key": encoded(kvs[-1].key + b"\0")}
+                asked |= {"revision": answer["header"]["revision"]}
+
+    def _page(self, asked: dict[str, Any]) -> Any:
+        """Return a page; fewer keys, from here on, where so many are too much for one answer."""
+        try:
+            return self._call("/kv/range", asked)
+        except EtcdError:
+            raise
+        except AgentError:
+            if self.over or asked["limit"] == SMALL_PAGE:
+                raise
+            asked["limit"] = SMALL_PAGE
+        return self._call("/kv/range", asked)
+
     def revision(self, keys: KeyRange) -> int:
         """Return a revision that is not older than any write acknowledged before."""
         answer = self._call("/kv/range", keys.asked() | {"count_only": True})
@@ -239,13 +237,3 @@ def _unchanged(kv: KeyValue) -> dict[str, str]:
         "result": "EQUAL",
         "mod_revision": revision,
     }
-
-
-def encoded(content: bytes) -> str:
-    """Return bytes as the gateway takes them."""
-    return b64encode(content).decode()
-
-
-def decoded(text: str) -> bytes:
-    """Return the bytes that encoded() was given."""
-    return b64decode(text)

@@ -21,9 +21,10 @@ from deregister_agent.net.fetcher import Fetcher, FetchError
 from deregister_agent.ports import Registry
 from deregister_agent.registries.etcd.cluster import Cluster, Endpoint, EtcdLogin
 from deregister_agent.registries.etcd.entries import DocumentEntry, EtcdEntry, KeyEntry
+from deregister_agent.registries.etcd.key_finder import KeyFinder
+from deregister_agent.registries.etcd.keys import KeyRange
 from deregister_agent.registries.etcd.layouts import (
     LAYOUTS,
-    KeyFinder,
     KeyLayout,
     LayoutName,
     LookAlike,
@@ -31,7 +32,9 @@ from deregister_agent.registries.etcd.layouts import (
     WrittenAddress,
 )
 from deregister_agent.registries.etcd.look_alikes import Surroundings
-from deregister_agent.registries.etcd.operations import EtcdOperation, KeyRange
+from deregister_agent.registries.etcd.not_ours import AGENTS, NotOurs
+from deregister_agent.registries.etcd.operations import EtcdOperation
+from deregister_agent.registries.etcd.other_registrations import OtherKeys, around
 
 BODY_LIMIT = 16_777_216
 """Of an answer, in bytes: all instances of a service have to fit in."""
@@ -60,6 +63,9 @@ class Options(RegistryOptions, ClientTlsOptions):
     """Whether the instance has a key, or is one of several members in the document at key."""
     pointer: str = ""
     """Where in the document the list or object of members is: a JSON pointer (RFC 6901)."""
+    not_ours: tuple[str, ...] = ()
+    """What mentions the instance and sends it no work: keys, or all that begin with one that ends
+    in a slash; in a document members or places, as the error names them."""
     lease: Literal["app", "agent"] = "app"
     """What the key is put back on: the lease that it had, while that lives; or one of the agent's,
     which it prolongs for as long as the app is ready."""
@@ -98,6 +104,11 @@ class Etcd(Registry):
         """Name keys, or members, with the instance's address; or some of those that are there."""
         with self._doing("look for what looks like") as operation:
             return self._surroundings.sentences(operation)
+
+    def other_registrations(self) -> Sequence[str]:
+        """Name keys below the prefix, or parts of the document, that mention it and would stay."""
+        with self._doing("look for other registrations of") as operation:
+            return self._entry.other_registrations(operation)
 
     def others(self) -> int | None:
         """Count the other instances below the prefix or in the document; None without either."""
@@ -200,20 +211,57 @@ def _entry(
     options: Options, service: str, address: WrittenAddress
 ) -> tuple[str, EtcdEntry, Surroundings]:
     """Return what to call the instance in errors, how it is written, and what stands near it."""
-    key, lease_ttl = options.key, options.lease_ttl if options.lease == "agent" else None
+    key, not_ours = options.key, NotOurs(options.not_ours)
     if options.mode == "document":
-        entry = DocumentEntry(key, options.pointer, address)
-        near = Surroundings(address, key=key, pointer=options.pointer)
-        return f"{address} in {key}", entry, near
-    if options.layout is None and not options.prefix:
-        return key, KeyEntry(key, None, lease_ttl), Surroundings(address, key=key)
+        document = DocumentEntry(key, options.pointer, address, not_ours)
+        near = Surroundings(address, key=key, pointer=options.pointer, not_ours=not_ours)
+        return f"{address} in {key}", document, near
     layout = LAYOUTS[options.layout] if options.layout else KeyLayout("", match="either")
     if options.match is not None:
         layout = replace(layout, match=options.match)
-    prefix = (options.prefix or layout.prefix_of(service)).rstrip("/") + "/"
-    finder = KeyFinder(KeyRange.below(prefix), address, layout)
-    near = Surroundings(address, "" if key else prefix, layout, key)
-    return key or f"{address} below {prefix}", KeyEntry(key, finder, lease_ttl), near
+    prefix = _prefix(options, layout, service)
+    _refuse_too_much(options, not_ours, key or prefix)
+    if not prefix:
+        near = Surroundings(address, key=key, not_ours=not_ours)
+        beside = _beside(key, address, layout, not_ours)
+        return key, KeyEntry(key, None, _lease_ttl(options), beside), near
+    finder = KeyFinder(KeyRange.below(prefix), address, layout, not_ours)
+    beside = OtherKeys(finder, key.encode(), around=around(prefix, layout))
+    near = Surroundings(address, "" if key else prefix, layout, key, not_ours=not_ours)
+    entry = KeyEntry(key, finder, _lease_ttl(options), beside)
+    return key or f"{address} below {prefix}", entry, near
+
+
+def _prefix(options: Options, layout: KeyLayout, service: str) -> str:
+    """Return what the keys of the service begin with; empty where only one key is known."""
+    if options.layout is None and not options.prefix:
+        return ""
+    return (options.prefix or layout.prefix_of(service)).rstrip("/") + "/"
+
+
+def _lease_ttl(options: Options) -> float | None:
+    return options.lease_ttl if options.lease == "agent" else None
+
+
+def _beside(
+    key: str, address: WrittenAddress, layout: KeyLayout, not_ours: NotOurs
+) -> OtherKeys | None:
+    """Return who finds other keys in the folder of a named one; None where that is all keys."""
+    folder = key[: key.rfind("/") + 1]
+    if not folder.strip("/"):
+        return None
+    finder = KeyFinder(KeyRange.below(folder), address, layout, not_ours)
+    return OtherKeys(finder, key.encode(), strict=True)
+
+
+def _refuse_too_much(options: Options, not_ours: NotOurs, own: str) -> None:
+    """Raise ConfigError where the instance itself would be among what is not ours."""
+    if not_ours.covers(own):
+        mistake = (
+            f"not_ours: {own!r}, which is the instance's own, must not be among it, nor below a "
+            f"folder {AGENTS}, which is for what agents write"
+        )
+        raise ConfigError(f"registry {options.label}", [mistake])
 
 
 def _fetcher(options: Options, url: str) -> Fetcher:

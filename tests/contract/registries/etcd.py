@@ -71,6 +71,16 @@ def keys(folder: Path, *, version: str, layout: str, own: bool = False) -> Itera
     def register(n: int = 0) -> None:
         server.put(*write(service, ports[n]), lease)
 
+    def leaving_out(name: str) -> Etcd:
+        return _at(options_of(ports[0]) | {"not_ours": [name]}, service, ports[0])
+
+    def add_other() -> str:
+        key = "note".join(write(service, ports[0])[0].rsplit(str(ports[0]), 1))
+        server.put(key, f"see http://127.0.0.1:{ports[0]}/metrics", lease)
+        others.append(key)
+        return key
+
+    others: list[str] = []
     for n in range(3):
         register(n)
     ours = write(service, ports[0])[0]
@@ -84,7 +94,11 @@ def keys(folder: Path, *, version: str, layout: str, own: bool = False) -> Itera
         refused=there,
         alike=_at({"prefix": f"{service}x", "endpoints": [server.url]}, service, ports[0]),
         alike_named=repr(ours),
+        add_other=add_other,
+        leaving_out=leaving_out,
     )
+    for key in others:
+        server.delete(key)
     assert server.keyspace(without=ours) == beside
     server.revoke(lease)
 
@@ -112,6 +126,11 @@ def document(folder: Path, *, version: str, nodes: Callable[[list[int]], Any]) -
     def write() -> None:
         server.put(key, json.dumps({"type": "roundrobin", "nodes": nodes(ports[:3]), "retries": 1}))
 
+    def add_other() -> str:
+        upstream = json.loads(server.get(key) or "{}")
+        server.put(key, json.dumps(upstream | {"checks": f"http://127.0.0.1:{ports[0]}/health"}))
+        return "/checks"
+
     def neighbours() -> int:
         text = json.dumps(json.loads(server.get(key) or "{}")["nodes"])
         return sum(str(port) in text for port in ports[1:3])
@@ -130,6 +149,8 @@ def document(folder: Path, *, version: str, nodes: Callable[[list[int]], Any]) -
         refused=there,
         alike=_at(options | {"pointer": ""}, "orders", ports[0]),
         alike_named='pointer = "/nodes"',
+        add_other=add_other,
+        leaving_out=lambda name: _at(options | {"not_ours": [name]}, "orders", ports[0]),
     )
     assert server.keyspace(without=key) == beside
     server.delete(key)
