@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from deregister_agent.errors import RegistryError
+from deregister_agent.errors import RegistryError, UnrecognisedError
+from deregister_agent.model import Listing
 from deregister_agent.registries.nginx.conf import ConfPaths
 from deregister_agent.registries.nginx.parse import read
 from deregister_agent.registries.nginx.server_address import ServerAddress
@@ -150,7 +151,7 @@ def test_a_file_with_lua(version: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("version", WITH_MODULES)
 def test_an_upstream_whose_servers_lua_chooses(version: str, tmp_path: Path) -> None:
-    """Lua that chooses the server does not look at "down": that is refused, never believed."""
+    """Lua that chooses the server does not look at "down": that is refused, until vouched for."""
     with ExitStack() as stack:
         world = make_world(stack, version, tmp_path, http=CHOSEN_BY_LUA, main=modules(version))
         registry, before = world.nginx.registry(world.a.port), world.nginx.conf.read_bytes()
@@ -161,5 +162,7 @@ def test_an_upstream_whose_servers_lua_chooses(version: str, tmp_path: Path) -> 
         world.rewrite(f":{world.a.port};", f":{world.a.port} down;")
         world.reload()
         assert world.reaches_a()
-        with pytest.raises(RegistryError, match='"down" does not keep it from'):
-            registry.lists()
+        with pytest.raises(UnrecognisedError, match=r'obeys = \["balancer_by_lua_block"\]'):
+            registry.look()
+        vouched = world.nginx.registry(world.a.port, obeys=["balancer_by_lua_block"])
+        assert vouched.look().listing is Listing.OUT

@@ -4,6 +4,11 @@ from collections.abc import Iterator
 
 from deregister_agent.registries.nginx.conf import NginxConf, Upstream
 from deregister_agent.registries.nginx.look_alikes import look_alikes
+from deregister_agent.registries.nginx.obedience import (
+    UnprovedError,
+    modules,
+    refuse_unproved,
+)
 from deregister_agent.registries.nginx.site import Site
 
 
@@ -12,7 +17,7 @@ def advice(site: Site) -> list[str]:
     conf = site.read()
     servers = site.servers(conf)
     block = site.block(conf)
-    found = [*_general(conf, site.context), *_of_upstream(site, block)]
+    found = [*_doubts(site, conf), *_general(conf, site.context), *_of_upstream(site, block)]
     if not servers:
         found.append(_absence(site, conf))
         return found
@@ -25,6 +30,22 @@ def advice(site: Site) -> list[str]:
     return found
 
 
+def _doubts(site: Site, conf: NginxConf) -> Iterator[str]:
+    """Yield what may keep "down" from being obeyed: what is refused, and what is only to know."""
+    try:
+        refuse_unproved(site, conf)
+    except UnprovedError as e:
+        yield f"stop-traffic is refused: {e}"
+    if loaded := modules(conf):
+        yield (
+            f"modules of others are loaded ({', '.join(loaded)}): of their directives only those "
+            'that are known to run code or to change servers are looked for; make sure that "down" '
+            "is obeyed all the same"
+        )
+    for one in conf.unread:
+        yield f"cannot read {one}: whether code in it may change servers is not known"
+
+
 def _absence(site: Site, conf: NginxConf) -> str:
     meant = "; ".join(look_alikes(site, conf)) or "nothing there looks like it"
     refused = "" if site.may_be_absent else ", so stop-traffic is refused until it has been seen"
@@ -32,7 +53,7 @@ def _absence(site: Site, conf: NginxConf) -> str:
 
 
 def _general(conf: NginxConf, context: str) -> Iterator[str]:
-    names = {name for name, _ in conf.settings}
+    names = {directive.name for directive in conf.directives}
     if b"worker_shutdown_timeout" not in names:
         yield (
             "no worker_shutdown_timeout: a WebSocket or long poll holds an old worker, and with it "
@@ -43,7 +64,8 @@ def _general(conf: NginxConf, context: str) -> Iterator[str]:
             "no keepalive_min_timeout (nginx 1.27.4 or newer): each reload closes idle keep-alive "
             "connections under clients that may be about to use them"
         )
-    if any(name == b"proxy_next_upstream" and "off" in words for name, words in conf.settings):
+    retries = [d for d in conf.directives if d.name == b"proxy_next_upstream"]
+    if any("off" in conf.said(directive) for directive in retries):
         yield (
             "proxy_next_upstream off: a request that meets a server which is just going is not "
             "tried on another"
@@ -56,7 +78,7 @@ def _of_upstream(site: Site, block: Upstream) -> Iterator[str]:
             f"upstream {block.name} has one server: while it is down, every request gets 502, and "
             "the last-instance guard refuses (min_others)"
         )
-    hashing = sorted(block.directives & {b"ip_hash", b"hash"})
+    hashing = sorted(block.names & {b"ip_hash", b"hash"})
     if hashing and site.may_be_absent:
         yield (
             f"upstream {block.name} uses {hashing[0].decode()}, and absent = 'withdrawn' lets "

@@ -15,12 +15,13 @@ from deregister_agent.model import Instance, Listing, Look, Snapshot, Straggler
 from deregister_agent.ports import Registry
 from deregister_agent.registries.nginx.advice import advice
 from deregister_agent.registries.nginx.change import carry_out
-from deregister_agent.registries.nginx.conf import ConfPaths, ServerDirective
+from deregister_agent.registries.nginx.conf import ConfPaths, NginxConf, ServerDirective
 from deregister_agent.registries.nginx.look_alikes import (
     OtherSpellingError,
     look_alikes,
     refuse_other_spellings,
 )
+from deregister_agent.registries.nginx.obedience import UnprovedError, refuse_unproved
 from deregister_agent.registries.nginx.old_workers import old_workers
 from deregister_agent.registries.nginx.parse import preamble
 from deregister_agent.registries.nginx.processes import NginxError
@@ -62,6 +63,9 @@ class Options(RegistryOptions):
     """Nginx's main configuration file."""
     root: Path = Path("/")
     """Where absolute paths in it start, if Nginx sees another file system (a container)."""
+    obeys: frozenset[str] = frozenset()
+    """Directives that the operator vouches for: they leave a server alone that is "down", though
+    they are not known to."""
     file: Path | None = None
     """A file that holds this one server and is the agent's own; without it, the operator's file."""
     parameters: str = ""
@@ -129,13 +133,15 @@ class NginxUpstream(Registry):
         """Tell which of the server's directives were down before."""
         with self._doing("take a snapshot"):
             site = self._site()
-            servers = site.servers(site.read())
+            servers = site.servers(_obedient(site))
             return {"down": [server.down for server in servers]} if servers else None
 
     def withdraw(self) -> None:
         """Mark it down, and return when only workers that know so accept clients."""
         with self._doing("withdraw it"):
-            carry_out(self._site(), Wish(down=True))
+            site = self._site()
+            _obedient(site)
+            carry_out(site, Wish(down=True))
 
     def restore(self, snapshot: Snapshot | None) -> None:
         """Take away what withdraw() wrote, and no other's ``down``."""
@@ -154,8 +160,7 @@ class NginxUpstream(Registry):
         """Count the other servers of the upstream that are neither down nor backup."""
         with self._doing("count the others"):
             site = self._site()
-            conf = site.read()
-            site.servers(conf)
+            conf = _obedient(site)
             up = {s.address for s in site.block(conf).servers if not (s.down or s.backup)}
             return sum(1 for address in up if not self._server.is_named(address))
 
@@ -196,6 +201,7 @@ class NginxUpstream(Registry):
             record=_record(options),
             gather=options.gather,
             timeout=options.timeout,
+            obeys=options.obeys,
         )
 
     def _until(self) -> float:
@@ -206,7 +212,7 @@ class NginxUpstream(Registry):
         """Turn every trouble into one error that says who was doing what."""
         try:
             yield
-        except OtherSpellingError as e:
+        except (OtherSpellingError, UnprovedError) as e:
             raise UnrecognisedError(self.name, f"{what} ({self._instance})", e) from e
         except (AgentError, OSError) as e:
             raise RegistryError(self.name, f"{what} ({self._instance})", with_remedy(e)) from e
@@ -215,9 +221,17 @@ class NginxUpstream(Registry):
 def _found(site: Site, until: float) -> ServerLook:
     """Look for the server, under other names as well where it is not listed."""
     found = look(site, until)
+    refuse_unproved(site, found.conf)
     if not found.listed:
         refuse_other_spellings(site, found.conf, until)
     return found
+
+
+def _obedient(site: Site) -> NginxConf:
+    """Read the configuration. Raises UnprovedError where "down" may not count in it."""
+    conf = site.read()
+    refuse_unproved(site, conf)
+    return conf
 
 
 def build(options: Options, instance: Instance) -> NginxUpstream:
