@@ -1,6 +1,7 @@
 """Warnings: what in an Nginx configuration will hurt when instances are taken out."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 from deregister_agent.registries.nginx.conf import NginxConf, Upstream
 from deregister_agent.registries.nginx.look_alikes import look_alikes
@@ -9,6 +10,7 @@ from deregister_agent.registries.nginx.obedience import (
     modules,
     refuse_unproved,
 )
+from deregister_agent.registries.nginx.processes import NginxError
 from deregister_agent.registries.nginx.site import Site
 
 
@@ -36,6 +38,9 @@ def _doubts(site: Site, conf: NginxConf) -> Iterator[str]:
         refuse_unproved(site, conf)
     except UnprovedError as e:
         yield f"stop-traffic is refused: {e}"
+    with suppress(NginxError):  # it does not run, as check-config need not know
+        if doubt := site.running.doubt(conf.paths.main):
+            yield doubt
     if loaded := modules(conf):
         yield (
             f"modules of others are loaded ({', '.join(loaded)}): of their directives only those "
