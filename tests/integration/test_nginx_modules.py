@@ -1,6 +1,8 @@
 """Real Nginx with its modules for stream and Lua: TCP upstreams, and files with Lua in them."""
 
+import os
 import shutil
+import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -15,7 +17,7 @@ from deregister_agent.registries.nginx.conf import ConfPaths
 from deregister_agent.registries.nginx.parse import read
 from deregister_agent.registries.nginx.server_address import ServerAddress
 from tests.integration.nginx_stage import accepted, make_world
-from tests.servers.child import free_ports
+from tests.servers.child import free_ports, wait_until
 from tests.servers.nginx import WITH_MODULES, Nginx, modules, settled
 from tests.servers.talking import Server, talking
 
@@ -166,3 +168,34 @@ def test_an_upstream_whose_servers_lua_chooses(version: str, tmp_path: Path) -> 
             registry.look()
         vouched = world.nginx.registry(world.a.port, obeys=["balancer_by_lua_block"])
         assert vouched.look().listing is Listing.OUT
+
+
+TIMER = """
+    init_worker_by_lua_block {{
+        ngx.timer.at(0, function() while true do ngx.sleep(0.1) end end)
+    }}
+    upstream app {{ server 127.0.0.1:{a}; server 127.0.0.1:{b}; }}
+"""
+
+
+@pytest.mark.parametrize("version", WITH_MODULES)
+def test_a_timer_outlives_the_limit_of_old_workers(version: str, tmp_path: Path) -> None:
+    """Its worker has no client left, and stays: that is said, with what ends it."""
+    with ExitStack() as stack:
+        main = f"{modules(version)} worker_shutdown_timeout 200ms;"
+        world = make_world(stack, version, tmp_path, http=TIMER, main=main, workers=1)
+        client = stack.enter_context(socket.create_connection(("127.0.0.1", world.port)))
+        client.sendall(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+        wait_until(lambda: world.a.hits + world.b.hits, "an app has it in hand")
+        (old,) = world.nginx.workers()
+        registry = world.nginx.registry(world.a.port)
+        registry.withdraw()
+        wait_until(
+            lambda: any(f"`kill {old}`" in one.what for one in registry.stragglers()),
+            "its clients have been sent away, and it is still there",
+        )
+        (straggler,) = registry.stragglers()
+        assert "without a client by TCP: if that stays so, a timer of Lua" in straggler.what
+        os.kill(old, signal.SIGTERM)
+        wait_until(lambda: not registry.stragglers(), "it has gone")
+        assert not registry.lists()

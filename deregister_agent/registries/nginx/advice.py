@@ -19,7 +19,7 @@ def advice(site: Site) -> list[str]:
     conf = site.read()
     servers = site.servers(conf)
     block = site.block(conf)
-    found = [*_doubts(site, conf), *_general(conf, site.context), *_of_upstream(site, block)]
+    found = [*_doubts(site, conf), *_general(conf, site.context), *_of_upstream(site, conf, block)]
     if not servers:
         found.append(_absence(site, conf))
         return found
@@ -77,12 +77,13 @@ def _general(conf: NginxConf, context: str) -> Iterator[str]:
         )
 
 
-def _of_upstream(site: Site, block: Upstream) -> Iterator[str]:
+def _of_upstream(site: Site, conf: NginxConf, block: Upstream) -> Iterator[str]:
     if sum(1 for server in block.servers if not server.backup) <= 1:
         yield (
             f"upstream {block.name} has one server: while it is down, every request gets 502, and "
             "the last-instance guard refuses (min_others)"
         )
+    yield from _of_the_last_one(site, conf, block)
     hashing = sorted(block.names & {b"ip_hash", b"hash"})
     if hashing and site.may_be_absent:
         yield (
@@ -95,6 +96,25 @@ def _of_upstream(site: Site, block: Upstream) -> Iterator[str]:
             f"upstream {block.name} lists host names ({names[0].decode(errors='replace')}): the "
             f"agent does not resolve them; make sure that none is {site.server.text}"
         )
+
+
+def _of_the_last_one(site: Site, conf: NginxConf, block: Upstream) -> Iterator[str]:
+    """
+    Warn where one failure puts out the server that is left.
+
+    With one server in an upstream Nginx does not count failures, but one that is ``down``
+    counts as a server (ngx_http_upstream_init_round_robin(): peers->single).
+    """
+    up = [s for s in block.servers if not s.down]
+    if len(up) != 2 or any(server.backup for server in up):  # noqa: PLR2004 - ours and the last
+        return
+    if all(b"max_fails=0" in conf.parameters(server) for server in up):
+        return
+    yield (
+        f"upstream {block.name} has two servers: while {site.server.text} is down, Nginx still "
+        "counts two, so after max_fails failures (1 unless set) it takes the other one out as "
+        "well, and all requests fail for fail_timeout (10 s unless set); set max_fails=0 on both"
+    )
 
 
 def _is_literal(address: bytes) -> bool:

@@ -91,6 +91,10 @@ class NginxConf:
         found = words(self.content(directive.file), directive.start, directive.end)
         return [os.fsdecode(word.text) for word in found]
 
+    def parameters(self, server: ServerDirective) -> set[bytes]:
+        """Return what follows the address of a server."""
+        return {w.text for w in words(self.files[server.file], server.start, server.end)[1:]}
+
     def place(self, directive: Directive | ServerDirective) -> str:
         """Return file and line, for a sentence."""
         return f"{directive.file}:{line_of(self.content(directive.file), directive.start)}"

@@ -35,7 +35,7 @@ def refuse_other_spellings(site: Site, conf: NginxConf, until: float) -> None:
     for server in up:
         if _is_by_service(conf, server):
             is_ours = f"may mean {site.server.text}, as its port comes from DNS"
-        elif _is_same(site, server.address, end):
+        elif is_same(site, server.address, end):
             is_ours = f"is {site.server.text} in other words"
         else:
             continue
@@ -94,7 +94,7 @@ def _is_by_service(conf: NginxConf, server: ServerDirective) -> bool:
     return any(word.text.startswith(b"service=") for word in said[1:])
 
 
-def _is_same(site: Site, address: bytes, end: float) -> bool:
+def is_same(site: Site, address: bytes, end: float) -> bool:
     """Tell whether *address*, spelled in another way, is the server that is looked for."""
     theirs, ours = parts(canonical(address)), parts(site.server.canonical)
     if theirs[1] != ours[1]:

@@ -23,6 +23,7 @@ from deregister_agent.registries.nginx.look_alikes import (
 )
 from deregister_agent.registries.nginx.obedience import UnprovedError, refuse_unproved
 from deregister_agent.registries.nginx.old_workers import old_workers
+from deregister_agent.registries.nginx.other_servers import count_others
 from deregister_agent.registries.nginx.parse import preamble
 from deregister_agent.registries.nginx.processes import NginxError
 from deregister_agent.registries.nginx.proof import ServerLook, look
@@ -157,12 +158,10 @@ class NginxUpstream(Registry):
                 )
 
     def others(self) -> int:
-        """Count the other servers of the upstream that are neither down nor backup."""
+        """Count the other servers of the upstream that get work, and could do it."""
         with self._doing("count the others"):
             site = self._site()
-            conf = _obedient(site)
-            up = {s.address for s in site.block(conf).servers if not (s.down or s.backup)}
-            return sum(1 for address in up if not self._server.is_named(address))
+            return count_others(site, _obedient(site))
 
     def watch(self, cursor: str | None, timeout: float) -> str | None:
         """Block until files or workers are others, an old worker's exit being told at once."""
