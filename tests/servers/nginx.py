@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from deregister_agent.model import Instance
-from deregister_agent.registries.nginx.registry import NginxUpstream, Options, build
+from deregister_agent.registries.nginx.options import Options
+from deregister_agent.registries.nginx.registry import NginxUpstream, build
 from tests.servers import find
 from tests.servers.apt import ROOT
 from tests.servers.child import Child, wait_until

@@ -16,7 +16,8 @@ import pytest
 
 from deregister_agent.errors import UnrecognisedError
 from deregister_agent.model import Instance
-from deregister_agent.registries.nginx.registry import NginxUpstream, Options, build
+from deregister_agent.registries.nginx.options import Options
+from deregister_agent.registries.nginx.registry import NginxUpstream, build
 
 TWO = "server 10.0.0.7:8080; server 10.0.0.8:8080;"
 

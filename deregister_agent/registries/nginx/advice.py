@@ -20,16 +20,7 @@ def advice(site: Site) -> list[str]:
     servers = site.servers(conf)
     block = site.block(conf)
     found = [*_doubts(site, conf), *_general(conf, site.context), *_of_upstream(site, conf, block)]
-    if not servers:
-        found.append(_absence(site, conf))
-        return found
-    found.extend(
-        f"upstream {other.name} ({other.context}) lists {site.server.text} too: "
-        "give the instance another nginx registry for it"
-        for other in conf.upstreams.values()
-        if other is not block and any(site.server.is_named(s.address) for s in other.servers)
-    )
-    return found
+    return found if servers else [*found, _absence(site, conf)]
 
 
 def _doubts(site: Site, conf: NginxConf) -> Iterator[str]:
