@@ -28,11 +28,12 @@ class Fleet:
         context: str = "http",
         load: str = "",
         more: str = "",
+        asked: int = ASKED,
     ) -> None:
         self.a, self.b = App(), App()
         for app in (self.a, self.b):
             stack.callback(app.close)
-        self.blocks, self.context = list(blocks), context
+        self.blocks, self.context, self.asked = list(blocks), context, asked
         self.ports = free_ports(len(blocks))
         self.cookies: dict[tuple[int, int], str] = {}
         text = more + "\n" + "\n".join(map(self._part, range(len(blocks))))
@@ -66,7 +67,7 @@ class Fleet:
         }
 
     def _asked(self, number: int) -> set[str]:
-        return {self._ask(number, request) for request in range(ASKED)}
+        return {self._ask(number, request) for request in range(self.asked)}
 
     def _ask(self, number: int, request: int) -> str:
         """Ask from a network of its own, with the cookie that the same request once got."""
