@@ -170,6 +170,23 @@ def test_an_upstream_whose_servers_lua_chooses(version: str, tmp_path: Path) -> 
         assert vouched.look().listing is Listing.OUT
 
 
+@pytest.mark.parametrize("version", WITH_MODULES)
+def test_what_workers_still_run_is_not_forgotten(version: str, tmp_path: Path) -> None:
+    """Taken out of the file without a reload, what may not obey "down" still counts."""
+    with ExitStack() as stack:
+        http = CHOSEN_BY_LUA.replace("{a};", "{a} down;")
+        http += "upstream other {{ server 127.0.0.1:{b}; server 127.0.0.1:{a}; }}"
+        world = make_world(stack, version, tmp_path, http=http, main=modules(version))
+        world.nginx.registry(world.b.port, "other").withdraw()
+        chooser = world.nginx.conf.read_text().partition("balancer_by_lua_block")[2]
+        world.rewrite(f"balancer_by_lua_block{chooser.partition('}')[0]}}}", "")
+        assert world.reaches_a()
+        registry = world.nginx.registry(world.a.port)
+        assert registry.look().listing is Listing.LISTED
+        registry.withdraw()
+        assert (registry.look().listing, world.reaches_a()) == (Listing.OUT, False)
+
+
 TIMER = """
     init_worker_by_lua_block {{
         ngx.timer.at(0, function() while true do ngx.sleep(0.1) end end)

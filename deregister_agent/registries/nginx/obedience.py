@@ -50,6 +50,15 @@ def refuse_unproved(site: Site, conf: NginxConf) -> None:
         )
 
 
+def doubts(conf: NginxConf) -> dict[str, list[str]]:
+    """Return for each upstream, as keys of proofs begin, what in it is not known to obey."""
+    found = {
+        f"{context}/{name}": sorted({_name(directive) for directive in _unproved(conf, block)})
+        for (context, name), block in conf.upstreams.items()
+    }
+    return {upstream: names for upstream, names in found.items() if names}
+
+
 def modules(conf: NginxConf) -> list[str]:
     """Return the modules that are loaded and are not Nginx's own, for a note."""
     loaded = [conf.said(d)[0] for d in conf.directives if d.name == b"load_module" and conf.said(d)]

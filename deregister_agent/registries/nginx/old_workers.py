@@ -47,7 +47,7 @@ def _dangerous(site: Site, found: ServerLook, workers: Workers) -> list[Worker]:
     down = all(server.down for server in site.servers(conf))
     ids = frozenset(worker.id for worker in workers.retiring)
     digest = conf.digest() if down else ""
-    harmless = proof_record.covered(ids, record.proofs, digest, site.key)
+    harmless = proof_record.covered(ids, record.proofs, digest, site.down)
     rest = [worker for worker in workers.retiring if worker.id not in harmless]
     since = record.down_since(site.key)
     if not rest or not down or since is None or record.dirty:

@@ -44,6 +44,11 @@ class Site:
         """The name by which proofs know this server."""
         return proof_record.key(self.context, self.upstream, self.server.canonical)
 
+    @property
+    def down(self) -> proof_record.DownServer:
+        """The server, as proofs tell whether it is down."""
+        return proof_record.DownServer(self.key, self.obeys)
+
     def read(self) -> NginxConf:
         """Read the configuration as it is on disk."""
         return read(self.paths)
