@@ -16,7 +16,7 @@ ASKED = 24
 
 
 class Fleet:
-    """Nginx with one upstream for each text of *blocks*, each behind a port of its own."""
+    """Nginx with one upstream for each text of *blocks*, each behind an address of its own."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class Fleet:
         for app in (self.a, self.b):
             stack.callback(app.close)
         self.blocks, self.context, self.asked = list(blocks), context, asked
-        self.ports = free_ports(len(blocks))
+        self.port = free_ports(1)[0]
         self.cookies: dict[tuple[int, int], str] = {}
         text = more + "\n" + "\n".join(map(self._part, range(len(blocks))))
         http_text, main = (text, load) if context == "http" else ("", f"{load} stream {{ {text} }}")
@@ -46,8 +46,11 @@ class Fleet:
         to = f"proxy_pass u{number};"
         if self.context == "http":
             to = f"location / {{ proxy_pass http://u{number}; }}"
-        listen = f"listen 127.0.0.1:{self.ports[number]};"
+        listen = f"listen {self._address(number)}:{self.port};"
         return f"upstream u{number} {{ {block} }} server {{ {listen} {to} }}"
+
+    def _address(self, number: int) -> str:
+        return f"127.77.0.{number + 1}"
 
     def registries(self, **options: object) -> list[NginxUpstream]:
         """Return the registry of app a for each upstream."""
@@ -73,7 +76,7 @@ class Fleet:
         """Ask from a network of its own, with the cookie that the same request once got."""
         source = (f"127.{request + 1}.0.1", 0)
         asking = http.client.HTTPConnection(
-            "127.0.0.1", self.ports[number], timeout=30, source_address=source
+            self._address(number), self.port, timeout=30, source_address=source
         )
         with closing(asking):
             bound = "a" if request % 2 else "b"

@@ -505,7 +505,7 @@ def test_check_config_warns_of_what_will_hurt(world: World) -> None:
         "proxy_next_upstream off",
         "has one server",
         "ip_hash",
-        "upstream ws (http) lists",
+        "http upstream ws has",
     ):
         assert word in said, word
     assert build(options, instance).others() == 0

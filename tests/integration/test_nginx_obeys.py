@@ -32,7 +32,7 @@ HTTP = [
     f"ip_hash; {TWO}",
     f"hash $request_uri; {TWO}",
     f"hash $request_uri consistent; {TWO}",
-    f"zone z{{n}} 64k; hash $arg_session consistent; {TWO}",
+    f"zone z{{n}} 64k; hash $request_uri consistent; {TWO}",
     f"{TWO} keepalive 4; keepalive_requests 10; keepalive_time 1m; keepalive_timeout 5s;",
     f"zone z{{n}} 64k; least_conn; {TWO} keepalive 4;",
 ]

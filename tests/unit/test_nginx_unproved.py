@@ -240,9 +240,10 @@ def test_modules_that_are_merely_loaded_are_a_note(tmp_path: Path) -> None:
 def test_files_of_sites_that_cannot_be_read_are_a_note(tmp_path: Path) -> None:
     """They hold no upstream, and may be in another container: named, and nothing is refused."""
     site = "server { include not/there.conf; include no/*.match; location / { include loop; } }"
-    site += " map $a $b { include fifo; } server { include broken; }"
+    site += " map $a $b { include fifo; } server { include broken; } geo $c { include long; }"
     (tmp_path / "loop").write_text("include loop;")
     (tmp_path / "broken").write_text("location / {")
+    (tmp_path / "long").write_text("10.0.0.0/8 a:b;\n" * 100_000)
     os.mkfifo(tmp_path / "fifo")
     text = f"http {{ upstream app {{ {TWO} }} {site} }}"
     assert refused(tmp_path, text) == []
@@ -250,5 +251,10 @@ def test_files_of_sites_that_cannot_be_read_are_a_note(tmp_path: Path) -> None:
     assert (
         f"{tmp_path}/not/there.conf, which {tmp_path}/nginx.conf:2 includes (No such file" in said
     )
-    for why in ("leads back to its own file", f"no plain file in {tmp_path}/fifo", "expecting"):
+    for why in (
+        "leads back to its own file",
+        f"no plain file in {tmp_path}/fifo",
+        "expecting",
+        "bytes",
+    ):
         assert why in said

@@ -1,7 +1,7 @@
 """Where the server blocks of a configuration send requests: to which upstream, or address."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from deregister_agent.registries.nginx.conf import Directive, NginxConf, Upstream
@@ -39,11 +39,11 @@ def destination(said: str) -> Destination:
     return Destination(re.split(r"[/?#]", rest, maxsplit=1)[0], _PORTS.get(scheme.lower(), ""))
 
 
-def sites_to(conf: NginxConf, block: Upstream) -> frozenset[int]:
-    """Return the server blocks that send requests to an upstream, or may: by a variable."""
+def sites_to(ways: Iterable[tuple[Directive, Destination]], block: Upstream) -> frozenset[int]:
+    """Return the server blocks of these *ways* that lead to an upstream, or may: by a variable."""
     return frozenset(
         directive.site
-        for directive, to in passes(conf)
+        for directive, to in ways
         if directive.context == block.context and to.may_be(block.name)
     )
 

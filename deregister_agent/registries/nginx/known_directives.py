@@ -10,6 +10,7 @@ pages of the modules named in test_nginx_unproved.py.
 """
 
 import re
+from functools import lru_cache
 
 OBEYING = frozenset(
     {
@@ -63,15 +64,15 @@ _REQUIRES = re.compile(
 _SPEAKS_OF_SERVERS = re.compile(rb"upstream|set_peer|dyups|balancer|healthcheck")
 
 
+@lru_cache(4096)  # names come again and again, in thousands of server blocks
 def is_noted(name: bytes) -> bool:
     """Tell whether a directive outside of upstreams says anything that is asked for later."""
-    return (
-        name in _SAYS_MORE
-        or RUNS_CODE.fullmatch(name) is not None
-        or PASSES.fullmatch(name) is not None
-        or is_checker(name)
-        or may_change_servers(name)
-    )
+    return name in _SAYS_MORE or PASSES.fullmatch(name) is not None or is_suspect(name)
+
+
+def is_suspect(name: bytes) -> bool:
+    """Tell whether a directive outside of upstreams may undo a ``down`` somewhere."""
+    return RUNS_CODE.fullmatch(name) is not None or is_checker(name) or may_change_servers(name)
 
 
 def obeys(name: bytes, said: list[str]) -> bool:

@@ -10,11 +10,11 @@ import json
 from collections.abc import Iterator
 
 from deregister_agent.registries.nginx.conf import Directive, NginxConf, Upstream
-from deregister_agent.registries.nginx.destinations import sites_to
+from deregister_agent.registries.nginx.destinations import passes, sites_to
 from deregister_agent.registries.nginx.known_directives import (
-    RUNS_CODE,
     is_checker,
     is_foreign_module,
+    is_suspect,
     may_change_servers,
     may_reach_servers,
     obeys,
@@ -33,7 +33,7 @@ class UnprovedError(NginxError):
 
 def refuse_unproved(site: Site, conf: NginxConf) -> None:
     """Raise UnprovedError for what is neither known to obey ``down`` nor vouched for."""
-    found = list(_unproved(conf, site.block(conf)))
+    found = list(_unproved(conf, site.block(conf), _Outside(conf)))
     if not found:
         return
     names = sorted({_name(directive) for directive in found})
@@ -52,8 +52,9 @@ def refuse_unproved(site: Site, conf: NginxConf) -> None:
 
 def doubts(conf: NginxConf) -> dict[str, list[str]]:
     """Return for each upstream, as keys of proofs begin, what in it is not known to obey."""
+    outside = _Outside(conf)
     found = {
-        f"{context}/{name}": sorted({_name(directive) for directive in _unproved(conf, block)})
+        f"{context}/{name}": sorted({_name(one) for one in _unproved(conf, block, outside)})
         for (context, name), block in conf.upstreams.items()
     }
     return {upstream: names for upstream, names in found.items() if names}
@@ -65,12 +66,21 @@ def modules(conf: NginxConf) -> list[str]:
     return sorted({path.rpartition("/")[2] for path in loaded if is_foreign_module(path)})
 
 
-def _unproved(conf: NginxConf, block: Upstream) -> Iterator[Directive]:
+class _Outside:
+    """What stands outside of upstreams, gathered once for all of them."""
+
+    def __init__(self, conf: NginxConf) -> None:
+        self.suspects = [one for one in conf.directives if is_suspect(one.name)]
+        # There may be thousands of ways, and most configurations have nothing to suspect.
+        self.ways = list(passes(conf)) if self.suspects else []
+
+
+def _unproved(conf: NginxConf, block: Upstream, outside: _Outside) -> Iterator[Directive]:
     for directive in block.directives:
         if not obeys(directive.name, conf.said(directive)):
             yield directive
-    near, shared = sites_to(conf, block) | {0}, b"zone" in block.names
-    for directive in conf.directives:
+    near, shared = sites_to(outside.ways, block) | {0}, b"zone" in block.names
+    for directive in outside.suspects:
         name = directive.name
         if is_checker(name):
             if directive.site in near:
@@ -78,7 +88,7 @@ def _unproved(conf: NginxConf, block: Upstream) -> Iterator[Directive]:
         elif may_change_servers(name):
             if not only_shows(name, conf.said(directive), shared=shared):
                 yield directive
-        elif RUNS_CODE.fullmatch(name) and _may_name(conf, directive, block, near):
+        elif _may_name(conf, directive, block, near):
             yield directive
 
 

@@ -33,6 +33,7 @@ from deregister_agent.registries.nginx.tokens import (
 )
 
 _DEPTH = 40  # includes within includes; Nginx itself stops when it has no descriptor left
+_ASIDE_LIMIT = 1_048_576  # bytes of a file that a server block or a map includes
 _LEVELS = {("main", b"http"): "http", ("main", b"stream"): "stream"}
 _MAPS = frozenset({b"map", b"geo", b"split_clients"})
 _WITHIN_SITES = frozenset({b"location", b"if", b"limit_except"})
@@ -90,6 +91,8 @@ class _Reader:
         if file in above or len(above) > _DEPTH:
             raise UnreadableError(file, 1, "an include that leads back to its own file")
         content = self._text_aside(file) if place.aside else self._text(path, file)
+        if place.kind == "map" and b":" not in content:  # no address: see _note()
+            return
         stack = [place]
         for statement in statements(content, file):
             place = stack[-1]
@@ -120,6 +123,8 @@ class _Reader:
         if file not in self._conf.files and file not in self._conf.aside:
             if file.exists() and not file.is_file():  # a fifo, which may hold its reader for ever
                 raise UnreadableError(file, 1, "no plain file")
+            if file.stat().st_size > _ASIDE_LIMIT:  # every look would read through it
+                raise UnreadableError(file, 1, f"more than {_ASIDE_LIMIT} bytes")
             self._conf.aside[file] = file.read_bytes()
         return self._conf.content(file)
 
