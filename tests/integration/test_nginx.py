@@ -23,8 +23,9 @@ from deregister_agent.model import Instance
 from deregister_agent.registries.nginx import change, proof_record
 from deregister_agent.registries.nginx import reload as reloading
 from deregister_agent.registries.nginx.conf import ConfPaths
+from deregister_agent.registries.nginx.options import Options
 from deregister_agent.registries.nginx.parse import read
-from deregister_agent.registries.nginx.registry import NginxUpstream, Options, build, warnings
+from deregister_agent.registries.nginx.registry import NginxUpstream, build, warnings
 from deregister_agent.registries.nginx.server_address import ServerAddress
 from tests.integration.nginx_stage import App, Gate, World, accepted, make_world
 from tests.servers.child import free_ports, wait_until
@@ -504,7 +505,7 @@ def test_check_config_warns_of_what_will_hurt(world: World) -> None:
         "proxy_next_upstream off",
         "has one server",
         "ip_hash",
-        "upstream ws (http) lists",
+        "http upstream ws has",
     ):
         assert word in said, word
     assert build(options, instance).others() == 0

@@ -9,7 +9,8 @@ import pytest
 
 from deregister_agent.errors import Refused
 from deregister_agent.model import Instance, OnDeadline, Outcome, Phase, Policy, StopRequest
-from deregister_agent.registries.nginx.registry import Options, build
+from deregister_agent.registries.nginx.options import Options
+from deregister_agent.registries.nginx.registry import build
 from tests.integration.nginx_stage import World, make_world
 from tests.loops import agent_of
 from tests.servers.child import wait_until

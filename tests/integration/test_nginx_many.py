@@ -14,9 +14,10 @@ import pytest
 
 from deregister_agent.model import Instance
 from deregister_agent.registries.nginx.conf import ConfPaths
+from deregister_agent.registries.nginx.options import Options
 from deregister_agent.registries.nginx.parse import read
 from deregister_agent.registries.nginx.processes import Worker, Workers
-from deregister_agent.registries.nginx.registry import NginxUpstream, Options
+from deregister_agent.registries.nginx.registry import NginxUpstream
 from deregister_agent.registries.nginx.reload import run
 from deregister_agent.registries.nginx.running import RunningNginx
 from deregister_agent.registries.nginx.site import Site

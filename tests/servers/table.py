@@ -10,6 +10,8 @@ _LUA = ("libnginx-mod-http-ndk", "libnginx-mod-http-lua", "lua-resty-core", "lua
 _MODULES = ("libnginx-mod-stream", *_LUA, "libgcc-s1")
 WITH_MODULES_22 = (*NGINX_22, *_MODULES, "libluajit2-5.1-2", "libpcre3")
 WITH_MODULES_26 = (*NGINX_26, *_MODULES, "libluajit-5.1-2")
+_NJS = ("libnginx-mod-http-js", "libnginx-mod-stream-js", "libxml2", "liblzma5")
+THIRD_PARTY_22 = (*NGINX_22, "libnginx-mod-stream", "libnginx-mod-http-upstream-fair", *_NJS)
 _NGINX = "usr/sbin/nginx"
 SYSTEMD = ("libsystemd0", "libcap2", "libgcrypt20", "libgpg-error0", "liblz4-1", "liblzma5")
 _REDIS = ("libatomic1", "libjemalloc2", "liblua5.1-0", "liblzf1", "libssl3", "libzstd1")
@@ -48,6 +50,7 @@ SERVERS = {
         Server("nginx-1.26", "trixie", NGINX_26, _NGINX, "nginx/1.26.", "-v"),
         Server("nginx-1.22-modules", "bookworm", WITH_MODULES_22, _NGINX, "nginx/1.22.", "-v"),
         Server("nginx-1.26-modules", "trixie", WITH_MODULES_26, _NGINX, "nginx/1.26.", "-v"),
+        Server("nginx-1.22-third-party", "bookworm", THIRD_PARTY_22, _NGINX, "nginx/1.22.", "-v"),
         Server("redis", "bookworm", REDIS, "usr/bin/redis-server", "Redis server v="),
         Server("rabbitmq", "bookworm", RABBITMQ, BEAM, "BEAM", "-version"),
         Server("faketime", "bookworm", ("faketime", "libfaketime"), "usr/bin/faketime", "Version"),

@@ -14,6 +14,7 @@ from deregister_agent.errors import AgentError
 from deregister_agent.host.files import remove_durably, replace_durably
 from deregister_agent.registries.nginx import proof_record
 from deregister_agent.registries.nginx.conf import ConfPaths, NginxConf
+from deregister_agent.registries.nginx.obedience import doubts
 from deregister_agent.registries.nginx.parse import read
 from deregister_agent.registries.nginx.processes import POLL, NginxError
 from deregister_agent.registries.nginx.proof import is_proved, workers_of
@@ -93,7 +94,7 @@ def _captured(site: Site, conf: NginxConf, record: ProofRecord) -> ProofRecord:
         after = site.running.loaded_after(rest, conf.changed_at(), strictly=True)
         if rest and not record.dirty and after:
             down = tuple(key for key in proof_record.all_down(conf) if key in record.since)
-            proof = Proof(tuple(sorted(rest)), "", down, _boottime())
+            proof = Proof(tuple(sorted(rest)), "", down, _boottime(), doubts(conf))
             return record.proved(proof, site.running.alive())
     return record
 
@@ -137,7 +138,8 @@ def _loaded(site: Site, wish: Wish, record: ProofRecord, until: float) -> Proof 
         return None
     _test(site, until, "with the change")
     ids = _reloaded(site, conf, until)
-    return Proof(tuple(sorted(ids)), conf.digest(), proof_record.all_down(conf), _boottime())
+    down = proof_record.all_down(conf)
+    return Proof(tuple(sorted(ids)), conf.digest(), down, _boottime(), doubts(conf))
 
 
 def _reloaded(site: Site, conf: NginxConf, until: float) -> frozenset[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from deregister_agent.registries.nginx.server_address import ServerAddress
-from deregister_agent.registries.nginx.tokens import words
+from deregister_agent.registries.nginx.tokens import line_of, words
 
 
 class ServerDirective(NamedTuple):
@@ -25,6 +25,17 @@ class ServerDirective(NamedTuple):
     backup: bool
 
 
+class Directive(NamedTuple):
+    """One directive that says something of servers. Its words lie in content[start:end] of file."""
+
+    context: str  # main, http or stream
+    site: int  # which server block it stands in, or below; 0: in none
+    name: bytes
+    file: Path
+    start: int
+    end: int  # of its words; of a Lua block, of its text
+
+
 @dataclass(frozen=True, slots=True)
 class Upstream:
     """One upstream block, wherever its servers are included from."""
@@ -32,7 +43,12 @@ class Upstream:
     context: str  # http or stream
     name: str
     servers: list[ServerDirective] = field(default_factory=list)
-    directives: set[bytes] = field(default_factory=set)
+    directives: list[Directive] = field(default_factory=list)  # all others in the block
+
+    @property
+    def names(self) -> set[bytes]:
+        """The names of its directives, but for ``server``."""
+        return {directive.name for directive in self.directives}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +76,28 @@ class NginxConf:
     globs: dict[bytes, list[bytes]] = field(default_factory=dict)
     named: dict[Path, Path] = field(default_factory=dict)  # where paths led to, links followed
     upstreams: dict[tuple[str, str], Upstream] = field(default_factory=dict)
-    settings: list[tuple[bytes, list[str]]] = field(default_factory=list)  # for advice
+    directives: list[Directive] = field(default_factory=list)  # those that are noted, in order
+    aside: dict[Path, bytes] = field(default_factory=dict)
+    """Files that server blocks include. They hold no upstream: what is proved of workers does not
+    rest on them, and one that cannot be read (in another container) stops nothing."""
+    unread: list[str] = field(default_factory=list)  # of those: which, where included, and why
+
+    def content(self, file: Path) -> bytes:
+        """Return the text of a file in which a directive was found."""
+        return self.files[file] if file in self.files else self.aside[file]
+
+    def said(self, directive: Directive) -> list[str]:
+        """Return the words after a directive's name; those that a Lua block begins with."""
+        found = words(self.content(directive.file), directive.start, directive.end)
+        return [os.fsdecode(word.text) for word in found]
+
+    def parameters(self, server: ServerDirective) -> set[bytes]:
+        """Return what follows the address of a server."""
+        return {w.text for w in words(self.files[server.file], server.start, server.end)[1:]}
+
+    def place(self, directive: Directive | ServerDirective) -> str:
+        """Return file and line, for a sentence."""
+        return f"{directive.file}:{line_of(self.content(directive.file), directive.start)}"
 
     def digest(self) -> str:
         """Return a hash of all the text that was read."""

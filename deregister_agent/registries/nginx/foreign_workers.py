@@ -14,7 +14,6 @@ from pathlib import Path
 from deregister_agent.host import pids
 from deregister_agent.host.sockets import LISTENING
 from deregister_agent.registries.nginx.processes import (
-    MASTER,
     Master,
     NginxError,
     Worker,
@@ -24,6 +23,7 @@ from deregister_agent.registries.nginx.processes import (
     title_of,
     worker_of,
 )
+from deregister_agent.registries.nginx.titles import command_of, is_worker
 
 
 def with_foreign(master: Master, own: Workers) -> Workers:
@@ -52,14 +52,14 @@ def _foreign(master: Master) -> Iterator[Worker]:
             continue
         with suppress(NginxError):  # the process has exited in the meantime, or hides
             title = title_of(int(entry))
-            if "nginx: worker process" not in title:
+            if not is_worker(title):
                 continue
             parent = parent_of(int(entry))
             if parent == master.pid:
                 continue
-            above = title_of(parent)
+            above = command_of(title_of(parent))
             same_space = _space(int(entry)) in {None, _space(master.pid)}
-            if same_space and (above == master.title or not above.startswith(MASTER)):
+            if same_space and above in {None, master.command}:
                 yield worker_of(int(entry), title)
 
 

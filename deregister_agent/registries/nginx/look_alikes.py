@@ -13,7 +13,7 @@ from deregister_agent.registries.nginx.conf import NginxConf, ServerDirective, U
 from deregister_agent.registries.nginx.processes import NginxError
 from deregister_agent.registries.nginx.server_address import canonical, parts
 from deregister_agent.registries.nginx.site import Site
-from deregister_agent.registries.nginx.tokens import line_of, words
+from deregister_agent.registries.nginx.tokens import words
 
 _MOST = 5  # sentences: they end up in one refusal
 _RESOLVE = 1.0  # seconds for all names of one look: what has no address by then is left out
@@ -35,13 +35,13 @@ def refuse_other_spellings(site: Site, conf: NginxConf, until: float) -> None:
     for server in up:
         if _is_by_service(conf, server):
             is_ours = f"may mean {site.server.text}, as its port comes from DNS"
-        elif _is_same(site, server.address, end):
+        elif is_same(site, server.address, end):
             is_ours = f"is {site.server.text} in other words"
         else:
             continue
-        name, line = os.fsdecode(server.address), line_of(conf.files[server.file], server.start)
+        name = os.fsdecode(server.address)
         raise OtherSpellingError(
-            f"upstream {block.name} has the server {name} in {server.file}:{line}, which "
+            f"upstream {block.name} has the server {name} in {conf.place(server)}, which "
             f"{is_ours}, and is up: set server = {json.dumps(name)}, or take it out of Nginx"
         )
 
@@ -94,7 +94,7 @@ def _is_by_service(conf: NginxConf, server: ServerDirective) -> bool:
     return any(word.text.startswith(b"service=") for word in said[1:])
 
 
-def _is_same(site: Site, address: bytes, end: float) -> bool:
+def is_same(site: Site, address: bytes, end: float) -> bool:
     """Tell whether *address*, spelled in another way, is the server that is looked for."""
     theirs, ours = parts(canonical(address)), parts(site.server.canonical)
     if theirs[1] != ours[1]:

@@ -1,23 +1,28 @@
 """
-Read Nginx's configuration, as far as it can hold an upstream.
+Read Nginx's configuration: its upstreams, and what else says something of their servers.
 
-Only the main level, ``http``, ``stream`` and ``upstream`` are entered, with the files
-that these include. Everything else is passed over.
+The main level, ``http``, ``stream`` and ``upstream`` are entered with all the files that
+these include. Server blocks, and blocks that map values, are looked through as well, with
+those of their files that can be read: they hold no upstream. Of all other blocks only
+what stands in the same file is seen.
 """
 
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from deregister_agent.registries.nginx.conf import (
     ConfPaths,
+    Directive,
     NginxConf,
     ServerDirective,
     Upstream,
     matches_of,
     stat_of,
 )
+from deregister_agent.registries.nginx.known_directives import is_noted
 from deregister_agent.registries.nginx.tokens import (
     Statement,
     StatementKind,
@@ -28,19 +33,35 @@ from deregister_agent.registries.nginx.tokens import (
 )
 
 _DEPTH = 40  # includes within includes; Nginx itself stops when it has no descriptor left
-_BLOCKS = {("main", b"http"): "http", ("main", b"stream"): "stream"}
+_ASIDE_LIMIT = 1_048_576  # bytes of a file that a server block or a map includes
+_LEVELS = {("main", b"http"): "http", ("main", b"stream"): "stream"}
+_MAPS = frozenset({b"map", b"geo", b"split_clients"})
+_WITHIN_SITES = frozenset({b"location", b"if", b"limit_except"})
 # An address and parameters without quotes, escapes, comments, "down" or "backup".
 _PLAIN_SERVER = re.compile(
     rb"[ \t\r\n]*+([^ \t\r\n\\$\"'#]++)"
     rb"(?>(?:[ \t\r\n]++(?!down|backup)[^ \t\r\n\\$\"'#]++)*)[ \t\r\n]*+\Z"
 )
-_NOTED = frozenset({b"worker_shutdown_timeout", b"keepalive_min_timeout", b"proxy_next_upstream"})
+
+
+class _Place(NamedTuple):
+    """Where a statement stands."""
+
+    kind: str  # main, http, stream, upstream, site, map or other
+    context: str  # main, http or stream
+    site: int = 0  # which server block
+    block: Upstream | None = None
+
+    @property
+    def aside(self) -> bool:
+        """Whether no upstream can stand there."""
+        return self.kind in {"site", "map"}
 
 
 def read(paths: ConfPaths) -> NginxConf:
     """Read the configuration. Raises UnreadableError, or OSError with the path in it."""
     conf = NginxConf(paths)
-    _Reader(conf).enter(paths.main, "main", None, ())
+    _Reader(conf).enter(paths.main, _Place("main", "main"), ())
     return conf
 
 
@@ -62,48 +83,96 @@ class _Reader:
 
     def __init__(self, conf: NginxConf) -> None:
         self._conf = conf
+        self._sites = 0
 
-    def enter(
-        self, path: Path, context: str, block: Upstream | None, above: tuple[Path, ...]
-    ) -> None:
-        """Read one file, in the context of the ``include`` that names the file."""
-        file = self._conf.named[path] = _real(path, self._conf.paths)
+    def enter(self, path: Path, place: _Place, above: tuple[Path, ...]) -> None:
+        """Read one file, in the place of the ``include`` that names the file."""
+        file = _real(path, self._conf.paths)
         if file in above or len(above) > _DEPTH:
             raise UnreadableError(file, 1, "an include that leads back to its own file")
-        if path == self._conf.paths.optional and not path.exists():
+        content = self._text_aside(file) if place.aside else self._text(path, file)
+        if place.kind == "map" and b":" not in content:  # no address: see _note()
             return
+        stack = [place]
+        for statement in statements(content, file):
+            place = stack[-1]
+            if statement.kind is StatementKind.CLOSE:
+                stack.pop()
+            elif statement.kind is StatementKind.OPEN:
+                self._note(statement, content, file, place)
+                stack.append(self._opened(statement, content, place))
+            elif place.kind == "upstream" and place.block and statement.name == b"server":
+                place.block.servers.append(_server(statement, content, file))
+            elif statement.name == b"include" and place.kind != "other":
+                self._include(statement, content, place, (*above, file))
+            else:
+                self._note(statement, content, file, place)
+
+    def _text(self, path: Path, file: Path) -> bytes:
+        """Return what the *file* says that *path* leads to, and remember how it was found."""
+        self._conf.named[path] = file
+        if path == self._conf.paths.optional and not path.exists():
+            return b""
         if file not in self._conf.files:
             # First the stat: a file replaced in between then shows as changed, not as read.
             self._conf.stats[file] = stat_of(file)
             self._conf.files[file] = file.read_bytes()
-        content = self._conf.files[file]
-        stack = [(context, block)]
-        for statement in statements(content, file):
-            context, block = stack[-1]
-            if statement.kind is StatementKind.CLOSE:
-                stack.pop()
-            elif statement.kind is StatementKind.OPEN:
-                stack.append(self._opened(statement, content, context))
-            elif context == "upstream" and block is not None and statement.name == b"server":
-                block.servers.append(_server(statement, content, file))
-            elif statement.name == b"include" and context != "other":
-                for included in self._included(statement, content, file):
-                    self.enter(included, context, block, (*above, file))
-            else:
-                self._note(statement, content, block)
+        return self._conf.files[file]
 
-    def _opened(
-        self, statement: Statement, content: bytes, context: str
-    ) -> tuple[str, Upstream | None]:
-        """Return the context, and the upstream, that a block begins."""
-        if context in {"http", "stream"} and statement.name == b"upstream":
-            named = words(content, statement.start, statement.end)
-            name = os.fsdecode(named[0].text) if named else ""
-            key = (context, name)
-            return "upstream", self._conf.upstreams.setdefault(key, Upstream(context, name))
-        return _BLOCKS.get((context, statement.name), "other"), None
+    def _text_aside(self, file: Path) -> bytes:
+        if file not in self._conf.files and file not in self._conf.aside:
+            if file.exists() and not file.is_file():  # a fifo, which may hold its reader for ever
+                raise UnreadableError(file, 1, "no plain file")
+            if file.stat().st_size > _ASIDE_LIMIT:  # every look would read through it
+                raise UnreadableError(file, 1, f"more than {_ASIDE_LIMIT} bytes")
+            self._conf.aside[file] = file.read_bytes()
+        return self._conf.content(file)
 
-    def _included(self, statement: Statement, content: bytes, file: Path) -> Iterator[Path]:
+    def _opened(self, statement: Statement, content: bytes, place: _Place) -> _Place:
+        """Return the place that a block begins."""
+        name = statement.name
+        if level := _LEVELS.get((place.kind, name)):
+            return _Place(level, level)
+        if place.kind in {"http", "stream"}:
+            if name == b"upstream":
+                return place._replace(
+                    kind="upstream", block=self._upstream(statement, content, place)
+                )
+            if name == b"server":
+                self._sites += 1
+                return place._replace(kind="site", site=self._sites)
+            if name in _MAPS:
+                return place._replace(kind="map")
+        if place.kind == "site" and name in _WITHIN_SITES:
+            return place
+        return place._replace(kind="other", block=None)
+
+    def _upstream(self, statement: Statement, content: bytes, place: _Place) -> Upstream:
+        named = words(content, statement.start, statement.end)
+        name = os.fsdecode(named[0].text) if named else ""
+        fresh = Upstream(place.context, name)
+        return self._conf.upstreams.setdefault((place.context, name), fresh)
+
+    def _include(
+        self, statement: Statement, content: bytes, place: _Place, above: tuple[Path, ...]
+    ) -> None:
+        """Read the files that an ``include`` names; aside, as far as they can be read."""
+        if not place.aside:
+            for included in self._included(statement, content, above[-1], place):
+                self.enter(included, place, above)
+            return
+        where = f"{above[-1]}:{line_of(content, statement.start)}"
+        try:
+            for included in self._included(statement, content, above[-1], place):
+                self.enter(included, place, above)
+        except OSError as e:
+            self._conf.unread.append(f"{e.filename}, which {where} includes ({e.strerror})")
+        except UnreadableError as e:
+            self._conf.unread.append(f"what {where} includes ({e})")
+
+    def _included(
+        self, statement: Statement, content: bytes, file: Path, place: _Place
+    ) -> Iterator[Path]:
         """Return the files that an ``include`` names, in Nginx's order."""
         named = words(content, statement.start, statement.end)
         line = line_of(content, statement.start)
@@ -115,17 +184,24 @@ class _Reader:
             return
         if b"\\" in pattern or b"[^" in pattern:
             raise UnreadableError(file, line, "an include pattern of a kind not known")
-        self._conf.globs[pattern] = matches_of(pattern)
-        for match in self._conf.globs[pattern]:
+        matches = matches_of(pattern)
+        if not place.aside:
+            self._conf.globs[pattern] = matches
+        for match in matches:
             yield Path(os.fsdecode(match))
 
-    def _note(self, statement: Statement, content: bytes, block: Upstream | None) -> None:
-        """Keep a directive that site or advice asks for."""
-        if block is not None:
-            block.directives.add(statement.name)
-        if statement.name in _NOTED:
-            said = [os.fsdecode(w.text) for w in words(content, statement.start, statement.end)]
-            self._conf.settings.append((statement.name, said))
+    def _note(self, statement: Statement, content: bytes, file: Path, place: _Place) -> None:
+        """Keep a directive of an upstream, and what else may be asked for."""
+        name, start, end = statement.name, statement.start, statement.end
+        if place.kind == "map":
+            if b":" not in content[start:end]:  # no address; such blocks may be very long
+                return
+            name = b"map"
+        noted = Directive(place.context, place.site, name, file, start, end)
+        if place.block is not None:
+            place.block.directives.append(noted)
+        elif place.kind == "map" or is_noted(name):
+            self._conf.directives.append(noted)
 
 
 def _real(path: Path, paths: ConfPaths) -> Path:

@@ -16,11 +16,10 @@ from pathlib import Path
 from deregister_agent.errors import AgentError
 from deregister_agent.host.pids import ProcessStat, read_stat
 from deregister_agent.host.sockets import Socket, SocketsError, State, table
+from deregister_agent.registries.nginx.titles import command_of, is_worker
 
 POLL = 0.01
 """Seconds between two looks."""
-MASTER = "nginx: master process"
-"""How a master's command line begins; its arguments follow (ngx_master_process_cycle())."""
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
 _HANGUP = 1  # bit of SIGHUP in the masks of /proc/<pid>/status
 
@@ -77,13 +76,15 @@ class Master:
 
     def __init__(self, pid_file: Path) -> None:
         self.pid = _pid(pid_file)
-        self.title = title = title_of(self.pid)
-        if not title.startswith(MASTER):
+        title = title_of(self.pid)
+        command = command_of(title)
+        if command is None:
             raise NginxError(
                 f"{pid_file} names process {self.pid}, which is "
                 f"{f'another one ({title.split()[0]})' if title else 'not running'}: "
                 "nginx is not running, or pid_file is wrong"
             )
+        self.command = command
 
     def idle(self) -> bool:
         """
@@ -110,9 +111,11 @@ class Master:
                 worker = worker_of(pid, title)
             except NginxError:
                 continue  # the child has exited in the meantime
-            if "worker process" in title:
+            if is_worker(title):
                 (retiring if worker.retiring else active).append(worker)
-            elif title == self.title:  # a child looks like its parent until it names itself
+            elif (
+                command_of(title) == self.command
+            ):  # a child looks like its parent until it names itself
                 unnamed += 1
         return Workers(tuple(active), tuple(retiring), unnamed)
 

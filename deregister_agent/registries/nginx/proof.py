@@ -86,7 +86,7 @@ def is_proved(
     *by_time*: take workers that began after the last change for such as have loaded it. So
     they have after somebody's reload; but one that crashed is replaced by one of its kind.
     """
-    wanted = site.key if down else None
+    wanted = site.down if down else None
     rest = ids - proof_record.covered(ids, record.proofs, conf.digest(), wanted)
     if not rest or not by_time:
         return not rest

@@ -25,6 +25,21 @@ class Proof:
     digest: str
     down: tuple[str, ...]
     at: float  # CLOCK_BOOTTIME
+    doubts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """For each upstream, what it had that is not known to obey "down"."""
+
+
+@dataclass(frozen=True, slots=True)
+class DownServer:
+    """A server that proofs may know to be down, and what its upstream may have beside that."""
+
+    key: str
+    obeys: frozenset[str]  # what the operator vouches for
+
+    def is_in(self, proof: Proof) -> bool:
+        """Tell whether workers of a proof have the server down, and leave it alone for that."""
+        upstream = self.key.rpartition(" ")[0]
+        return self.key in proof.down and self.obeys.issuperset(proof.doubts.get(upstream, ()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +114,7 @@ def load(path: Path) -> ProofRecord:
         data = json.loads(path.read_bytes())
         record = ProofRecord(
             proofs=tuple(
-                Proof(tuple(p["ids"]), p["digest"], tuple(p["down"]), p["at"])
+                Proof(tuple(p["ids"]), p["digest"], tuple(p["down"]), p["at"], p.get("doubts", {}))
                 for p in data["proofs"]
             ),
             pending=tuple(
@@ -160,8 +175,8 @@ def all_down(conf: NginxConf) -> tuple[str, ...]:
 
 
 def covered(
-    ids: Iterable[str], proofs: Iterable[Proof], digest: str, down: str | None
+    ids: Iterable[str], proofs: Iterable[Proof], digest: str, down: DownServer | None
 ) -> frozenset[str]:
     """Return those of *ids* proved to run this configuration, or to have *down* down."""
-    good = [p for p in proofs if p.digest == digest or (down is not None and down in p.down)]
+    good = [p for p in proofs if p.digest == digest or (down is not None and down.is_in(p))]
     return frozenset(ids).intersection(worker for proof in good for worker in proof.ids)

@@ -1,85 +1,35 @@
 """Nginx on this host: mark one server of an upstream down, reload, and see the old workers off."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
-
-from deregister_agent.config.options import RegistryOptions, Timeout
 from deregister_agent.errors import AgentError, ConfigError, RegistryError, UnrecognisedError
 from deregister_agent.host import addresses
 from deregister_agent.model import Instance, Listing, Look, Snapshot, Straggler
 from deregister_agent.ports import Registry
 from deregister_agent.registries.nginx.advice import advice
 from deregister_agent.registries.nginx.change import carry_out
-from deregister_agent.registries.nginx.conf import ConfPaths, ServerDirective
+from deregister_agent.registries.nginx.conf import NginxConf, ServerDirective
 from deregister_agent.registries.nginx.look_alikes import (
     OtherSpellingError,
     look_alikes,
     refuse_other_spellings,
 )
+from deregister_agent.registries.nginx.obedience import UnprovedError, refuse_unproved
 from deregister_agent.registries.nginx.old_workers import old_workers
-from deregister_agent.registries.nginx.parse import preamble
+from deregister_agent.registries.nginx.options import Options, site_of
+from deregister_agent.registries.nginx.other_servers import count_others
+from deregister_agent.registries.nginx.other_ways import Coverage, UpstreamName, other_ways
 from deregister_agent.registries.nginx.processes import NginxError
 from deregister_agent.registries.nginx.proof import ServerLook, look
 from deregister_agent.registries.nginx.remedies import with_remedy
-from deregister_agent.registries.nginx.running import RunningNginx
 from deregister_agent.registries.nginx.server_address import ServerAddress
 from deregister_agent.registries.nginx.site import Site, Wish
 from deregister_agent.registries.nginx.watch import next_change
 from deregister_agent.registries.nginx.whose_down import out_by, up_again
 
-_PID_FILE = "/run/nginx.pid"  # what the packages of Debian and nginx.org are built with
 _HEADER = "# Kept by deregister-agent.\n"
-_WAITS = (
-    "a drain waits for every old worker, until its deadline; to have them end in time, set "
-    "worker_shutdown_timeout in nginx.conf, longer than the longest request"
-)
-
-
-class Options(RegistryOptions):
-    """The keys of an Nginx registry."""
-
-    taken_out: ClassVar[Mapping[str, str]] = {
-        "generation": "run an agent beside that Nginx, which sees its workers, and give the "
-        'instance a registry of kind "agent", which asks that agent',
-        "old_workers": _WAITS,
-        "old_workers_then": _WAITS,
-    }
-    identity_keys: ClassVar[frozenset[str]] = frozenset(
-        {"upstream", "context", "server", "config", "root", "file", "prefix"}
-    )
-    upstream: str
-    """The upstream that lists the instance."""
-    context: Literal["http", "stream"] = "http"
-    """Where that upstream stands."""
-    server: str = ""
-    """The server as Nginx has it; the instance's address and port unless given."""
-    config: Path = Path("/etc/nginx/nginx.conf")
-    """Nginx's main configuration file."""
-    root: Path = Path("/")
-    """Where absolute paths in it start, if Nginx sees another file system (a container)."""
-    file: Path | None = None
-    """A file that holds this one server and is the agent's own; without it, the operator's file."""
-    parameters: str = ""
-    """What follows the address in that file when the agent makes it, such as "max_fails=3"."""
-    prefix: Path | None = None
-    """Nginx's prefix, for relative paths of pid file and error log."""
-    pid_file: Path | None = None
-    """The pid file; found in the configuration unless given."""
-    error_log: Path | None = None
-    """The error log, to say why a reload was refused; found in the configuration unless given."""
-    test: tuple[str, ...] = ()
-    """The command that tests the configuration; nginx -t unless given."""
-    reload: tuple[str, ...] = ()
-    """The command that asks for a reload; nginx -s reload unless given."""
-    timeout: Timeout = 20.0
-    """Limit of one call, the reload included."""
-    gather: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """How long to wait for changes to other instances, so that all cost one reload."""
 
 
 class NginxUpstream(Registry):
@@ -92,6 +42,8 @@ class NginxUpstream(Registry):
             options.server or addresses.joined(instance.address, instance.port)
         )
         self._instance = instance
+        name = UpstreamName(options.context, options.upstream)
+        self._coverage = Coverage(str(instance), options.config.resolve(), name)
 
     def lists(self) -> bool:
         """Look at the files and at what the running workers have loaded of them."""
@@ -125,17 +77,25 @@ class NginxUpstream(Registry):
             conf = site.read()
             return [] if site.servers(conf) else look_alikes(site, conf)
 
+    def other_registrations(self) -> Sequence[str]:
+        """Name other upstreams that have the server, and addresses that lead straight to it."""
+        with self._doing("look for other ways to it"):
+            site = self._site()
+            return other_ways(site, site.read(), self._coverage.of_all(), self._options.not_ours)
+
     def snapshot(self) -> Snapshot | None:
         """Tell which of the server's directives were down before."""
         with self._doing("take a snapshot"):
             site = self._site()
-            servers = site.servers(site.read())
+            servers = site.servers(_obedient(site))
             return {"down": [server.down for server in servers]} if servers else None
 
     def withdraw(self) -> None:
         """Mark it down, and return when only workers that know so accept clients."""
         with self._doing("withdraw it"):
-            carry_out(self._site(), Wish(down=True))
+            site = self._site()
+            _obedient(site)
+            carry_out(site, Wish(down=True))
 
     def restore(self, snapshot: Snapshot | None) -> None:
         """Take away what withdraw() wrote, and no other's ``down``."""
@@ -151,13 +111,10 @@ class NginxUpstream(Registry):
                 )
 
     def others(self) -> int:
-        """Count the other servers of the upstream that are neither down nor backup."""
+        """Count the other servers of the upstream that get work, and could do it."""
         with self._doing("count the others"):
             site = self._site()
-            conf = site.read()
-            site.servers(conf)
-            up = {s.address for s in site.block(conf).servers if not (s.down or s.backup)}
-            return sum(1 for address in up if not self._server.is_named(address))
+            return count_others(site, _obedient(site))
 
     def watch(self, cursor: str | None, timeout: float) -> str | None:
         """Block until files or workers are others, an old worker's exit being told at once."""
@@ -167,7 +124,7 @@ class NginxUpstream(Registry):
     def advice(self) -> Sequence[str]:
         """Say what in the real configuration will hurt."""
         with self._doing("read the configuration"):
-            return advice(self._site())
+            return [*advice(self._site()), *self.other_registrations()]
 
     def _wish(
         self, site: Site, servers: Sequence[ServerDirective], snapshot: Snapshot | None
@@ -181,22 +138,7 @@ class NginxUpstream(Registry):
 
     def _site(self) -> Site:
         """Gather what a change needs, from the options and the configuration."""
-        options = self._options
-        # Its links are not followed here: relative includes are looked for beside the link.
-        paths = ConfPaths(options.config.absolute(), options.root, options.file)
-        return Site(
-            paths,
-            options.context,
-            options.upstream,
-            self._server,
-            owned=options.file,
-            may_be_absent=options.absent == "withdrawn",
-            running=_running(options),
-            test=options.test or _command(options, "-t", "-q"),
-            record=_record(options),
-            gather=options.gather,
-            timeout=options.timeout,
-        )
+        return site_of(self._options, self._server)
 
     def _until(self) -> float:
         return time.monotonic() + self._options.timeout
@@ -206,7 +148,7 @@ class NginxUpstream(Registry):
         """Turn every trouble into one error that says who was doing what."""
         try:
             yield
-        except OtherSpellingError as e:
+        except (OtherSpellingError, UnprovedError) as e:
             raise UnrecognisedError(self.name, f"{what} ({self._instance})", e) from e
         except (AgentError, OSError) as e:
             raise RegistryError(self.name, f"{what} ({self._instance})", with_remedy(e)) from e
@@ -215,9 +157,17 @@ class NginxUpstream(Registry):
 def _found(site: Site, until: float) -> ServerLook:
     """Look for the server, under other names as well where it is not listed."""
     found = look(site, until)
+    refuse_unproved(site, found.conf)
     if not found.listed:
         refuse_other_spellings(site, found.conf, until)
     return found
+
+
+def _obedient(site: Site) -> NginxConf:
+    """Read the configuration. Raises UnprovedError where "down" may not count in it."""
+    conf = site.read()
+    refuse_unproved(site, conf)
+    return conf
 
 
 def build(options: Options, instance: Instance) -> NginxUpstream:
@@ -230,33 +180,3 @@ def build(options: Options, instance: Instance) -> NginxUpstream:
 def warnings(options: Options, instance: Instance) -> Sequence[str]:
     """Say what in the real configuration will hurt. Raises RegistryError if it cannot be read."""
     return build(options, instance).advice()
-
-
-def _record(options: Options) -> Path:
-    """Return where this Nginx's record is: in a folder that the agent writes to anyway."""
-    folder = options.config.resolve().parent if options.file is None else options.file.parent
-    return folder.resolve() / ".deregister-agent-nginx.json"
-
-
-def _running(options: Options) -> RunningNginx:
-    told = preamble(options.config)
-    pid_file = options.pid_file or _placed(options, told.get(b"pid", _PID_FILE))
-    if pid_file is None:
-        raise NginxError("the pid directive is relative: set prefix, or pid_file")
-    error_log = options.error_log or _placed(options, told.get(b"error_log", ""))
-    return RunningNginx(pid_file, options.reload or _command(options, "-s", "reload"), error_log)
-
-
-def _placed(options: Options, name: str) -> Path | None:
-    """Return the file that a path in the configuration means; None if it is none, or unknown."""
-    if not name or name == "stderr" or name.startswith(("syslog:", "memory:")):
-        return None
-    if name.startswith("/"):
-        return options.root / name.lstrip("/")
-    return options.prefix / name if options.prefix is not None else None
-
-
-def _command(options: Options, *arguments: str) -> tuple[str, ...]:
-    """Return a command line for the nginx in the search path."""
-    prefix = () if options.prefix is None else ("-p", str(options.prefix))
-    return ("nginx", *prefix, "-c", str(options.config), *arguments)

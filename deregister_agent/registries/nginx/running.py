@@ -5,19 +5,19 @@ In a container it may not. A file that is mounted there by itself stays as it wa
 agent replaces the file: Nginx then loads the old text, again and again, without a word.
 """
 
-import re
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from os.path import samestat
 from pathlib import Path
 
 from deregister_agent.registries.nginx.conf import ConfPaths
 from deregister_agent.registries.nginx.foreign_workers import with_foreign
+from deregister_agent.registries.nginx.main_file import main_file, seen_by
 from deregister_agent.registries.nginx.processes import POLL, Master, NginxError, Workers
 from deregister_agent.registries.nginx.reload import reload
 
-_CONFIG = re.compile(r" -c ?(/\S+)")
 _DOUBT = 0.015  # seconds: file times are up to one timer tick (0.01 at most) behind
 
 
@@ -39,16 +39,42 @@ class RunningNginx:
         master = Master(self.pid_file)
         for path in edited:
             inside = path.relative_to(paths.root) if path.is_relative_to(paths.root) else path
-            if _differ(_seen_by(master, inside), path):
+            if _differ(seen_by(master, inside), path):
                 raise NginxError(
                     f"nginx (master {master.pid}) reads another {path} than this one: where it is "
                     "mounted by itself into a container, mount its folder instead"
                 )
-        given = _CONFIG.search(master.title)
-        if given and _differ(_seen_by(master, given[1]), paths.main):
+        with suppress(OSError, ValueError):
+            self._check_main(master, paths.main)
+
+    def doubt(self, main: Path) -> str:
+        """
+        Say why Nginx may have been started with another file than *main*; empty if it was not.
+
+        Raises NginxError where Nginx is not running.
+        """
+        master = Master(self.pid_file)
+        try:
+            self._check_main(master, main)
+        except OSError as e:
+            why = f"{e.filename}: {e.strerror}"
+        except ValueError as e:
+            why = str(e)
+        except NginxError as e:
+            return str(e)
+        else:
+            return ""
+        return (
+            f"it cannot be seen which file nginx (master {master.pid}) was started with ({why}): "
+            f"make sure that it is {main}"
+        )
+
+    def _check_main(self, master: Master, main: Path) -> None:
+        named, reached = main_file(master)
+        if _differ(reached, main):
             raise NginxError(
-                f"nginx (master {master.pid}) was started with {given[1]} and not with "
-                f"{paths.main}: set config, or pid_file, to what belongs together"
+                f"nginx (master {master.pid}) was started with {named} and not with "
+                f"{main}: set config, or pid_file, to what belongs together"
             )
 
     def workers(self, until: float) -> Workers:
@@ -89,11 +115,6 @@ class RunningNginx:
     def reload(self, until: float) -> frozenset[str]:
         """Load what is on disk, and return the ids of the new workers. Raises NginxError."""
         return reload(Master(self.pid_file), self.command, self.error_log, until).active_ids
-
-
-def _seen_by(master: Master, path: Path | str) -> Path:
-    """Return the path by which the file that the master has at *path* is reached (man 5 proc)."""
-    return Path(f"/proc/{master.pid}/root", str(path).lstrip("/"))
 
 
 def _differ(theirs: Path, ours: Path) -> bool:

@@ -20,10 +20,6 @@ from deregister_agent.registries.nginx.parse import read
 from deregister_agent.registries.nginx.processes import NginxError
 from deregister_agent.registries.nginx.running import RunningNginx
 from deregister_agent.registries.nginx.server_address import ServerAddress
-from deregister_agent.registries.nginx.tokens import line_of
-
-_CHOOSERS = frozenset({b"balancer_by_lua_block", b"balancer_by_lua_file", b"upsync", b"state"})
-"""What makes an upstream choose servers by other rules than its ``server`` directives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +37,17 @@ class Site:
     record: Path
     gather: float
     timeout: float
+    obeys: frozenset[str]  # the directives that the operator vouches for
 
     @property
     def key(self) -> str:
         """The name by which proofs know this server."""
         return proof_record.key(self.context, self.upstream, self.server.canonical)
+
+    @property
+    def down(self) -> proof_record.DownServer:
+        """The server, as proofs tell whether it is down."""
+        return proof_record.DownServer(self.key, self.obeys)
 
     def read(self) -> NginxConf:
         """Read the configuration as it is on disk."""
@@ -57,12 +59,7 @@ class Site:
 
         Raises NginxError where it cannot be certain that these are all.
         """
-        there = self.block(conf)
-        if chooser := min(there.directives & _CHOOSERS, default=b""):
-            raise NginxError(
-                f"upstream {self.upstream} has {chooser.decode()}, which chooses its servers: "
-                '"down" does not keep it from this one; withdraw it where that looks'
-            )
+        self.block(conf)
         found = conf.find(self.context, self.upstream, self.server)
         if self.owned is not None:
             _check_owned(self.owned, conf, found, self.upstream)
@@ -110,9 +107,8 @@ def _check_owned(
     file = Path(os.path.realpath(owned))
     for server in found:
         if server.file != file:
-            line = line_of(conf.files[server.file], server.start)
             raise NginxError(
-                f"upstream {upstream} lists the server in {server.file}:{line} too; "
+                f"upstream {upstream} lists the server in {conf.place(server)} too; "
                 f"leave it to {owned} alone"
             )
     if file.exists() and not found:

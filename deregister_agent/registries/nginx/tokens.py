@@ -62,12 +62,17 @@ class StatementKind(Enum):
     """What a statement does to the nesting."""
 
     SIMPLE = auto()  # name words ;
+    LUA = auto()  # name words { text }
     OPEN = auto()  # name words {
     CLOSE = auto()  # }
 
 
 class Statement(NamedTuple):
-    """One directive, the start of a block or its end. Words lie in content[start:end]."""
+    """
+    One directive, the start of a block or its end. Words lie in content[start:end].
+
+    Of a Lua block that is its words and its text, with the brace between them.
+    """
 
     kind: StatementKind
     name: bytes
@@ -109,7 +114,7 @@ def statements(content: bytes, file: Path) -> Iterator[Statement]:
             yield Statement(StatementKind.SIMPLE, _plain(name), *match.span("words"))
         elif name.endswith(b"_by_lua_block"):
             place = _after_lua(content, place, file)
-            yield Statement(StatementKind.SIMPLE, name, *match.span("words"))
+            yield Statement(StatementKind.LUA, name, match.start("words"), place - 1)
         else:
             depth += 1
             yield Statement(StatementKind.OPEN, _plain(name), *match.span("words"))

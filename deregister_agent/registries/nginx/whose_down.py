@@ -8,7 +8,6 @@ from deregister_agent.registries.nginx.conf import ServerDirective
 from deregister_agent.registries.nginx.processes import NginxError
 from deregister_agent.registries.nginx.proof import ServerLook
 from deregister_agent.registries.nginx.site import Site, Wish
-from deregister_agent.registries.nginx.tokens import line_of
 
 
 def out_by(site: Site, found: ServerLook) -> str:
@@ -20,9 +19,8 @@ def out_by(site: Site, found: ServerLook) -> str:
     servers = site.servers(found.conf)
     if found.listed or not servers or site.key in found.record.ours:
         return ""
-    first = servers[0]
-    line = line_of(found.conf.files[first.file], first.start)
-    return f'"down" in {first.file}:{line}, by another hand as far as the agent\'s record tells'
+    place = found.conf.place(servers[0])
+    return f'"down" in {place}, by another hand as far as the agent\'s record tells'
 
 
 def up_again(site: Site, servers: Sequence[ServerDirective], snapshot: Snapshot | None) -> Wish:

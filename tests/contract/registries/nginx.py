@@ -1,8 +1,9 @@
 """Nginx for the shared tests: the operator's own file edited, and a file of the agent's own."""
 
+import socket
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,22 @@ from tests.contract.registries import World
 from tests.servers.child import wait_until
 from tests.servers.nginx import VERSIONS, Nginx, nginx
 
-PORTS = (8001, 8002, 8003)
+
+@contextmanager
+def _ports() -> Iterator[tuple[int, ...]]:
+    """Give three ports on which somebody listens: where nobody does, there is no other server."""
+    with ExitStack() as stack:
+        apps = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
+        yield tuple(app.getsockname()[1] for app in apps)
 
 
 @contextmanager
 def edited(folder: Path) -> Iterator[World]:
     """Give an upstream that the operator has written."""
-    servers = "".join(f"server 127.0.0.1:{port}; " for port in PORTS)
-    with nginx(VERSIONS[0], folder, f"upstream app {{ {servers} }}") as server:
-        yield _world(server, server.conf, server.conf)
+    with _ports() as ports:
+        servers = "".join(f"server 127.0.0.1:{port}; " for port in ports)
+        with nginx(VERSIONS[0], folder, f"upstream app {{ {servers} }}") as server:
+            yield _world(server, ports, server.conf, server.conf)
 
 
 @contextmanager
@@ -26,15 +34,16 @@ def owned(folder: Path) -> Iterator[World]:
     """Give an upstream of included files, one of them the agent's own."""
     servers = folder / "servers"
     servers.mkdir()
-    (servers / "one.conf").write_text(f"server 127.0.0.1:{PORTS[0]};\n")
     others = folder / "others.conf"
-    others.write_text("".join(f"server 127.0.0.1:{port};\n" for port in PORTS[1:]))
     http = f"upstream app {{ include {servers}/*.conf; include {others}; }}"
-    with nginx(VERSIONS[1], folder, http) as server:
-        yield _world(server, servers / "one.conf", others, file=servers / "one.conf")
+    with _ports() as ports:
+        (servers / "one.conf").write_text(f"server 127.0.0.1:{ports[0]};\n")
+        others.write_text("".join(f"server 127.0.0.1:{port};\n" for port in ports[1:]))
+        with nginx(VERSIONS[1], folder, http) as server:
+            yield _world(server, ports, servers / "one.conf", others, file=servers / "one.conf")
 
 
-def _world(server: Nginx, ours: Path, others: Path, **options: Any) -> World:
+def _world(server: Nginx, ports: Sequence[int], ours: Path, others: Path, **options: Any) -> World:
     def relist() -> None:
         new = ours.with_name("new")  # half a file would be an error, which is right
         new.write_text(ours.read_text().replace(" down;", ";"))
@@ -44,10 +53,10 @@ def _world(server: Nginx, ours: Path, others: Path, **options: Any) -> World:
         wait_until(lambda: not before & set(server.workers()), "the old workers have gone")
 
     def neighbours() -> int:
-        return sum(others.read_text().count(f":{port};") for port in PORTS[1:])
+        return sum(others.read_text().count(f":{port};") for port in ports[1:])
 
     return World(
-        registry=server.registry(PORTS[0], **options),
+        registry=server.registry(ports[0], **options),
         relist=relist,
         neighbours=neighbours,
         absent=server.registry(9, absent="withdrawn"),
