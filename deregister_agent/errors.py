@@ -97,6 +97,18 @@ class NeverSeen(Refused):
         self.registry, self.look_alikes = registry, tuple(look_alikes)
 
 
+class NotRecognised(NeverSeen):
+    """What a registry shows is not known to be the instance, or to stay out once it is out."""
+
+    def __init__(self, instance: str, registry: str, why: UnrecognisedError) -> None:
+        Refused.__init__(
+            self,
+            f"{instance}: nobody could tell that it is out: {why}. For this drain alone: vouch "
+            f"for {registry}, with a reason. To force it is no answer to this",
+        )
+        self.registry, self.look_alikes = registry, (str(why),)
+
+
 class OtherRegistrations(Refused):
     """A registry sends work to the instance under other names too: they would go on doing so."""
 

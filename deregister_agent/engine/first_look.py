@@ -13,6 +13,7 @@ from deregister_agent.engine.registry_view import RegistryView
 from deregister_agent.errors import (
     AgentError,
     NeverSeen,
+    NotRecognised,
     OtherRegistrations,
     Refused,
     StillListed,
@@ -153,7 +154,7 @@ def _examine(known: Knowledge, view: RegistryView, request: StopRequest) -> tupl
     except UnrecognisedError as e:
         if view.name in request.vouch:
             raise  # as it would be waited for, if it were not vouched for
-        raise NeverSeen(known.instance.name, view.name, [str(e)]) from e
+        raise NotRecognised(known.instance.name, view.name, e) from e
     if look.listed and view.name in request.vouch:
         raise StillListed(known.instance.name, view.name)
     if look.listed and not request.force:

@@ -12,7 +12,13 @@ from collections.abc import Mapping
 
 from deregister_agent.engine.knowledge import Knowledge
 from deregister_agent.engine.registry_view import RegistryView, RegistryWord
-from deregister_agent.errors import AgentError, NeverSeen, OtherRegistrations, UnrecognisedError
+from deregister_agent.errors import (
+    AgentError,
+    NeverSeen,
+    NotRecognised,
+    OtherRegistrations,
+    UnrecognisedError,
+)
 from deregister_agent.journal.registrations import Registration
 from deregister_agent.model import DrainKind, Listing, Look, Outcome, Phase, Snapshot
 from deregister_agent.ports import Registry
@@ -213,7 +219,7 @@ def _check_seen(known: Knowledge, view: RegistryView) -> None:
     try:
         look = view.registry.look()
     except UnrecognisedError as e:
-        raise NeverSeen(known.instance.name, view.name, [str(e)]) from e
+        raise NotRecognised(known.instance.name, view.name, e) from e
     if look.listing is Listing.ABSENT:
         raise NeverSeen(known.instance.name, view.name, look_alikes(view.registry))
     note(known, view, look)
