@@ -113,6 +113,8 @@ class Process:
     sockets: tuple[int, ...] = ()  # inodes of its listening sockets
     mark: str = ""  # what the app itself says it is: an instance id, a start time
     namespace: str = ""  # the pid namespace in which its pids mean something
+    network: str = field(default="", compare=False)  # the network namespace of its sockets
+    closed: float = field(default=0.0, compare=False)  # who began later is its successor; 0: open
 
 
 @dataclass(frozen=True, slots=True)

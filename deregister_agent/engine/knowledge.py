@@ -164,6 +164,8 @@ class Knowledge:
         for check in self.ready:
             check.begin()
         self.process.begin()
+        if self.drain.announced is None and self.drain.phase is not Phase.EXPIRED:
+            self.process.open()
 
     @property
     def in_doubt(self) -> bool:

@@ -116,6 +116,16 @@ class ProcessView:
         self._again.now()
         self._wait_again.later(result.answered)
 
+    def close(self, moment: float) -> None:
+        """From *moment* on nobody joins the app: who begins later is its successor."""
+        if self.app is not None:
+            self.app = replace(self.app, closed=self.app.closed or moment)
+
+    def open(self) -> None:
+        """Let whoever comes belong to the app again: nobody has been told that it may be killed."""
+        if self.app is not None:
+            self.app = replace(self.app, closed=0.0)
+
     def follow(self) -> None:
         """Take the process that is there now for the app."""
         if self.presence is not None and self.presence.running is not None:

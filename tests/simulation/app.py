@@ -30,6 +30,7 @@ class FakeApp:
         self.orphans: dict[int, float] = {}  # the same of children that have outlived the process
         self.last_busy = self.last_arrival = LONG_AGO
         self.ready_at = self.began = 0.0
+        self.exited_at = LONG_AGO
         self._was_ready = LONG_AGO
         self.idle_or_gone = Waiters(world.timeline)
         self._pids, self._work = count(100), count(1)
@@ -62,7 +63,7 @@ class FakeApp:
             return
         self.world.say(f"app: process {self.process.pids[0][0]} ends ({why})")
         self._was_ready = self.ready_until
-        self.process = None
+        self.process, self.exited_at = None, self.world.now
         if self.world.plan.children:
             self.orphans |= self.in_hand
         self.in_hand.clear()

@@ -87,7 +87,9 @@ class Checks:
 
     def _drained(self, drain: Drain) -> None:
         if drain.outcome is Outcome.APP_EXITED:
-            proof = min(self._exited(drain), self._last_work() + self.world.plan.policy.quiet)
+            heard = max(self.world.app.exited_at, self.world.probe.heard_busy)
+            work = min(self._last_work(), heard)  # a child that ends with its page tells no more
+            proof = min(self._exited(drain), work + self.world.plan.policy.quiet)
         else:
             proof = self._quiet()
         for registry in self.world.registries:
@@ -113,8 +115,9 @@ class Checks:
 
         A probe that has had no answer for a quiet time speaks of nobody, by decision 15.
         """
-        plan, heard = self.world.plan, self.world.probe.heard_busy
-        return plan.shows_children or self.world.now - heard < plan.policy.quiet - HAIR
+        plan, probe = self.world.plan, self.world.probe
+        of_late = self.world.now - probe.heard_busy < plan.policy.quiet - HAIR
+        return plan.shows_children or probe.said_busy or of_late
 
     def _quiet(self) -> float:
         """Return since when the app had been quiet for long enough."""

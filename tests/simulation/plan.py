@@ -57,6 +57,7 @@ class Plan:
     calm: bool = False  # nothing goes wrong at all
     strays: Sequence[tuple[float, float]] = ()  # work after "drained": when, and how long it takes
     freezes: float | None = None  # seconds after draining began at which the agent is stopped
+    dies: float | None = None  # seconds after draining began at which the process dies, if it works
     children: bool = False  # the app forks for its work, which outlives the process that is watched
     shows_children: bool = False  # the finder can see them
     deaf: bool = False  # the platform kills although the word was taken back in the meantime
@@ -121,11 +122,12 @@ def plan(seed: int) -> Plan:
         stop_at=chance.uniform(0.05, 1.0),
         force=chance.random() < 0.2,
         others=3 if calm else chance.choice((0, 1, 2, 3, 3, 3)),
-        happenings=() if calm else (*_happenings(chance), *_later(more), *_deaths(forks, children)),
+        happenings=() if calm else (*_happenings(chance), *_later(more)),
         calm=calm,
         strays=() if calm else _strays(more),
         freezes=None if calm or more.random() < 0.8 else more.uniform(0.0, 0.5),
         deaf=more.random() < 0.3,
+        dies=None if calm or forks.random() < 0.4 else forks.uniform(0.0, 0.2),
         children=children,
         shows_children=shows_children,
     )
@@ -148,13 +150,6 @@ def _later(more: Random) -> list[Happening]:
         for what in LATER_KINDS
         if more.random() < 0.25
     ]
-
-
-def _deaths(forks: Random, children: bool) -> list[Happening]:
-    """Return when the process of an app that forks dies, its work in hand: early in the drain."""
-    if not children or forks.random() < 0.4:
-        return []
-    return [Happening(forks.uniform(0.2, 2.5), "app dies", 1.0)]
 
 
 def _strays(more: Random) -> list[tuple[float, float]]:
