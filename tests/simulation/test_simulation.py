@@ -20,6 +20,8 @@ SEEN_IN = {
     "marks_are_waited_for": 168,
     "what_need_not_be_there_is_waited_for": 79,
     "what_was_seen_counts_for_whoever_comes": 106,
+    "an_exit_outranks_the_probes": 115,
+    "whoever_is_left_is_ignored": 427,
     "drained_outlives_the_agent": 201,
     "leases_run_out": 152,
     "gaps_are_ignored": 38,
