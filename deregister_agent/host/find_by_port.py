@@ -76,14 +76,15 @@ class PortFinder:
         return self._look(was, current)
 
     def _from_another_network(self, was: Process) -> Presence:
-        """Tell what of *was* can be told without its sockets."""
+        """
+        Tell what of *was* can be told without its sockets: that a process of it lives.
+
+        That all have ended is no exit here: who is in their place would not be seen.
+        """
         known = () if pids.elsewhere(was.pids, was.namespace) else was.pids
         alive = pids.living(known)
-        if alive or not known:
-            running = replace(was, pids=tuple(sorted(alive))) if alive else None
-            return Presence(exited=False, running=running, note="" if alive else _OTHER_NETWORK)
-        left = in_words(self._relatives.left(known))
-        return Presence(exited=True, running=None, note=_OTHER_NETWORK, left=left)
+        running = replace(was, pids=tuple(sorted(alive))) if alive else None
+        return Presence(exited=False, running=running, note=_OTHER_NETWORK)
 
     def _first_seen(self, current: frozenset[int]) -> Presence:
         if current:
@@ -169,7 +170,7 @@ class PortFinder:
         app = frozenset[Pid]().union(*(self._holders.apps(held[inode]) for inode in current))
         unseen = {i for i in current if not held[i]}
         if not app and not unseen:
-            by = in_words(frozenset().union(*held.values())) or "this agent"
+            by = in_words(frozenset().union(*held.values()))
             return (
                 None,
                 f"port {self._port} is held open by {by}, for a process that is not running",

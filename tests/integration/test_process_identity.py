@@ -204,9 +204,10 @@ def test_sockets_of_another_network_tell_nothing(stack: ExitStack) -> None:
     presence = finder.look(elsewhere)
     assert (presence.exited, presence.running) == (False, None)
     assert "another network namespace" in presence.note
-    dead = replace(elsewhere, pids=((2**22, 5),))
-    assert finder.look(dead).exited
-    assert finder.look(dead).running is None
+    dead = finder.look(replace(elsewhere, pids=((2**22, 5),)))
+    assert (dead.exited, dead.running) == (False, None), "who is in its place is not seen"
+    alive = finder.look(replace(now, network="net:[1]"))
+    assert (alive.exited, alive.running) == (False, now)
 
 
 PID_1 = """
