@@ -128,7 +128,7 @@ def moved(drain: Drain, phase: Phase, seen: Sighting, now: float) -> Drain:
         case Phase.WITHDRAWING, Phase.SETTLING:
             return replace(after, guarded=False)
         case _, Phase.DRAINED:
-            by_itself = seen.exited and not seen.replaced
+            by_itself = seen.exited and not (seen.replaced or seen.left)
             outcome = Outcome.APP_EXITED if by_itself else Outcome.DRAINED
             outcome = Outcome.ABSENT if seen.nobody else outcome
             return replace(after, outcome=outcome, announced=outcome)

@@ -113,6 +113,8 @@ class Process:
     sockets: tuple[int, ...] = ()  # inodes of its listening sockets
     mark: str = ""  # what the app itself says it is: an instance id, a start time
     namespace: str = ""  # the pid namespace in which its pids mean something
+    network: str = field(default="", compare=False)  # the network namespace of its sockets
+    closed: float = field(default=0.0, compare=False)  # who began later is its successor; 0: open
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,7 @@ class Presence:
     running: Process | None  # who is in its place now, itself included; None: nobody was seen
     note: str = ""  # why the agent cannot tell more, for status
     nobody: bool = False  # where nobody was asked about: it is certain that nobody is there
+    left: str = ""  # who of it lives on though the process has exited, in words; empty: nobody
 
     @property
     def replaced(self) -> bool:
@@ -174,6 +177,7 @@ class Sighting:
         None  # seconds with nothing in flight or no app, up to after withdrawn
     )
     exited: bool = False  # the process under drain has exited
+    left: bool = False  # and somebody of it lives on: a child, a worker, a connection it holds
     replaced: bool = False  # and another has taken its place
     nobody: bool = False  # nobody has ever been there, and nobody is
     working: bool = False  # after "drained", the drained process has lasting work again

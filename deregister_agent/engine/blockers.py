@@ -6,7 +6,7 @@ from deregister_agent.engine.presence import is_back, is_believed, never_seen
 from deregister_agent.engine.probe_view import ProbeView
 from deregister_agent.engine.quiet_window import lateness, quiet_for
 from deregister_agent.engine.registry_view import RegistryView
-from deregister_agent.engine.standing import doubts
+from deregister_agent.engine.standing import doubts, works_on
 from deregister_agent.model import Phase
 
 RESTARTED = "the agent was restarted: each registry must be seen once more not to list it"
@@ -29,6 +29,8 @@ def blocking(known: Knowledge) -> list[str]:
             lines += doubts(known)
         case Phase.GONE if known.process.presence is None:
             lines = doubts(known)
+        case Phase.GONE if known.process.vacant or known.process.left:
+            lines = works_on(known)
         case Phase.EXPIRED:
             lines = _listing(known) + _in_hand_of(known)
         case Phase.RESTORING:
@@ -68,7 +70,10 @@ def _why_listed(known: Knowledge, view: RegistryView) -> str:
 def _work(known: Knowledge, *, enough: bool) -> list[str]:
     """Say what is in hand or how quiet the app is; nothing if quiet, where *enough* is said."""
     views = known.quiet_views()
-    if lines := [line for one in known.probes if one in views and (line := _in_hand(one))]:
+    lines = [line for one in known.probes if one in views and (line := _in_hand(one))]
+    if lines and known.process.left:
+        lines.append(f"its process has exited, and somebody of it lives on: {known.process.left}")
+    if lines:
         return lines
     windows = known.quiet_windows()
     late, quiet = lateness(windows), quiet_for(windows) or 0.0
@@ -89,8 +94,8 @@ def _in_hand(probe: ProbeView) -> str:
         return str(probe.error)
     if probe.reading is None:
         return f"{probe.name} has not been read yet"
-    busy = [f"{count} {kind}" for kind, count in probe.reading.in_flight.items() if count]
-    return f"{', '.join(busy)} in flight ({probe.name})" if busy else ""
+    busy = probe.in_hand
+    return f"{busy} in flight ({probe.name})" if busy else ""
 
 
 def not_ready(known: Knowledge) -> list[str]:

@@ -24,6 +24,7 @@ from deregister_agent.model import (
     Phase,
     Policy,
     Process,
+    Reading,
     Snapshot,
 )
 from deregister_agent.ports import IdleProbe, ProcessFinder, ReadyCheck, Registry
@@ -93,8 +94,18 @@ class Knowledge:
         self.is_missed = False  # whether it was said that it serves and is not listed everywhere
         self.error: AgentError | None = None
 
-    def _heard(self, mark: str) -> None:
-        """Take in what the app says of itself; where nobody was seen yet, see who that is."""
+    def _heard(self, reading: Reading, answered: float) -> None:
+        """
+        Take in what a probe has heard: work in hand outranks an exit.
+
+        And what the app says of itself; where nobody was seen yet, see who that is.
+        """
+        if not reading.idle:
+            self.process.window.starts_after(answered)
+        if reading.mark:
+            self._is_named(reading.mark)
+
+    def _is_named(self, mark: str) -> None:
         self.process.finder.heard(mark)
         if self.process.app is None and mark != self._mark:
             self.process.look_now()
@@ -160,6 +171,8 @@ class Knowledge:
         for check in self.ready:
             check.begin()
         self.process.begin()
+        if self.drain.announced is None and self.drain.phase is not Phase.EXPIRED:
+            self.process.open()
 
     @property
     def in_doubt(self) -> bool:
@@ -179,16 +192,23 @@ class Knowledge:
         """
         Return what shows that the app is quiet: its probes, or that there is no app any more.
 
-        An app that has exited has nothing in hand. It must stay away for as long as
-        an app must be quiet: a supervisor may be about to start it again, and what
-        it starts has not been drained. Where nobody was ever seen, a probe that has an
-        answer speaks of somebody, and must say that nothing is in hand as well.
+        An app that has exited must stay away for as long as an app must be quiet: a
+        supervisor may be about to start it again, and what it starts has not been drained.
+        A probe that still has an answer then, or where nobody was ever seen, speaks of
+        somebody, and must say that nothing is in hand as well. One that has none speaks of
+        nobody: it was the app that answered.
         """
-        if self.process.vacant:
-            return [self.process]
-        if self.drain.if_present and self.process.is_nobody:
-            return [self.process, *(probe for probe in self.probes if probe.error is None)]
+        nobody = self.drain.if_present and self.process.is_nobody
+        if self.process.vacant or nobody:
+            return [self.process, *(probe for probe in self.probes if self._answers(probe))]
         return self.probes
+
+    def _answers(self, probe: ProbeView) -> bool:
+        """Tell whether a probe has an answer, or was not asked since the app is away."""
+        if probe.error is None:
+            return True
+        away = self.process.vacant_since
+        return away is not None and (probe.asked is None or probe.asked < away)
 
     def quiet_windows(self) -> Sequence[QuietWindow]:
         """Return the times for which the app has been quiet."""

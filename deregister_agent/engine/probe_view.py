@@ -22,7 +22,9 @@ HELD = 4.0  # seconds a probe may hold its answer while work is in flight
 class ProbeView:
     """One probe: its last reading and the time it has seen the app quiet."""
 
-    def __init__(self, probe: IdleProbe, heard: Callable[[str], None], shared: ViewContext) -> None:
+    def __init__(
+        self, probe: IdleProbe, heard: Callable[[Reading, float], None], shared: ViewContext
+    ) -> None:
         self.probe, self._heard = probe, heard
         self._calls, self._shared = shared.calls, shared
         self.name = probe.name
@@ -36,6 +38,12 @@ class ProbeView:
         self._failures = FailureLog()
         self._pace = 0.0  # seconds planned between the last reading and the next
         self._turn = 0  # counts the phases: a reading begun in an earlier one proves nothing
+
+    @property
+    def in_hand(self) -> str:
+        """What the app has in hand by the last reading, in words; empty: nothing, or not known."""
+        found = self.reading.in_flight.items() if self.reading is not None else ()
+        return ", ".join(f"{count} {kind}" for kind, count in found if count)
 
     def begin(self) -> None:
         """Begin a phase: the app must be seen quiet again, in this phase."""
@@ -74,8 +82,7 @@ class ProbeView:
         took = 0.0 if held else result.answered - result.asked
         self._pace = self._pause(self.reading, took)
         self._again.after(self._pace, result.asked)
-        if self.reading.mark:
-            self._heard(self.reading.mark)
+        self._heard(self.reading, result.answered)
 
     def _pause(self, reading: Reading, took: float) -> float:
         """

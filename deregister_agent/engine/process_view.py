@@ -22,6 +22,7 @@ class ProcessView:
         self.asked = 0.0
         self.age = AnswerAge()  # of the last answer
         self.window = QuietWindow()  # the time that nobody at all has been there
+        self.vacant_since: float | None = None  # when the first look showed that, and all since
         self.finder, self._calls, self._shared = finder, shared.calls, shared
         self._about: Process | None = None  # the process that the presence speaks of
         self._again = Backoff(0.05, 1.0, shared.chance)
@@ -44,9 +45,14 @@ class ProcessView:
         return self.presence.running if self.exited and self.presence is not None else None
 
     @property
+    def left(self) -> str:
+        """Who of the app lives on though its process has exited, in words; empty: nobody."""
+        return self.presence.left if self.exited and self.presence is not None else ""
+
+    @property
     def vacant(self) -> bool:
-        """Whether the app has exited and nobody has taken its place."""
-        return self.exited and self.successor is None
+        """Whether the app and all of it have exited, and nobody has taken its place."""
+        return self.exited and self.successor is None and not self.left
 
     @property
     def is_nobody(self) -> bool:
@@ -94,6 +100,10 @@ class ProcessView:
         else:
             self.presence = Presence(exited=False, running=None, note=str(result.error))
             self._again.later(result.answered)
+        if not self.vacant:
+            self.vacant_since = None
+        elif self.vacant_since is None:
+            self.vacant_since = result.answered
         if turn != self._turn:
             self._again.now()
         elif self.vacant or self.is_nobody:
@@ -105,6 +115,16 @@ class ProcessView:
     def _may_have_exited(self, result: CallResult) -> None:
         self._again.now()
         self._wait_again.later(result.answered)
+
+    def close(self, moment: float) -> None:
+        """From *moment* on nobody joins the app: who begins later is its successor."""
+        if self.app is not None:
+            self.app = replace(self.app, closed=self.app.closed or moment)
+
+    def open(self) -> None:
+        """Let whoever comes belong to the app again: nobody has been told that it may be killed."""
+        if self.app is not None:
+            self.app = replace(self.app, closed=0.0)
 
     def follow(self) -> None:
         """Take the process that is there now for the app."""

@@ -40,6 +40,7 @@ class QuietWindow:
         self.since: float | None = None  # None too while the news may be older than the idleness
         self.until = 0.0
         self.late = 0.0  # how old its news may be
+        self._earliest = 0.0  # somebody else has seen work in hand until then
         self._idle: float | None = None  # the end of the first idle reading
         self._last: Reading | None = None
         self._age = AnswerAge()  # of the last reading
@@ -47,6 +48,12 @@ class QuietWindow:
     def broken(self) -> None:
         """Begin again from nothing: it is not known what the app has in hand."""
         self.since = self._idle = self._last = None
+
+    def starts_after(self, moment: float) -> None:
+        """Count from *moment* on at the earliest: by another word, work was in hand until then."""
+        self._earliest = max(self._earliest, moment)
+        if self.since is not None:
+            self.since = self._idle = max(self.since, moment)
 
     def saw(self, reading: Reading, asked: float, answered: float, gap: float) -> None:
         """
@@ -64,7 +71,7 @@ class QuietWindow:
             self.since = self._idle = None
             return
         if self._idle is None or last is None or has_arrived(last, reading):
-            self.since, self._idle = None, answered
+            self.since, self._idle = None, max(answered, self._earliest)
         self.until, self.late = asked - reading.late, reading.late
         if not reading.late or self.until >= self._idle:
             self.since = self._idle

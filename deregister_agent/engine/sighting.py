@@ -23,6 +23,7 @@ def sighting(known: Knowledge) -> Sighting:
         restored=all(is_back(known, view, word) for view, word in words),
         quiet_for=_quiet(known),
         exited=exited,
+        left=exited and bool(process.left),
         replaced=process.running is not None if came else exited and process.successor is not None,
         nobody=drain.if_present and process.is_nobody,
         working=is_working(known),

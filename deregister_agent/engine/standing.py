@@ -16,6 +16,7 @@ def doubts(known: Knowledge) -> list[str]:
     nothing, and each probe that nothing is in hand and nothing has begun. Whatever is
     older says nothing: the agent may have been stopped in between, or started anew. In
     "gone" the word is about the process that has exited, until another is in its place.
+    A probe that says work is in hand outranks an exit in each of them.
     """
     match known.drain.phase:
         case Phase.DRAINED:
@@ -24,7 +25,7 @@ def doubts(known: Knowledge) -> list[str]:
                 line for view in known.registries if (line := _of_registry(known, view, oldest))
             ]
             if known.drain.outcome in {Outcome.APP_EXITED, Outcome.ABSENT}:
-                return lines + _of_process(known, oldest)
+                return lines + _of_process(known, oldest) + works_on(known)
             return lines + [line for view in known.probes if (line := _of_probe(known, view))]
         case Phase.GONE:
             return _of_successor(known)
@@ -100,9 +101,8 @@ def _of_probe(known: Knowledge, view: ProbeView) -> str:
         )
     if view.reading is None or view.asked is None or view.age.as_of < now - FRESH:
         return f"{view.name} has not been asked of late what is in hand"
-    busy = [f"{count} {kind}" for kind, count in view.reading.in_flight.items() if count]
-    if busy:
-        return f"work has come again since it was drained: {', '.join(busy)} ({view.name})"
+    if busy := view.in_hand:
+        return f"work has come again since it was drained: {busy} ({view.name})"
     last = view.work_again.until
     if last is not None and view.asked - last < known.policy.quiet:
         return f"work has come since it was drained: some {now - last:.1f} s ago ({view.name})"
@@ -113,7 +113,19 @@ def _of_process(known: Knowledge, oldest: float) -> list[str]:
     if known.process.age.as_of < oldest:
         return ["it has not been looked of late whether the app is still away"]
     away = known.process.exited or known.process.is_nobody
+    if known.process.left:
+        return [f"somebody of the app lives on: {known.process.left}"]
     return [] if away else ["it is not known whether the app is still away"]
+
+
+def works_on(known: Knowledge) -> list[str]:
+    """Return what probes say to be in hand though the process has exited."""
+    return [
+        f"its process has exited, and there is work in hand: {busy} ({view.name}): somebody of it "
+        "works on, or the next version has begun"
+        for view in known.probes
+        if (busy := view.in_hand)
+    ]
 
 
 def _of_successor(known: Knowledge) -> list[str]:
@@ -128,5 +140,5 @@ def _of_successor(known: Knowledge) -> list[str]:
         if (word := view.says(0.0)) is not None and word.listed
     ]
     if running is not None and running != known.drain.process:
-        lines.append("another process is in its place")
-    return lines
+        return [*lines, "another process is in its place"]
+    return lines + works_on(known)

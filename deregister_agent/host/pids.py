@@ -22,6 +22,8 @@ class ProcessStat(NamedTuple):
 
     state: bytes  # field 3
     parent: int  # field 4
+    group: int  # field 5: the pid of who began the process group
+    session: int  # field 6: the pid of who began the session
     threads: int  # field 20
     start: int  # field 22, in clock ticks since boot
 
@@ -43,7 +45,8 @@ def read_stat(pid: int) -> ProcessStat | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     fields = text[text.rindex(b")") + 2 :].split()  # the name before them may hold anything
-    return ProcessStat(fields[0], int(fields[1]), int(fields[17]), int(fields[19]))
+    parent, group, session = (int(field) for field in fields[1:4])
+    return ProcessStat(fields[0], parent, group, session, int(fields[17]), int(fields[19]))
 
 
 def find(pid: int) -> Pid | None:

@@ -28,6 +28,9 @@ class ByPort(Table):
     """``port``: by the port's listening sockets."""
     port: Port | None = None
     """The port to look at, where it is not the instance's own (an app behind a local proxy)."""
+    program: str = ""
+    """The name of the program that is the app, where that is mostly a proxy of others (nginx,
+    haproxy): one that listens there without being named is taken for one."""
 
 
 class ByPidFile(Table):
@@ -77,7 +80,8 @@ def build(options: ProcessOptions, instance: Instance, clock: Clock) -> ProcessF
     """Return the finder that *options* ask for. Looks at nothing yet."""
     match options:
         case ByPort():
-            return PortFinder(options.port or instance.port, instance.address, clock)
+            port, program = options.port or instance.port, options.program
+            return PortFinder(port, instance.address, clock, program=program)
         case ByPidFile():
             return PidFinder(PidFile(options.file), clock, instance.address, instance.port)
         case BySystemdUnit(unit=unit, systemctl=command, timeout=limit):
@@ -88,11 +92,18 @@ def build(options: ProcessOptions, instance: Instance, clock: Clock) -> ProcessF
 
 
 class ProbeMark:
-    """The app is what it says of itself to a probe; nothing of it can be seen here."""
+    """
+    The app is what it says of itself to a probe; nothing of it can be seen here.
+
+    Where each worker has a mark of its own, marks take turns. One that comes back after
+    another was heard shows that all heard in between live side by side.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._mark = ""
+        self._heard: list[str] = []  # every mark, in the order in which each came first
+        self._together: frozenset[str] = frozenset()  # marks that take turns
         self._changed = threading.Condition()
 
     def heard(self, mark: str) -> None:
@@ -100,6 +111,10 @@ class ProbeMark:
         with self._changed:
             if mark and mark != self._mark:
                 self._mark = mark
+                if mark in self._heard:
+                    self._together |= frozenset(self._heard[self._heard.index(mark) :])
+                else:
+                    self._heard = [*self._heard[-_MARKS:], mark]
                 self._changed.notify_all()
 
     def look(self, was: Process | None) -> Presence:
@@ -109,10 +124,25 @@ class ProbeMark:
         if was is not None and was.boot_id != boot:
             return Presence(exited=True, running=running)
         note = "" if mark else "no probe has told yet which process the app is (its mark)"
+        if was is not None and {was.mark, mark} <= self._together:
+            return Presence(exited=False, running=was, note=self._turns())
         exited = was is not None and bool(was.mark and mark) and mark != was.mark
         return Presence(exited, running, note)
+
+    def _turns(self) -> str:
+        marks = ", ".join(sorted(self._together))
+        return (
+            f"the marks of several processes take turns ({marks}): an exit shows only when none "
+            "of them answers any more; give a mark that all workers of one start share"
+        )
 
     def wait_exit(self, was: Process, timeout: float) -> None:
         """Block until another mark than that of *was* is heard, for at most *timeout* seconds."""
         with self._changed:
-            self._changed.wait_for(lambda: self._mark not in {"", was.mark}, timeout)
+            same = {"", was.mark}
+            self._changed.wait_for(
+                lambda: self._mark not in same and self._mark not in self._together, timeout
+            )
+
+
+_MARKS = 64  # marks that are remembered: more workers of one start than that are rare

@@ -99,7 +99,7 @@ def _read_holders(inodes: Collection[int]) -> dict[int, frozenset[Pid]]:
     wanted = {f"socket:[{inode}]": inode for inode in inodes}
     found: dict[int, set[Pid]] = {inode: set() for inode in inodes}
     for pid in [int(name) for name in os.listdir("/proc") if name.isdecimal()]:  # noqa: PTH208 - twice as fast
-        held = {wanted[target] for target in _open_files(pid) if target in wanted}
+        held = {wanted[target] for target in open_files(pid) if target in wanted}
         process = pids.find(pid) if held else None
         if process is not None:
             for inode in held:
@@ -109,11 +109,11 @@ def _read_holders(inodes: Collection[int]) -> dict[int, frozenset[Pid]]:
 
 def own_sockets() -> frozenset[int]:
     """Return the inodes of the sockets that the agent itself has open."""
-    sockets = (target for target in _open_files(os.getpid()) if target.startswith("socket:["))
+    sockets = (target for target in open_files(os.getpid()) if target.startswith("socket:["))
     return frozenset(int(target[8:-1]) for target in sockets)
 
 
-def _open_files(pid: int) -> list[str]:
+def open_files(pid: int) -> list[str]:
     """Return what the descriptors of *pid* point to; nothing where they cannot be seen."""
     folder = f"/proc/{pid}/fd"
     found: list[str] = []

@@ -7,7 +7,9 @@ and its start time compared after that, so a signal cannot reach a successor tha
 was given the same number.
 """
 
+import errno
 import os
+import select
 import selectors
 import signal
 import time
@@ -21,6 +23,7 @@ from pydantic import Field, field_validator
 from deregister_agent.config.options import NotifierOptions
 from deregister_agent.errors import NotifyError
 from deregister_agent.host.clock import SystemClock
+from deregister_agent.host.forwarders import not_to_be_ended
 from deregister_agent.host.pids import read_stat
 from deregister_agent.model import Announcement, Event, Instance, Process
 from deregister_agent.ports import Notifier
@@ -157,10 +160,20 @@ def _hold(pid: int, start: int) -> _Held | None:
     except BaseException:
         os.close(descriptor)
         raise
+    if shown is None and not _has_exited(descriptor):
+        os.close(descriptor)
+        raise PermissionError(errno.EPERM, f"pid {pid} lives and is not shown (hidepid?)")
     if shown is None or shown.start != start:
         os.close(descriptor)
         return None
     return _Held(pid, shown.parent, descriptor)
+
+
+def _has_exited(descriptor: int) -> bool:
+    """Tell whether the process of a pidfd has exited."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _signal(process: _Held, number: signal.Signals) -> None:
@@ -195,8 +208,12 @@ def _still_there(held: list[_Held], timeout: float) -> list[_Held]:
 
 def _untouchable(pids: Iterable[int]) -> str:
     """Return which of *pids* must not be ended, in words; empty if all may."""
-    forbidden = sorted(pid for pid in pids if pid <= 1 or pid == os.getpid())
-    return f"pid {forbidden[0]} is init or the agent itself" if forbidden else ""
+    for pid in sorted(pids):
+        if pid <= 1 or pid == os.getpid():
+            return f"pid {pid} is init or the agent itself"
+        if why := not_to_be_ended(pid):
+            return f"{why}: it is not the app, and was not ended"
+    return ""
 
 
 def _denied(error: OSError) -> bool:

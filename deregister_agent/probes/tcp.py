@@ -10,13 +10,15 @@ from pydantic import Field
 
 from deregister_agent.config.options import BackendOptions, Port
 from deregister_agent.errors import ProbeError
-from deregister_agent.host import pids
 from deregister_agent.host.connection_activity import (
     Activity,
     CountsMissingError,
     Follower,
     is_in_hand,
 )
+from deregister_agent.host.forwarders import engine_running, suspected
+from deregister_agent.host.network import Network, network
+from deregister_agent.host.pids import Pid
 from deregister_agent.host.socket_holders import holders, own_sockets
 from deregister_agent.host.sockets import (
     CONNECTED,
@@ -30,7 +32,6 @@ from deregister_agent.host.sockets import (
 from deregister_agent.model import Instance, Reading
 from deregister_agent.ports import IdleProbe
 
-_FORWARDERS = frozenset({"docker-proxy"})
 _CONNECTING = CONNECTED | {State.SYN_SENT}  # of the agent: the app's end may be there already
 
 Still = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -47,6 +48,9 @@ class Options(BackendOptions):
     """The seconds without a byte after which a connection is idle, if the app owes nothing that can
     be seen. It must be longer than the longest silence of either side inside a request of this
     app. Without this key every connection counts."""
+    program: str = ""
+    """The name of the program that is the app, where that is mostly a proxy of others (nginx,
+    haproxy): one that listens there without being named is taken for one."""
 
 
 class TcpProbe(IdleProbe):
@@ -67,7 +71,9 @@ class TcpProbe(IdleProbe):
         self._ignored = options.ignore
         self._follower = None if options.still is None else Follower(options.still)
         self._now = now
-        self._seen_listening = False
+        self._program = options.program
+        self._seen_in: Network | None = None  # the network in which somebody listened
+        self._accepts = False  # whether a connection was seen that somebody here had accepted
         self._examined: frozenset[int] = frozenset()
         self._own: dict[int, bool] = {}  # by cookie
         self._one_at_a_time = threading.Lock()
@@ -87,7 +93,7 @@ class TcpProbe(IdleProbe):
         every = connections(self._port, with_info=self._follower is not None)
         answered = self._now()
         found = [s for s in every if is_in_hand(s)]
-        self._look_at(listening, found)
+        self._look_at(listening, found, every)
         counted = self._without_own(self._without_ignored(found))
         if self._follower is None:
             return {"connections": len(counted)}
@@ -97,26 +103,45 @@ class TcpProbe(IdleProbe):
             "unknown_connections": activity.count(Activity.UNKNOWN),
         }
 
-    def _look_at(self, listening: Iterable[Socket], found: list[Socket]) -> None:
+    def _look_at(
+        self, listening: Iterable[Socket], found: list[Socket], every: Iterable[Socket]
+    ) -> None:
         """Raise ProbeError if this table may lack connections to the port."""
         inodes = frozenset(s.inode for s in listening)
-        self._seen_listening = self._seen_listening or bool(inodes)
-        if not self._seen_listening and not found:
+        self._accepts = self._accepts or any(s.inode for s in every)
+        self._require_the_same_network(listens=bool(inodes), connected=bool(found))
+        if not inodes <= self._examined:
+            self._require_no_forwarder(inodes, every)
+
+    def _require_the_same_network(self, *, listens: bool, connected: bool) -> None:
+        """Raise ProbeError if what is not in this network proves nothing."""
+        if listens:
+            self._seen_in = network()
+        elif self._seen_in is not None and not connected:
+            if why := self._seen_in.lost(network()):
+                raise self._error(why)
+        elif not connected:
             raise self._error(
                 "nothing listens there and nothing is connected; an app in another network "
                 "namespace (a container of its own) is not to be seen from here: run the agent "
                 "in the same one, or correct the port"
             )
-        if inodes <= self._examined:
-            return
-        for processes in holders(inodes).values():
-            names = {pids.name(pid) for pid, _ in processes} & _FORWARDERS
-            if names:
-                raise self._error(
-                    f"{names.pop()} listens there for a container, and connections to a container "
-                    "are not to be seen from here: run the agent in the app's network namespace"
-                )
-        self._examined = inodes
+
+    def _require_no_forwarder(self, inodes: frozenset[int], every: Iterable[Socket]) -> None:
+        """Raise ProbeError if whoever listens may do so for an app in another network."""
+        held = holders(inodes)
+        processes = frozenset[Pid]().union(*held.values())
+        if why := suspected(processes, self._port, every, self._program):
+            raise self._error(why)
+        unseen = not all(held.values())
+        if unseen and not self._accepts and (engine := engine_running()):
+            raise self._error(
+                f"who listens there cannot be seen, {engine} runs on this host and may do so for a "
+                "container, and no connection was seen yet that somebody here had accepted: run "
+                "the agent as root or as the app's user, or in the app's network namespace"
+            )
+        if not unseen or self._accepts:
+            self._examined = inodes
 
     def _without_ignored(self, found: list[Socket]) -> list[Socket]:
         if not self._ignored:

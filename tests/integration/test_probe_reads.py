@@ -460,17 +460,6 @@ class TestTcp:
         assert counting(port).read(0.0) == Reading({"connections": 1})
         child.kill()
 
-    def test_a_forwarder_is_not_the_app(
-        self, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """Behind docker-proxy the connections do not show: not known, again and again."""
-        app = listening(stack)
-        monkeypatch.setattr(pids, "name", lambda _: "docker-proxy")
-        asked = counting(app.getsockname()[1])
-        for _ in range(2):
-            with pytest.raises(ProbeError, match=r"docker-proxy listens there"):
-                asked.read(0.0)
-
     def test_the_name_of_a_process(self) -> None:
         """The kernel's name of a program is read; of no process it is empty."""
         assert pids.name(os.getpid())

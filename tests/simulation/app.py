@@ -27,8 +27,10 @@ class FakeApp:
         self.renamed = False  # whether this version registers under another name
         self.started = 0
         self.in_hand: dict[int, float] = {}  # work, and when it arrived
+        self.orphans: dict[int, float] = {}  # the same of children that have outlived the process
         self.last_busy = self.last_arrival = LONG_AGO
         self.ready_at = self.began = 0.0
+        self.exited_at = LONG_AGO
         self._was_ready = LONG_AGO
         self.idle_or_gone = Waiters(world.timeline)
         self._pids, self._work = count(100), count(1)
@@ -61,9 +63,21 @@ class FakeApp:
             return
         self.world.say(f"app: process {self.process.pids[0][0]} ends ({why})")
         self._was_ready = self.ready_until
-        self.process = None
+        self.process, self.exited_at = None, self.world.now
+        if self.world.plan.children:
+            self.orphans |= self.in_hand
         self.in_hand.clear()
         self.idle_or_gone.wake()
+
+    def end_all(self) -> None:
+        """End the process and all that has outlived one, as a reboot does."""
+        self.exit("reboot")
+        self.orphans.clear()
+
+    @property
+    def all_work(self) -> dict[int, float]:
+        """The work in hand and when it arrived: of the process, and of what outlived one."""
+        return self.in_hand | self.orphans
 
     def registration(self) -> Snapshot:
         """Return how this version registers."""
@@ -77,9 +91,10 @@ class FakeApp:
         self.world.timeline.after(lasts, lambda: self._finish(number))
 
     def _finish(self, number: int) -> None:
-        if self.in_hand.pop(number, None) is not None:
+        where = self.orphans if number in self.orphans else self.in_hand
+        if where.pop(number, None) is not None:
             self.last_busy = self.world.now
-            if not self.in_hand:
+            if not self.all_work:
                 self.idle_or_gone.wake()
 
     @property
@@ -94,13 +109,15 @@ class FakeApp:
 
 
 class FakeProbe:
-    """The app's own page."""
+    """Counts the work of the app and its children; answers while there is anybody of it."""
 
     name = "page"
 
     def __init__(self, world: "World") -> None:
         self.world = world
         self.known: float | None = None  # as of when the agent last heard that it was idle
+        self.heard_busy = LONG_AGO  # when the agent last heard of work in hand
+        self.said_busy = False  # whether that is the last it heard
         self.down_until = 0.0
 
     def read(self, wait: float) -> Reading:
@@ -108,23 +125,34 @@ class FakeProbe:
         world, app = self.world, self.world.app
         job = world.host.job
         assert job is not None
-        if app.process is None or world.now < self.down_until:
+        job.on_answer.append(self._heard_nothing)
+        nobody = app.process is None and not app.orphans
+        if nobody or world.now < self.down_until:
             raise ProbeError(self.name, "read what is in flight", "connection refused")
         if world.fault(world.plan.error_rate):
             raise ProbeError(self.name, "read what is in flight", "it answered 502")
         if world.fault(world.plan.hang_rate):
             job.answer_in += TIMEOUT
             raise ProbeError(self.name, "read what is in flight", "no answer in time")
-        if world.plan.holds and app.in_hand and world.now < job.asked + wait:
+        if world.plan.holds and app.all_work and world.now < job.asked + wait:
+            job.on_answer.clear()
             raise Parked(app.idle_or_gone, job.asked + wait)
-        if not app.in_hand:
-            when = world.now
+        when = world.now
+        if app.all_work:
+            job.on_answer.append(self._heard_busy)
+        else:
             job.on_answer.append(lambda: self._heard(when))
         started = app.started if world.plan.counts_work else None
-        return Reading({KIND: len(app.in_hand)}, started)
+        return Reading({KIND: len(app.all_work)}, started)
 
     def _heard(self, when: float) -> None:
         self.known = when
+
+    def _heard_busy(self) -> None:
+        self.heard_busy, self.said_busy = self.world.now, True
+
+    def _heard_nothing(self) -> None:
+        self.said_busy = False
 
 
 class FakeFinder:
@@ -145,7 +173,8 @@ class FakeFinder:
             when, job = self.world.now, self.world.host.job
             assert job is not None
             job.on_answer.append(lambda: self._heard(job.asked, when))
-        return Presence(exited, running)
+        seen = exited and self.world.plan.shows_children and self.world.app.orphans
+        return Presence(exited, running, left="a child works on" if seen else "")
 
     def _heard(self, asked: float, seen: float) -> None:
         self.known = (asked, seen)

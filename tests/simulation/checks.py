@@ -94,7 +94,9 @@ class Checks:
 
     def _drained(self, drain: Drain) -> None:
         if drain.outcome is Outcome.APP_EXITED:
-            proof = min(self._exited(drain), self._last_work() + self.world.plan.policy.quiet)
+            heard = max(self.world.app.exited_at, self.world.probe.heard_busy)
+            work = min(self._last_work(), heard)  # a child that ends with its page tells no more
+            proof = min(self._exited(drain), work + self.world.plan.policy.quiet)
         else:
             proof = self._quiet()
         for registry in self.world.registries:
@@ -110,7 +112,19 @@ class Checks:
             self.world.broken("drained (app-exited) while the process is alive")
         elif app.process is not None and app.began <= seen:
             self.world.broken("drained (app-exited) while another process was in its place")
+        if app.orphans and self._sees_orphans():
+            self.world.broken("drained (app-exited) while a child of the app has work in hand")
         return asked
+
+    def _sees_orphans(self) -> bool:
+        """
+        Tell whether the agent can know that somebody works on after an exit.
+
+        A probe that has had no answer for a quiet time speaks of nobody, by decision 15.
+        """
+        plan, probe = self.world.plan, self.world.probe
+        of_late = self.world.now - probe.heard_busy < plan.policy.quiet - HAIR
+        return plan.shows_children or probe.said_busy or of_late
 
     def _quiet(self) -> float:
         """Return since when the app had been quiet for long enough."""
@@ -118,7 +132,7 @@ class Checks:
         if idle_at is None:
             self.world.broken("drained, and the app was never seen idle")
             return 0.0
-        if any(arrived <= idle_at for arrived in app.in_hand.values()):
+        if any(arrived <= idle_at for arrived in app.all_work.values()):
             self.world.broken("drained while the app has work in hand")
         relisted = any(
             (r.known and r.changed > r.known[0]) or r.blip > idle_at for r in self.world.registries
@@ -192,7 +206,7 @@ class Checks:
 
     def _prompt(self, now: float, how: str) -> None:
         world, policy = self.world, self.world.plan.policy
-        if world.app.in_hand or any(registry.listed for registry in world.registries):
+        if world.app.all_work or any(registry.listed for registry in world.registries):
             return
         settled = max(registry.changed for registry in world.registries) + policy.settle
         clear = max(registry.old_routes for registry in world.registries)
@@ -279,6 +293,9 @@ class Checks:
         in_hand = world.app.in_hand.values() if world.app.process == drain.process else ()
         if any(arrived < oldest for arrived in in_hand):
             world.broken("answers drained while the drained process has work in hand")
+        left = world.app.orphans.values() if world.app.process is None else ()
+        if world.probe.said_busy and any(arrived < oldest for arrived in left):
+            world.broken("answers drained while a child of the exited process has work in hand")
 
     # --- bounds ---
 

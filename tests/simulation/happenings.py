@@ -99,7 +99,7 @@ def _agent_dies(world: "World", lasts: float) -> None:
 
 def _reboot(world: "World", lasts: float) -> None:
     world.kill_agent(lasts)
-    world.app.exit("reboot")
+    world.app.end_all()
     world.host.reboot()
     world.carried_by_a_wrong_date |= world.host.wall_step != 0
     world.timeline.after(lasts + world.chance.uniform(-0.02, 2.0), world.start_app)

@@ -24,6 +24,8 @@ def begin_life(world: "World", journal: Journal) -> InstanceLoop:
     def written(decision: Decision, _: int) -> None:
         if decision.drain.phase is Phase.DRAINING and world.plan.freezes is not None:
             world.timeline.after(world.plan.freezes, lambda: world.freeze_agent(1.5))
+        if decision.drain.phase is Phase.DRAINING and world.plan.dies is not None:
+            world.timeline.after(world.plan.dies, world.busy_app_dies)
         world.phase = decision.drain.phase
         mail.wake()
         world.checks.decided(decision)

@@ -1,6 +1,7 @@
 """Ways to break the agent. The simulation must notice each of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
@@ -11,6 +12,8 @@ from deregister_agent.engine.calls import CallResult
 from deregister_agent.engine.knowledge import Knowledge
 from deregister_agent.engine.last_instance_guard import Guard
 from deregister_agent.engine.outbox import Outbox
+from deregister_agent.engine.process_view import ProcessView
+from deregister_agent.engine.quiet_window import QuietWindow
 from deregister_agent.engine.registry_view import RegistryView, RegistryWord
 from deregister_agent.engine.view_context import ViewContext
 from deregister_agent.journal.journal import Journal
@@ -218,6 +221,26 @@ def gaps_are_ignored() -> Mutation:
     return patch.object(ViewContext, "gap", lambda *_: float("inf"))
 
 
+@contextmanager
+def an_exit_outranks_the_probes() -> Iterator[None]:
+    """Take an app whose process has exited for idle, whatever its probes say."""
+    true = Knowledge.quiet_views
+
+    def quiet_views(known: Knowledge) -> Any:
+        return [known.process] if known.process.vacant else true(known)
+
+    with (
+        patch.object(Knowledge, "quiet_views", quiet_views),
+        patch.object(QuietWindow, "starts_after", lambda *_: None),
+    ):
+        yield
+
+
+def whoever_is_left_is_ignored() -> Mutation:
+    """Take the exit of one process for the exit of the whole app."""
+    return patch.object(ProcessView, "left", property(lambda _: ""))
+
+
 MUTATIONS: tuple[Callable[[], Mutation], ...] = (
     unknown_is_withdrawn,
     old_words_count,
@@ -247,4 +270,6 @@ MUTATIONS: tuple[Callable[[], Mutation], ...] = (
     work_after_drained_is_ignored,
     the_answer_is_the_phase,
     gaps_are_ignored,
+    an_exit_outranks_the_probes,
+    whoever_is_left_is_ignored,
 )

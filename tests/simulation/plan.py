@@ -57,6 +57,9 @@ class Plan:
     calm: bool = False  # nothing goes wrong at all
     strays: Sequence[tuple[float, float]] = ()  # work after "drained": when, and how long it takes
     freezes: float | None = None  # seconds after draining began at which the agent is stopped
+    dies: float | None = None  # seconds after draining began at which the process dies, if it works
+    children: bool = False  # the app forks for its work, which outlives the process that is watched
+    shows_children: bool = False  # the finder can see them
     deaf: bool = False  # the platform kills although the word was taken back in the meantime
 
 
@@ -84,8 +87,9 @@ LATER_KINDS = ("agent frozen",)
 
 def plan(seed: int) -> Plan:
     """Return the world that *seed* stands for."""
-    chance = Random(f"plan {seed}")
+    chance, forks = Random(f"plan {seed}"), Random(f"forks {seed}")
     calm = chance.random() < 0.15
+    children, shows_children = forks.random() < 0.3, forks.random() < 0.5
     nasty = 0.0 if calm else chance.choice((0.0, 0.0, 0.02, 0.08, 0.2))
     readiness = chance.random() < 0.6
     more = Random(f"more {seed}")
@@ -123,6 +127,9 @@ def plan(seed: int) -> Plan:
         strays=() if calm else _strays(more),
         freezes=None if calm or more.random() < 0.8 else more.uniform(0.0, 0.5),
         deaf=more.random() < 0.3,
+        dies=None if calm or forks.random() < 0.4 else forks.uniform(0.0, 0.2),
+        children=children,
+        shows_children=shows_children,
     )
 
 

@@ -207,6 +207,13 @@ class World:
         if self.plan.supervised:
             self.timeline.after(self.chance.uniform(0.1, 1.0), self.start_app)
 
+    def busy_app_dies(self) -> None:
+        """Let the process of an app that forks die while its children have work in hand."""
+        if self.plan.children and self.app.in_hand and self.now < FAULTS_END:
+            self.app_dies()
+            if self.plan.shows_children:  # the page goes with the process, and nobody else tells
+                self.probe.down_until = self.now + 3.0
+
     def _arrival(self) -> None:
         if self.app.process is not None and any(one.reaches for one in self.registries):
             longest = self.plan.longest_work if self.chance.random() < 0.2 else 0.1

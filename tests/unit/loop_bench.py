@@ -167,6 +167,7 @@ class Finder:
     def __init__(self) -> None:
         self.running: Process | None = OLD
         self.sees, self.unsure = True, False
+        self.left = ""  # who of it lives on after the exit
         self.while_looking: Callable[[], None] = lambda: None
 
     def look(self, was: Process | None) -> Presence:
@@ -175,7 +176,7 @@ class Finder:
         self.while_looking()
         nobody = was is None and self.running is None and not self.unsure
         exited = was is not None and was != self.running
-        return Presence(exited, self.running, nobody=nobody)
+        return Presence(exited, self.running, nobody=nobody, left=self.left if exited else "")
 
     def wait_exit(self, was: Process, timeout: float) -> None:
         """Return: it may have exited."""

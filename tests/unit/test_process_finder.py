@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from deregister_agent.host import find_by_port, pids
+from deregister_agent.host import find_by_port, pids, port_holders
 from deregister_agent.host.clock import SystemClock
 from deregister_agent.host.find_by_port import PortFinder
 from deregister_agent.host.process_finder import ProbeMark, ProcessOptions, build
@@ -281,7 +281,7 @@ class TestByPort:
         self, stage: Stage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A later worker is known before it closes the listener, so it outlives its master."""
-        monkeypatch.setattr(find_by_port, "_REST", 0.0)
+        monkeypatch.setattr(port_holders, "_REST", 0.0)
         app = stage.app()
         finder = on(app.number("listen(0)"))
         was = seen(finder)
@@ -362,7 +362,7 @@ class TestSocketActivation:
         activator.do(f"end({service})")
         presence = finder.look(was)
         assert (presence.exited, presence.running) == (True, None)
-        assert f"held open, by pid {activator.pid}" in presence.note
+        assert f"held open by pid {activator.pid}" in presence.note
 
     def test_a_restart_on_the_same_inode(self, stage: Stage) -> None:
         """The next process gets the same socket, and is told from the one before."""
@@ -386,7 +386,7 @@ class TestSocketActivation:
         self, stage: Stage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A child with its parent's LISTEN_PID is the same app, and may outlive its parent."""
-        monkeypatch.setattr(find_by_port, "_REST", 0.0)
+        monkeypatch.setattr(port_holders, "_REST", 0.0)
         activator = stage.app()
         port = activator.number("listen(0)")
         service = activator.number("start()")
@@ -686,7 +686,10 @@ class TestSystemdUnit:
         assert was == Process(BOOT, identity(app.pid), namespace=HERE)
         for _ in range(20):
             assert systemctl.finder.look(was) == Presence(exited=False, running=was)
-        assert systemctl.asked.read_text() == "show -p MainPID,ActiveState orders.service\n"
+        assert (
+            systemctl.asked.read_text()
+            == "show -p MainPID,ActiveState,LoadState,ControlGroup orders.service\n"
+        )
 
     def test_a_restart(self, stage: Stage, systemctl: Systemctl) -> None:
         """Another main process in the place of the dead one is its successor."""
