@@ -243,8 +243,7 @@ class InstanceLoop(Waiters):
             return
         if newcomer.restarted:
             self._write(newcomer.drain, "app-restarted", {}, new_phase=False)
-        self.known.drain = newcomer.drain
-        self.known.process.follow()
+        self.known.follow(newcomer.drain, restarted=newcomer.restarted)
 
     def _decide(self) -> None:
         """Decide where the drain goes by what is known now, and write that down."""

@@ -156,6 +156,13 @@ class Knowledge:
         for view in self.registries:
             view.owed = False
 
+    def follow(self, drain: Drain, *, restarted: bool) -> None:
+        """Take the process that is there now for the app, whose *drain* goes on."""
+        self.drain = drain
+        self.process.follow()
+        for probe in self.probes if restarted else ():
+            probe.window.starts_after(self.clock.now())  # what was quiet before has exited
+
     def begin_phase(self) -> None:
         """Let every view begin the phase that has just been written down."""
         self.since = self.clock.now()

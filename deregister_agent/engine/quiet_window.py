@@ -32,7 +32,8 @@ class QuietWindow:
     last, which is the least that the readings prove. Where the app counts all work
     ever started, work that came and went between two readings ends the window too.
     A reading whose news may be late counts as if made so much earlier. Where the app
-    counts nothing, a gap between two readings may hide work, and ends the window.
+    counts nothing, a gap between two readings may hide work, and ends the window; and so
+    where it does not say which process counts, as another one counts from nothing.
     """
 
     def __init__(self) -> None:
@@ -63,7 +64,8 @@ class QuietWindow:
         the same window, where the app does not count all work ever started.
         """
         last, self._last = self._last, reading
-        if last is not None and reading.started is None and asked - self._age.as_of > gap:
+        told = reading.started is not None and reading.mark != ""
+        if last is not None and not told and asked - self._age.as_of > gap:
             self.gaps += self._idle is not None
             self._idle = None
         self._age.answered(asked, answered)

@@ -143,7 +143,8 @@ class FakeProbe:
         else:
             job.on_answer.append(lambda: self._heard(when))
         started = app.started if world.plan.counts_work else None
-        return Reading({KIND: len(app.all_work)}, started)
+        mark = str(app.last) if world.presence.says_who else ""
+        return Reading({KIND: len(app.all_work)}, started, mark)
 
     def _heard(self, when: float) -> None:
         self.known = when

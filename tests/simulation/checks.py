@@ -98,7 +98,7 @@ class Checks:
             work = min(self._last_work(), heard)  # a child that ends with its page tells no more
             proof = min(self._exited(drain), work + self.world.plan.policy.quiet)
         else:
-            proof = self._quiet()
+            proof = self._quiet(drain)
         for registry in self.world.registries:
             self._out(registry, proof, drain)
             self.serving.drained(registry, drain)
@@ -126,7 +126,7 @@ class Checks:
         of_late = self.world.now - probe.heard_busy < plan.policy.quiet - HAIR
         return plan.shows_children or probe.said_busy or of_late
 
-    def _quiet(self) -> float:
+    def _quiet(self, drain: Drain) -> float:
         """Return since when the app had been quiet for long enough."""
         app, idle_at = self.world.app, self.world.probe.known
         if idle_at is None:
@@ -139,7 +139,8 @@ class Checks:
         )
         elsewhere = any(r.listed_elsewhere for r in self.world.registries)  # judged beside this
         excused = relisted or elsewhere or self.world.plan.late_clients > 0
-        excused |= self._just_unseen(app)
+        vouched = [r for r in self.world.registries if r.name in drain.vouched]
+        excused |= self._just_unseen(app) or not all(map(self._has_told, vouched))
         if app.last_arrival > idle_at and not excused:
             self.world.broken("drained, and work arrived after the app was last seen idle")
         last = self._last_work()

@@ -25,6 +25,7 @@ class PresencePlan:
     renames: int | None = None  # the version from which on the app registers under another name
     happenings: Sequence[Happening] = field(default_factory=tuple)
     asks: Sequence[float] = ()  # when somebody asks whether it takes traffic
+    says_who: bool = False  # the probe says which process has answered
     anyway: bool = False  # start-traffic asks for no readiness check
     puts_back: bool = False  # at the end somebody asks the agent to put back what was lost
 
@@ -57,6 +58,7 @@ def presence_plan(seed: int, world: Plan) -> PresencePlan:
             *_shortage(Random(f"threads {seed}")),
         ],
         asks=asks,
+        says_who=telling.random() < 0.5,
         anyway=chance.random() < 0.5,
         puts_back=chance.random() < 0.7,
     )

@@ -176,3 +176,13 @@ def test_a_window_counts_from_the_last_work_that_another_saw() -> None:
     for window in (seen_first, told_first):
         window.saw(Reading({}), 15.0, 15.5, 5.0)
         assert quiet_for([window]) == 3.0
+
+
+def test_what_an_exited_process_was_quiet_for_is_nothing_of_the_next(bench: Bench) -> None:
+    """Also where both have counted as much: the next one may have had work in between."""
+    bench.page.in_flight, bench.page.started = 0, 7
+    bench.go_on(0.8 * SECOND)
+    assert bench.phase is Phase.DRAINING
+    bench.finder.running = NEW
+    bench.loop.known.process.look_now()
+    assert bench.until(Phase.DRAINED) >= SECOND

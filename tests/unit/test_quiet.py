@@ -164,15 +164,21 @@ def test_a_message_taken_just_before_a_drain_is_waited_for(tmp_path: Path) -> No
     bench.journal.close()
 
 
-@pytest.mark.parametrize(("counts", "quiet"), [(True, True), (False, False)])
-def test_a_gap_ends_a_window_where_work_is_not_counted(*, counts: bool, quiet: bool) -> None:
+@pytest.mark.parametrize(
+    ("reading", "quiet"),
+    [
+        (Reading({"requests": 0}, started=7, mark="a"), True),
+        (Reading({"requests": 0}, started=7), False),  # perhaps of another process, from nothing
+        (Reading({"requests": 0}, mark="a"), False),
+    ],
+)
+def test_a_gap_ends_a_window_where_work_is_not_counted(reading: Reading, *, quiet: bool) -> None:
     """An agent that was stopped between two idle readings has not seen what was in between."""
     window = QuietWindow()
-    reading = Reading({"requests": 0}, started=7 if counts else None)
     window.saw(reading, 10.0, 10.1, 0.5)
     window.saw(reading, 13.0, 13.1, 0.5)
     assert (window.since == 10.1) is quiet
-    assert window.gaps == (0 if counts else 1)
+    assert window.gaps == (0 if quiet else 1)
 
 
 def test_a_reading_that_is_a_little_late_is_no_gap() -> None:
