@@ -124,7 +124,7 @@ def take_in(known: Knowledge, found: FirstLook) -> None:
     if found.nobody:
         known.process.presence = found.presence
     for view in known.registries:
-        view.is_alone = view.name in found.alone
+        view.begin_drain(is_alone=view.name in found.alone)
         look = found.looks.get(view.name)
         if look is not None:
             note(known, view, look)

@@ -71,6 +71,7 @@ class RegistryView:
         self._keep_failures = FailureLog()
         self._watches = True  # until it says that it cannot
         self._cursor: str | None = None
+        self._listed_it = False  # by its last answer in this drain
         self._turn = 0  # counts the phases that act: late answers belong to an earlier one
 
     def begin(self) -> None:
@@ -80,6 +81,10 @@ class RegistryView:
         self._act_again.now()
         self._keep_again.now()
 
+    def begin_drain(self, *, is_alone: bool) -> None:
+        """Begin a drain; *is_alone*: nothing else in the registry was found to send it work."""
+        self.is_alone, self._listed_it = is_alone, False
+
     def forget(self, now: float) -> None:
         """Forget that it has shown the instance: what counts is seen from *now* on."""
         self.seen_once |= self.seen
@@ -88,8 +93,12 @@ class RegistryView:
 
     @property
     def is_listed(self) -> bool:
-        """Whether its last word, of whatever age, was that it lists the instance."""
-        return self.word is not None and self.word.listed
+        """
+        Whether its last word, of whatever age, was that it lists the instance.
+
+        A look that fails takes nothing back of what it has said in this drain.
+        """
+        return self._listed_it if self.word is None else self.word.listed
 
     def act(self, action: Callable[[], None], now: float) -> None:
         """Ask for the phase's action, unless it was refused, has been done or must wait."""
@@ -188,6 +197,7 @@ class RegistryView:
             return
         look, others, self.good = result.value
         self.word = RegistryWord(self._told_apart(look), result.asked)
+        self._listed_it = look.listed
         self.others = self.others if others is None else others
         phase, word = self._shared.phase(), self.says(0.0)
         if word is None or word.listed or word.awaited:

@@ -725,3 +725,19 @@ def test_what_need_not_be_there_comes_back_only_from_what_was_kept(
     bench.start(anyway=True)
     bench.go_on(2.0)
     assert (bench.phase, consul.did) == (Phase.SERVING, ["restore {'weight': 5}"])
+
+
+def test_a_look_that_fails_takes_nothing_back_of_what_was_vouched_against(make: Make) -> None:
+    """Whoever lists it after all is waited for, until it says that it does not."""
+    bench, consul, _ = two(make)
+    consul.down = True
+    bench.stop(StopRequest(vouch=("consul",)))
+    bench.until(Phase.DRAINING)
+    consul.down = False
+    bench.until(Phase.WITHDRAWING)
+    consul.down = True
+    bench.go_on(10.0)
+    assert (bench.phase, "consul" in bench.loop.status().what_blocks) == (Phase.WITHDRAWING, True)
+    consul.down = False
+    bench.until(Phase.DRAINED)
+    assert not consul.listed
