@@ -53,7 +53,7 @@ def _listing(known: Knowledge) -> list[str]:
 
 
 def _why_listed(known: Knowledge, view: RegistryView) -> str:
-    if view.name in known.drain.vouched and not view.is_listed:
+    if view.name in known.drain.vouched and not view.sends:
         return ""
     if (trouble := view.refused or view.error) is not None:
         return str(trouble)

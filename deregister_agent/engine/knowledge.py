@@ -228,7 +228,7 @@ class Knowledge:
         What a route brought in its last moment has yet to reach the app, and to be counted there.
         """
         vouched = self.drain.vouched
-        asked = [one for one in self.registries if one.name not in vouched or one.is_listed]
+        asked = [one for one in self.registries if one.name not in vouched or one.sends]
         since = [view.clear for view in asked if view.clear is not None]
         if len(since) < len(asked):
             return None

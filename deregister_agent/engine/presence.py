@@ -38,7 +38,7 @@ def is_believed(known: Knowledge, view: RegistryView, look: Look) -> bool:
 def is_out(known: Knowledge, view: RegistryView, word: RegistryWord | None) -> bool:
     """Tell whether nothing new comes from a registry, by its *word*, or by who vouches for it."""
     if word is None:
-        return view.name in known.drain.vouched and not view.is_listed
+        return view.name in known.drain.vouched and not view.sends
     return not word.listed and is_believed(known, view, word.look)
 
 

@@ -30,6 +30,11 @@ class RegistryWord:
         return self.look.listed
 
     @property
+    def sends(self) -> bool:
+        """Whether it would send work, or may still do so along old routes."""
+        return self.listed or bool(self.look.stragglers)
+
+    @property
     def awaited(self) -> list[str]:
         """The stragglers that hold up a drain."""
         return [one.what for one in self.look.stragglers]
@@ -71,7 +76,7 @@ class RegistryView:
         self._keep_failures = FailureLog()
         self._watches = True  # until it says that it cannot
         self._cursor: str | None = None
-        self._listed_it = False  # by its last answer in this drain
+        self._sent = False  # whether it sends work, by its last answer in this drain
         self._turn = 0  # counts the phases that act: late answers belong to an earlier one
 
     def begin(self) -> None:
@@ -83,7 +88,7 @@ class RegistryView:
 
     def begin_drain(self, *, is_alone: bool) -> None:
         """Begin a drain; *is_alone*: nothing else in the registry was found to send it work."""
-        self.is_alone, self._listed_it = is_alone, False
+        self.is_alone, self._sent = is_alone, False
 
     def forget(self, now: float) -> None:
         """Forget that it has shown the instance: what counts is seen from *now* on."""
@@ -92,13 +97,13 @@ class RegistryView:
         self.look_again.now()
 
     @property
-    def is_listed(self) -> bool:
+    def sends(self) -> bool:
         """
-        Whether its last word, of whatever age, was that it lists the instance.
+        Whether its last word, of whatever age, was that it sends work, if by old routes only.
 
         A look that fails takes nothing back of what it has said in this drain.
         """
-        return self._listed_it if self.word is None else self.word.listed
+        return self._sent if self.word is None else self.word.sends
 
     def act(self, action: Callable[[], None], now: float) -> None:
         """Ask for the phase's action, unless it was refused, has been done or must wait."""
@@ -197,7 +202,7 @@ class RegistryView:
             return
         look, others, self.good = result.value
         self.word = RegistryWord(self._told_apart(look), result.asked)
-        self._listed_it = look.listed
+        self._sent = self.word.sends
         self.others = self.others if others is None else others
         phase, word = self._shared.phase(), self.says(0.0)
         if word is None or word.listed or word.awaited:

@@ -22,6 +22,7 @@ from deregister_agent.model import (
     Phase,
     Policy,
     StopRequest,
+    Straggler,
 )
 from tests.unit.loop_bench import NEW, Bench, Check, ListRegistry, Make
 
@@ -651,7 +652,7 @@ def test_a_word_about_the_one_before_is_none_about_the_next(make: Make) -> None:
     bench.loop.tick()
     bench.calls.run()
     bench.loop.tick()
-    assert (known.process.app, view.is_listed, view.seen) == (NEW, True, False)
+    assert (known.process.app, view.sends, view.seen) == (NEW, True, False)
 
 
 def test_serving_is_no_answer_by_an_old_word(make: Make) -> None:
@@ -741,3 +742,20 @@ def test_a_look_that_fails_takes_nothing_back_of_what_was_vouched_against(make: 
     consul.down = False
     bench.until(Phase.DRAINED)
     assert not consul.listed
+
+
+def test_old_routes_that_a_vouched_registry_has_told_of_are_waited_for(make: Make) -> None:
+    """Also where the looks fail after that."""
+    bench, consul, _ = two(make)
+    consul.down = True
+    bench.stop(StopRequest(vouch=("consul",)))
+    bench.until(Phase.DRAINING)
+    consul.down, consul.old_routes = False, [Straggler("old worker 7")]
+    bench.until(Phase.WITHDRAWING)
+    bench.go_on(2.0)
+    assert (bench.phase, consul.listed) == (Phase.DRAINING, False)
+    consul.down = True
+    bench.go_on(10.0)
+    assert bench.phase is Phase.DRAINING
+    consul.down, consul.old_routes = False, []
+    bench.until(Phase.DRAINED)
