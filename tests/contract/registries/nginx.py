@@ -52,6 +52,12 @@ def _world(server: Nginx, ports: Sequence[int], ours: Path, others: Path, **opti
         subprocess.run(server.command("-s", "reload"), check=True)
         wait_until(lambda: not before & set(server.workers()), "the old workers have gone")
 
+    def add_other() -> str:
+        whole = server.conf.read_text()
+        other = f"http {{\nupstream other {{ server 127.0.0.1:{ports[0]}; }}\n"
+        server.conf.write_text(whole.replace("http {", other, 1))
+        return "other"
+
     def neighbours() -> int:
         return sum(others.read_text().count(f":{port};") for port in ports[1:])
 
@@ -60,6 +66,8 @@ def _world(server: Nginx, ports: Sequence[int], ours: Path, others: Path, **opti
         relist=relist,
         neighbours=neighbours,
         absent=server.registry(9, absent="withdrawn"),
+        add_other=add_other,
+        leaving_out=lambda name: server.registry(ports[0], not_ours=[name], **options),
     )
 
 
