@@ -71,7 +71,7 @@ class Checks:
         match drain.phase:
             case Phase.SETTLING:
                 self._passed.add(drain.id)
-            case Phase.WITHDRAWING if before == Phase.DRAINED:
+            case Phase.WITHDRAWING | Phase.DRAINING if before == Phase.DRAINED:
                 if self.killed and self.world.now - max(self.killed.at, self._unsure) < RACE:
                     self.killed = None
             case Phase.DRAINED:
