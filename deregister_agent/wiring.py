@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from functools import partial
 
-from deregister_agent.config.backends import identity
+from deregister_agent.config.backends import identity, knowing_others
 from deregister_agent.config.load import Config, InstanceConfig, needs_ready
 from deregister_agent.engine.agent import Agent
 from deregister_agent.engine.knowledge import InstanceSetup
@@ -41,7 +41,11 @@ def _setup(config: InstanceConfig, clock: Clock) -> SetupAndNotifiers:
         module.build(options, instance) for module, options in config.notifiers
     ]
     notifiers = {notifier.name: notifier for notifier in built}
-    registries = [module.build(options, instance) for module, options in config.registries]
+    all_options = [options for _, options in config.registries]
+    registries = [
+        module.build(knowing_others(options, all_options, instance), instance)
+        for module, options in config.registries
+    ]
     for registry in registries:
         needs_ready(registry, config)
     setup = InstanceSetup(

@@ -4,7 +4,7 @@ import hashlib
 import importlib
 import json
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -99,6 +99,25 @@ def identity(options: BackendOptions, instance: Instance) -> str:
     looked_for = [options.kind, asdict(instance), written]
     text = json.dumps(looked_for, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def knowing_others(
+    options: BackendOptions, registries: Sequence[BackendOptions], instance: Instance
+) -> BackendOptions:
+    """Return *options* that leave out what the other *registries* of the instance withdraw."""
+    own = _withdrawn(options, instance)
+    if own is None:
+        return options
+    others = [_withdrawn(one, instance) for one in registries if one.kind == options.kind]
+    names = [one[1] for one in others if one is not None and one[0] == own[0] and one != own]
+    not_ours = dict.fromkeys([*getattr(options, "not_ours", ()), *names])
+    return options.model_copy(update={"not_ours": tuple(not_ours)})
+
+
+def _withdrawn(options: BackendOptions, instance: Instance) -> tuple[str, str] | None:
+    """Return where what *options* take out stands, and its name: a third party's may not say."""
+    says = getattr(options, "withdraws", None)
+    return None if says is None else says(instance)
 
 
 @dataclass(frozen=True)

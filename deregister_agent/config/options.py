@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from deregister_agent.errors import AgentError
-from deregister_agent.model import Announcement
+from deregister_agent.model import Announcement, Instance
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 """A duration."""
@@ -95,6 +95,16 @@ class RegistryOptions(BackendOptions):
     absent: Literal["refuse", "withdrawn"] = "refuse"
     """What it means that the registry does not show the instance and has not before: a mistake,
     and stop-traffic is refused; or that it is by choice not there, and not waited for."""
+
+    def withdraws(self, instance: Instance) -> tuple[str, str] | None:
+        """
+        Return where what is withdrawn stands, and what ``not_ours`` calls it there.
+
+        Another registry of the instance does not take it for somebody else's. None where
+        there is no such option, or no such name before anybody has looked.
+        """
+        del instance
+        return None
 
 
 class NotifierOptions(BackendOptions):

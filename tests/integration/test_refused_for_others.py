@@ -2,9 +2,10 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +25,8 @@ class Twice:
 
     table: str
     other: str
-    truth: Callable[[], object]
+    second: str  # how the other is configured
+    truth: Callable[[], Sized]
 
 
 class Site:
@@ -52,7 +54,9 @@ class Site:
             self.stack.callback(orders.agent.deregister, each)
         table = f'kind = "consul"\nurl = "{orders.agent.url}"\nservice_id = "{orders.id}"'
         where = {"service": orders.service, "port": orders.port}
-        twice = Twice(table, other, lambda: {orders.id, other} <= set(agent.services()))
+        second = table.replace(orders.id, other) + f'\nservice = "{orders.service}-metrics"'
+        ids = {orders.id, other}
+        twice = Twice(table, other, second, lambda: sorted(ids & set(agent.services())))
         self.add("consul", twice, **where)
 
     def etcd(self) -> None:
@@ -62,8 +66,9 @@ class Site:
         keys.register()
         other = f"{keys.prefix}/scraped"
         keys.node.put(other, f"scrape http://127.0.0.1:{keys.ports[0]}/metrics", keys.lease)
-        table = f'kind = "etcd"\nendpoints = ["{keys.node.url}"]\nprefix = "{keys.prefix}"'
-        twice = Twice(table, other, lambda: [keys.node.get(key) for key in (keys.key(), other)])
+        table = f'kind = "etcd"\nendpoints = ["{keys.node.url}"]\nkey = "{keys.key()}"'
+        second, both = table.replace(keys.key(), other), (keys.key(), other)
+        twice = Twice(table, other, second, lambda: [one for one in both if keys.node.get(one)])
         self.add("etcd", twice, port=keys.ports[0])
 
     def file(self) -> None:
@@ -71,7 +76,10 @@ class Site:
         other = f"http://127.0.0.1:{self.host.port}/"
         ours = f"127.0.0.1:{self.host.port}"
         file = TargetFile(self.host.root / "twice.json", "10.0.0.9:80", ours, other)
-        self.add("file", Twice(file.table(), other, file.path.read_text))
+        second = file.table(f"target = '{other}'")
+        there = {ours, other}
+        twice = Twice(file.table(), other, second, lambda: sorted(there & set(file.targets())))
+        self.add("file", twice)
 
     def nginx(self) -> None:
         """Let a second upstream lead to it."""
@@ -87,24 +95,27 @@ class Site:
             f'kind = "nginx"\nupstream = "app"\nconfig = "{world.nginx.conf}"\n'
             f"test = {json.dumps(test)}\nreload = {json.dumps(reload)}"
         )
-        self.add("nginx", Twice(table, "old", world.nginx.conf.read_text))
+        up, conf = f"server 127.0.0.1:{self.host.port};", world.nginx.conf
+        second = table.replace('"app"', '"old"')
+        twice = Twice(table, "old", second, lambda: [up] * conf.read_text().count(up))
+        self.add("nginx", twice)
 
     def add(self, name: str, twice: Twice, **place: Any) -> None:
         """Write an instance down, which a file lists, too."""
         self.twice[name], self.places[name] = twice, place
         self.write(name)
 
-    def write(self, name: str, line: str = "") -> None:
-        """Write it down anew, with one line more."""
+    def write(self, name: str, line: str = "", *more: str) -> None:
+        """Write it down anew, with one line more, and *more* registries."""
         right = self.beside.table(f'target = "{name}:80"', 'name = "beside"')
-        self.host.add(name, right, f"{self.twice[name].table}\n{line}", **self.places[name])
+        tables = (f"{self.twice[name].table}\n{line}", *more)
+        self.host.add(name, right, *tables, **self.places[name])
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
     with ExitStack() as stack:
-        host = stack.enter_context(running_host(tmp_path_factory.mktemp("host")))
-        yield Site(host, stack)
+        yield Site(stack.enter_context(running_host(tmp_path)), stack)
 
 
 def test_what_would_go_on_sending_work_refuses_the_drain(site: Site) -> None:
@@ -118,9 +129,24 @@ def test_what_would_go_on_sending_work_refuses_the_drain(site: Site) -> None:
     assert len(site.beside.targets()) == len(site.twice)
     for name, line in lines.items():
         site.write(name, line)
+    _drained(site)
+    assert all(len(one.truth()) == 1 for one in site.twice.values())
+
+
+def test_what_is_withdrawn_as_well_is_nobody_elses(site: Site) -> None:
+    """A registry for each of the two names: neither takes the other for somebody else's."""
+    for name, one in site.twice.items():
+        site.write(name, "", f'name = "second"\n{one.second}')
+    _drained(site)
+    assert not any(one.truth() for one in site.twice.values())
+
+
+def _drained(site: Site) -> None:
+    """Let all be drained."""
     with site.host.agent():
         for name in site.twice:
-            assert site.host.run("doctor", name).returncode == 0
+            doctor = site.host.run("doctor", name)
+            assert doctor.returncode == 0, doctor.stdout
             assert site.host.post(name, "stop-traffic").status == 202
             drained = site.host.get(name, "traffic-drained", wait=LIMIT)
             assert (drained.status, drained.body["drain"]["outcome"]) == (200, "drained"), name

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from deregister_agent.config.options import ClientTlsOptions, RegistryOptions, Secret, Timeout
 from deregister_agent.errors import AgentError
 from deregister_agent.host.addresses import host_and_port
+from deregister_agent.model import Instance
 from deregister_agent.registries.consul.definition import read_definition
 
 
@@ -26,7 +27,7 @@ class Options(RegistryOptions, ClientTlsOptions):
     """The instance as Consul has it, host:port; its own address and port unless given."""
     not_ours: tuple[str, ...] = ()
     """The IDs of registrations that lead to the instance's address and are not withdrawn with it:
-    those of another app, or of another registry of this configuration."""
+    those of another app, or of another agent."""
     mode: Literal["deregister", "maintenance"] = "deregister"
     """How to withdraw: maintenance keeps the checks, but only consumers that ask for healthy
     instances obey it; all obey deregister."""
@@ -44,6 +45,10 @@ class Options(RegistryOptions, ClientTlsOptions):
     """The name of the agent's node; asked of the agent, with agent:read, unless given."""
     timeout: Timeout = 3.0
     """The limit of one operation, in seconds."""
+
+    def withdraws(self, instance: Instance) -> tuple[str, str]:
+        """Return the agent and the namespace, and the ID."""
+        return f"{self.url} {self.namespace}", self.service_id or instance.name
 
 
 def mistakes(options: Options, service_id: str) -> Iterator[str]:

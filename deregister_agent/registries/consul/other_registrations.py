@@ -129,9 +129,7 @@ class _Sentences:
         elif not self.is_there:
             ways = f"write {lines} if that is the instance"
         else:
-            ways = (
-                f"deregister it, or withdraw it too by a registry of its own ({lines}) and {line}"
-            )
+            ways = f"deregister it, or withdraw it too by a registry of its own ({lines})"
         own = one.id == self.wanted.own.id  # which cannot be left out
         return ways if own else f"{ways}; or write {line} if it brings the instance no work"
 

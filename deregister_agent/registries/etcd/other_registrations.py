@@ -71,8 +71,8 @@ class OtherKeys:
         return (
             f"{kv} has {self.finder.address} in it, and stays there when the instance is "
             f"withdrawn: if it sends no work, write {self.finder.not_ours.line(kv.name)}; if it "
-            f"does, delete it, or withdraw it by an etcd registry of its own with {kv.line} and "
-            "write the former here"
+            f"does, delete it, or withdraw it by an etcd registry of its own with {kv.line}, and "
+            "write the former here unless this one has a key as well"
         )
 
 

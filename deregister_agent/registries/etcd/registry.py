@@ -78,6 +78,12 @@ class Options(RegistryOptions, ClientTlsOptions):
     timeout: Timeout = 3.0
     """The limit of one operation, in seconds, with all its calls."""
 
+    def withdraws(self, instance: Instance) -> tuple[str, str] | None:
+        """Return the cluster and the key, where that is named."""
+        del instance
+        named = self.mode == "key" and self.key
+        return (" ".join(sorted(self.endpoints)), self.key) if named else None
+
 
 class Etcd(Registry):
     """One instance in etcd."""

@@ -126,7 +126,7 @@ def _sentence(entry: _Entry, own: str, not_ours: Sequence[str]) -> str:
     else:
         ways = (
             "take it out of the file, or withdraw it too by a registry of its own "
-            f"(target = {written}) and {line}"
+            f"(target = {written})"
         )
     said = f"target {one!r} below {entry.key!r} leads to it as well: {ways}"
     return said if one == own else f"{said}; or write {line} if it brings the instance no work"

@@ -42,7 +42,7 @@ class Options(RegistryOptions):
     look at the file has not ended."""
     not_ours: tuple[str, ...] = ()
     """Targets, letter for letter, that lead to the instance's address and are not withdrawn with
-    it: those of another app, or of another registry of this configuration."""
+    it: those of another app, or of another instance of this configuration."""
     labels: dict[str, str] | None = None
     """The labels of the group to put the target into when there is no snapshot."""
     restore_by: Literal["agent", "app"] = "agent"
@@ -55,6 +55,14 @@ class Options(RegistryOptions):
             raise ValueError(f"must end in {', '.join(_SYNTAX)}")
         return path
 
+    def target_of(self, instance: Instance) -> str:
+        """Return how the file calls the instance."""
+        return self.target or addresses.joined(instance.address, instance.port)
+
+    def withdraws(self, instance: Instance) -> tuple[str, str]:
+        """Return the file, and the target."""
+        return str(self.path), self.target_of(instance)
+
 
 class FileRegistry(Registry):
     """One target in one file. Changes are made under the file's lock, and are durable."""
@@ -62,7 +70,7 @@ class FileRegistry(Registry):
     def __init__(self, options: Options, instance: Instance) -> None:
         self.name = options.label
         self._options, self._path, self._service = options, options.path, instance.service
-        self._target = options.target or addresses.joined(instance.address, instance.port)
+        self._target = options.target_of(instance)
         self._at = (instance.address, instance.port)
         self._unresolved: tuple[str, ...] = ()  # of the last question for others; for notes()
         self._file = shared_file(options.path, _SYNTAX[options.path.suffix])
@@ -232,7 +240,7 @@ def _places(snapshot: Snapshot) -> list[tuple[Mapping[str, str], int, EntryPlace
 
 def build(options: Options, instance: Instance) -> FileRegistry:
     """Return the registry for *instance*. Raises ConfigError."""
-    target = options.target or addresses.joined(instance.address, instance.port)
+    target = options.target_of(instance)
     if target in options.not_ours:
         why = f"not_ours: {target!r} is the target of the instance itself"
         raise ConfigError(f"registry {options.label}", [why])
