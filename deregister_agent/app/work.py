@@ -17,6 +17,7 @@ from deregister_agent.app.counted import Counted, finishing
 from deregister_agent.app.executor import CountedExecutor
 from deregister_agent.app.hooks import Hook, Hooks
 from deregister_agent.app.neighbours import strangers
+from deregister_agent.app.outcome import end_with
 from deregister_agent.app.own_port import serve
 from deregister_agent.app.page import UnknownWorkError, WorkPage, hold
 from deregister_agent.app.rpc import NO_WORK, WorkInterceptor
@@ -88,17 +89,12 @@ class Work:
         """Make an asyncio task that counts from now until its callbacks have run."""
         ticket = self.begin("tasks")
         try:
-            loop = asyncio.get_running_loop()
-            task = loop.create_task(job, **options)
+            task = asyncio.get_running_loop().create_task(job, **options)
         except BaseException:
             ticket.end()
             job.close()
             raise
-        # Callbacks run in turn: what this one calls soon comes after all that are due now.
-        task.add_done_callback(lambda _: loop.call_soon(ticket.end))
-        # A loop holds its tasks weakly: one that was collected, or whose loop was closed
-        # under it, never has its callbacks run, and is no work any more.
-        weakref.finalize(task, ticket.end).atexit = False
+        end_with(task, ticket)
         return task
 
     def start_thread(
@@ -109,10 +105,11 @@ class Work:
         daemon: bool | None = None,
     ) -> threading.Thread:
         """Start a thread that counts from now, so without a gap, until *target* has ended."""
-        ticket = self.begin("tasks")
+        begin = partial(self.begin, "tasks")
+        ticket = begin()
         try:
             thread = threading.Thread(
-                target=finishing, args=(ticket, target, args), name=name, daemon=daemon
+                target=finishing, args=(begin, ticket, target, args), name=name, daemon=daemon
             )
             thread.start()
         except BaseException:
