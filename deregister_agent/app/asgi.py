@@ -1,4 +1,4 @@
-"""ASGI: a request counts until the app has returned, background tasks included."""
+"""ASGI: a request counts until the app and each of its threads have ended, tasks included."""
 
 import asyncio
 import time
@@ -7,6 +7,7 @@ from typing import Any
 
 from deregister_agent.app.board import KINDS, Ticket
 from deregister_agent.app.page import POLL, Exchange, PageRequest, WorkPage
+from deregister_agent.app.threads import CountedRequest, current, watch
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -31,11 +32,14 @@ class AsgiWork:
         elif kind == "lifespan" or path in self._page.ignored:
             await self._app(scope, receive, send)
         else:
-            ticket = self._begin(WEBSOCKETS if kind == "websocket" else REQUESTS)
+            request = CountedRequest(self._begin(WEBSOCKETS if kind == "websocket" else REQUESTS))
+            before = current.set(request)
             try:
+                _watch_threads()
                 await self._served(scope, receive, send)
             finally:
-                ticket.end()
+                current.reset(before)
+                request.end_part()
 
     async def _served(self, scope: Message, receive: Receive, send: Send) -> None:
         try:
@@ -65,6 +69,14 @@ class AsgiWork:
         }
         await send(start)
         await send({"type": "http.response.body", "body": b"" if asked.method == "HEAD" else body})
+
+
+def _watch_threads() -> None:
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:  # trio: it has no such loop
+        return
+    watch(loop)
 
 
 async def _held(exchange: Exchange) -> None:

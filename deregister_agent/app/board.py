@@ -12,7 +12,6 @@ import logging
 import mmap
 import os
 import secrets
-import threading
 import weakref
 from array import array
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from os import getpid
 from pathlib import Path
 
 from deregister_agent.app import memory
+from deregister_agent.app.locks import RLock
 
 KINDS = ("requests", "tasks", "messages", "websockets")
 """The kinds of work that are told apart."""
@@ -48,7 +48,7 @@ class Slot:
     def __init__(self, cells: memoryview, index: int) -> None:
         self.cells, self.index, self.pid = cells, index, getpid()
         # Reentrant: the collector may end a forgotten ticket while this thread holds it.
-        self.lock = threading.RLock()
+        self.lock = RLock()
 
 
 class Ticket:
@@ -90,7 +90,7 @@ class Board:
         self.path = path
         self._fd = memory.anonymous(SIZE) if path is None else memory.in_file(path, SIZE)
         self._inode = os.fstat(self._fd).st_ino
-        self._guard = threading.RLock()
+        self._guard = RLock()
         self.cells = memoryview(mmap.mmap(self._fd, SIZE)).cast("q")
         with self.exclusive():
             self._prepare()
@@ -115,7 +115,7 @@ class Board:
 
     def forked(self) -> None:
         """Join after a fork, whatever locks the parent's other threads were holding."""
-        self._guard = threading.RLock()
+        self._guard = RLock()
         self.join()
 
     def tally(self) -> WorkTally:

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import weakref
 from collections.abc import Callable, Collection
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
@@ -128,3 +129,23 @@ def finishing(
         ticket.end()
         raise
     counted_outcome(outcome, begin, ticket)
+
+
+def handed_on(begin: Callable[[], Ticket], function: F) -> F:
+    """Return *function* such that its first call counts from now until its end."""
+    waiting = [begin()]
+
+    def begin_call() -> Ticket:
+        try:
+            return waiting.pop()
+        except IndexError:
+            return begin()
+
+    counted = Counted(begin_call)(function)
+    weakref.finalize(counted, _drop, waiting).atexit = False
+    return counted
+
+
+def _drop(waiting: list[Ticket]) -> None:
+    for ticket in waiting:
+        ticket.end()

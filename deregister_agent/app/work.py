@@ -5,7 +5,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Collection, Coroutine
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from deregister_agent.app.asgi import AsgiApp, AsgiWork
 from deregister_agent.app.board import KINDS, Ticket, open_board
-from deregister_agent.app.counted import Counted, finishing
-from deregister_agent.app.executor import CountedExecutor
+from deregister_agent.app.counted import Counted, F, finishing, handed_on
+from deregister_agent.app.executor import CountedExecutor, CountedThreadPool
 from deregister_agent.app.hooks import Hook, Hooks
 from deregister_agent.app.neighbours import strangers
 from deregister_agent.app.outcome import end_with
@@ -117,9 +117,25 @@ class Work:
             raise
         return thread
 
+    def handed_on(self, function: F, kind: str = "tasks") -> F:
+        """
+        Return *function* such that its next call counts from now on: for whoever calls it later.
+
+        That is a framework's list of background tasks, a timer, a queue. One that is dropped
+        without a call is no work any more; a second call counts for itself.
+        """
+        return handed_on(partial(self._board.begin, _number(kind)), function)
+
     def executor(self, inner: Executor, kind: str = "tasks") -> Executor:
-        """Return *inner* such that what is submitted counts, from the queue to its callbacks."""
-        return CountedExecutor(inner, partial(self._board.begin, _number(kind)))
+        """
+        Return *inner* such that what is submitted counts, from the queue to its callbacks.
+
+        In front of a ThreadPoolExecutor it is one itself, and may be a loop's default executor.
+        """
+        begin = partial(self._board.begin, _number(kind))
+        if isinstance(inner, ThreadPoolExecutor):
+            return CountedThreadPool(inner, begin)
+        return CountedExecutor(inner, begin)
 
     def wsgi(self, app: WsgiApp) -> WsgiWork:
         """Return a WSGI app that counts its requests: Flask, Django."""

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import gc
+import inspect
 import logging
 import threading
 import time
@@ -221,7 +222,8 @@ class TestCounted:
             yield 2
 
         other: Any = numbers.__call__
-        for function in (numbers, functools.partial(numbers), functools.partial(other)):
+        ways: list[Any] = [numbers, functools.partial(numbers), functools.partial(other)]
+        for function in ways:
             steps: Any = work.task()(function)()
             assert in_flight(work) == {}
             assert next(steps) == 1
@@ -243,7 +245,8 @@ class TestCounted:
 
         async def main() -> None:
             other: Any = numbers.__call__
-            for function in (numbers, functools.partial(numbers), functools.partial(other)):
+            ways: list[Any] = [numbers, functools.partial(numbers), functools.partial(other)]
+            for function in ways:
                 steps: Any = work.task()(function)()
                 assert await anext(steps) == 1
                 assert in_flight(work) == {"tasks": 1}
@@ -259,6 +262,72 @@ class TestCounted:
         for result in (None, [1], iter([1]), "text", Awaitable, {"a": 1}):
             assert work.task()(lambda result=result: result)() is result
             assert in_flight(work) == {}
+
+
+class TestHandedOn:
+    def test_it_counts_from_the_hand_over_to_the_end_of_the_call(self) -> None:
+        """Also in the queue of whoever will call it; each more call counts for itself."""
+        work = Work()
+        seen: list[object] = []
+
+        def job(word: str) -> str:
+            seen.append(in_flight(work))
+            return word
+
+        later = work.handed_on(job, "messages")
+        assert in_flight(work) == {"messages": 1}
+        assert later("mail") == "mail"
+        assert in_flight(work) == {}
+        assert later("more") == "more"
+        assert in_flight(work) == {}
+        assert seen == [{"messages": 1}] * 2
+        assert work.report()["started"] == 2
+
+    def test_what_is_dropped_is_no_work(self) -> None:
+        """A framework that throws its list away at the end of a request never calls it."""
+        work = Work()
+        later = work.handed_on(Consumer().stop)
+        assert in_flight(work) == {"tasks": 1}
+        del later
+        gc.collect()
+        assert in_flight(work) == {}
+
+    def test_a_coroutine_function_stays_one(self) -> None:
+        """Frameworks ask, to know whether to await: it counts until it has been awaited."""
+        work = Work()
+
+        async def main() -> None:
+            gate = asyncio.Event()
+            later = work.handed_on(waiting)
+            assert inspect.iscoroutinefunction(later)
+            task = asyncio.ensure_future(later(gate))
+            del later
+            await asyncio.sleep(0)
+            assert in_flight(work) == {"tasks": 1}
+            gate.set()
+            await task
+            assert in_flight(work) == {}
+
+        asyncio.run(main())
+
+
+class TestDefaultExecutor:
+    def test_the_loops_own_threads_count(self) -> None:
+        """The loop takes it, and what its threads do counts though nobody waits any more."""
+        work, gate = Work(), threading.Event()
+
+        async def main() -> None:
+            loop = asyncio.get_running_loop()
+            loop.set_default_executor(work.executor(ThreadPoolExecutor(2)))
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(asyncio.to_thread(gate.wait), 0.05)
+            assert in_flight(work) == {"tasks": 1}
+            gate.set()
+            until(lambda: in_flight(work) == {})
+            assert await asyncio.to_thread(lambda: "done") == "done"
+
+        asyncio.run(main())  # which shuts it down, and so the pool behind
+        assert in_flight(work) == {}
 
 
 class Consumer:
