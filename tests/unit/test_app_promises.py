@@ -221,8 +221,10 @@ class TestCounted:
             yield 1
             yield 2
 
-        other: Any = numbers.__call__
-        ways: list[Any] = [numbers, functools.partial(numbers), functools.partial(other)]
+        def other() -> Iterator[int]:
+            return numbers()
+
+        ways: list[Any] = [numbers, functools.partial(numbers), other]
         for function in ways:
             steps: Any = work.task()(function)()
             assert in_flight(work) == {}
@@ -243,9 +245,11 @@ class TestCounted:
             finally:
                 closed.append(in_flight(work))
 
+        def other() -> AsyncIterator[int]:
+            return numbers()
+
         async def main() -> None:
-            other: Any = numbers.__call__
-            ways: list[Any] = [numbers, functools.partial(numbers), functools.partial(other)]
+            ways: list[Any] = [numbers, functools.partial(numbers), other]
             for function in ways:
                 steps: Any = work.task()(function)()
                 assert await anext(steps) == 1
