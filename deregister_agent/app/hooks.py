@@ -36,6 +36,7 @@ class Hooks:
         self._hooks: dict[bool, list[HookCall]] = {True: [], False: []}
         self._asked = threading.Event()
         self._watcher = 0  # the process that has a thread for them
+        board.joiners.add(self)
 
     def add(self, hook: Hook, *, stop: bool) -> None:
         """Call *hook* on stop, or on start. What it returns is awaited in the current loop."""
@@ -43,7 +44,12 @@ class Hooks:
         self.watch()
 
     def watch(self) -> None:
-        """Start the thread of this process, if it has hooks and no thread; also after a fork."""
+        """
+        Start the thread of this process, if it has hooks and no thread.
+
+        A forked child calls this when it first counts or answers, or has added a hook of its
+        own: the hooks of others must not run in a child that computes something, say.
+        """
         if any(self._hooks.values()) and self._watcher != os.getpid():
             self._watcher = os.getpid()
             self._asked = threading.Event()

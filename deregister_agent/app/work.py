@@ -11,12 +11,13 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from deregister_agent.app import neighbours
 from deregister_agent.app.asgi import AsgiApp, AsgiWork
 from deregister_agent.app.board import KINDS, Ticket, open_board
+from deregister_agent.app.child_process import start_counted
 from deregister_agent.app.counted import Counted, F, finishing, handed_on
 from deregister_agent.app.executor import CountedExecutor, CountedThreadPool
 from deregister_agent.app.hooks import Hook, Hooks
-from deregister_agent.app.neighbours import strangers
 from deregister_agent.app.outcome import end_with
 from deregister_agent.app.own_port import serve
 from deregister_agent.app.page import UnknownWorkError, WorkPage, hold
@@ -117,6 +118,14 @@ class Work:
             raise
         return thread
 
+    def start_process(self, start: Any, *args: Any, **options: Any) -> Any:
+        """
+        Start a child process that counts from now until it has exited, and return it.
+
+        *start*: ``subprocess.Popen`` with its arguments, or a ``multiprocessing.Process``.
+        """
+        return start_counted(self.begin("tasks"), start, args, options)
+
     def handed_on(self, function: F, kind: str = "tasks") -> F:
         """
         Return *function* such that its next call counts from now on: for whoever calls it later.
@@ -203,9 +212,12 @@ class Work:
         tally = board.tally()
         if board.broken:
             raise UnknownWorkError("a process could not be counted; see the app's log, restart it")
-        if many and board.path is None and board.creator == os.getpid():
+        alone = board.path is None and board.creator == os.getpid()
+        # A bridge from ASGI always says that there are many, which is no reason where they
+        # would be seen (asgiref/wsgi.py, a2wsgi/wsgi.py).
+        if many and alone and not neighbours.can_be_told():
             raise UnknownWorkError(f"several processes serve this app, each for itself; {SHARE}")
-        if others := strangers(tally.pids):
+        if others := neighbours.strangers(tally.pids):
             raise UnknownWorkError(
                 f"process {', '.join(map(str, others))} serves the same port and does not count "
                 f"here; {SHARE}"
@@ -232,9 +244,8 @@ class Work:
         return self._hooks.trouble()
 
     def _forked(self) -> None:
-        """Start afresh in a child: nothing in hand, and its own thread for the hooks."""
+        """Start afresh in a child: nothing in hand."""
         self._board.forked()
-        self._hooks.watch()
 
 
 _works: weakref.WeakSet[Work] = weakref.WeakSet()
