@@ -58,6 +58,7 @@ class Hooks:
 
     def ask(self, *, stop: bool) -> None:
         """Wish a stop or a start of every process; a wish that failed somewhere is repeated."""
+        self._board.join()
         with self._board.exclusive():
             wish = self._board.cells[WISH]
             if stop != bool(wish % 2):
@@ -83,6 +84,7 @@ class Hooks:
         return f"a hook failed in process {', '.join(pids)}; see the app's log" if pids else None
 
     def _concerned(self) -> list[memoryview]:
+        self._board.join()  # whoever answers is a worker, with the hooks of one
         self._board.reap()
         return [cells for cells in self._board.members() if cells[HOOKS]]
 

@@ -331,6 +331,23 @@ def test_a_lone_worker_that_is_stopped_has_a_stopped_successor(start: Start) -> 
     server.until(lambda: server.ask(**token)[1]["stopped"] is True)
 
 
+def test_a_worker_that_answers_a_stop_has_run_its_own_hooks(start: Start) -> None:
+    """Of preloaded workers the first request of one may be the stop itself."""
+    server = start(FLASK, *GUNICORN, "--preload", "shop:app", TOKEN="t")
+    token = {"Authorization": "Bearer t"}
+    answers: list[tuple[int, dict[str, object]]] = []
+
+    def answered() -> bool:
+        answers.append(server.ask("/-/work/stop", "POST", **token))
+        return True
+
+    server.until(answered)
+    status, report = answers[0]
+    assert (status, report["stopped"]) == (200, True)
+    # The master has made the Work, and the hook with it; the other is the worker.
+    assert len(list(server.folder.glob("stopped-*"))) == 2
+
+
 BRIDGED = (
     FLASK
     + """

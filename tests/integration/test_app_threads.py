@@ -136,6 +136,15 @@ def view():
 async def own():
     return await until_left(asyncio.to_thread(held))
 
+async def job():
+    while not Path("release").exists():
+        await asyncio.sleep(0.01)
+
+@api.get("/later/<kind>")
+async def later(kind):
+    api.add_background_task(work.handed_on(job if kind == "coroutine" else held))
+    return "1"
+
 app = work.asgi(api)
 """
 )
@@ -220,3 +229,17 @@ def test_a_client_that_leaves_does_not_end_the_thread(
     server.release()
     server.until_in_flight()
     assert (tmp_path / "ended").exists()
+
+
+@pytest.mark.parametrize("kind", ["coroutine", "function"])
+def test_a_task_of_quart_counts_from_the_hand_over(start: Start, kind: str) -> None:
+    """The request is over; what it has left to the framework is not."""
+    server = start(QUART, *HYPERCORN)
+    server.until_in_flight()
+    before = server.ask()[1]["started"]
+    assert server.ask(f"/later/{kind}") == (200, 1)
+    # A function runs in a thread, which may still be a part of the request as well.
+    assert [server.in_flight()["tasks"] for _ in range(40)] == [1] * 40
+    server.release()
+    server.until_in_flight()
+    assert server.ask()[1]["started"] == before + 2
