@@ -22,6 +22,7 @@ class AsgiWork:
 
     def __init__(self, app: AsgiApp, begin: Callable[[int], Ticket], page: WorkPage) -> None:
         self._app, self._begin, self._page = app, begin, page
+        self._watched: asyncio.AbstractEventLoop | None = None
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request, or serve one WebSocket."""
@@ -35,11 +36,20 @@ class AsgiWork:
             request = CountedRequest(self._begin(WEBSOCKETS if kind == "websocket" else REQUESTS))
             before = current.set(request)
             try:
-                _watch_threads()
+                self._watch_threads()
                 await self._served(scope, receive, send)
             finally:
                 current.reset(before)
                 request.end_part()
+
+    def _watch_threads(self) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # trio: it has no such loop
+            return
+        if loop is not self._watched:
+            watch(loop)
+            self._watched = loop
 
     async def _served(self, scope: Message, receive: Receive, send: Send) -> None:
         try:
@@ -69,14 +79,6 @@ class AsgiWork:
         }
         await send(start)
         await send({"type": "http.response.body", "body": b"" if asked.method == "HEAD" else body})
-
-
-def _watch_threads() -> None:
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:  # trio: it has no such loop
-        return
-    watch(loop)
 
 
 async def _held(exchange: Exchange) -> None:
