@@ -171,7 +171,8 @@ class Board:
                 cells = self._slot_cells(index)
                 if not cells[PID] or memory.is_own(cells[PID], cells[PROGRAM]):
                     continue
-                if index != self.slot.index and memory.take(self._fd, index + 1):
+                mine = index in (self.slot.index, self._kept.index)
+                if not mine and memory.take(self._fd, index + 1):
                     if cells[PID] and memory.exited(cells[PID], cells[BORN]):
                         _write_off(cells)
                     memory.release(self._fd, index + 1)
@@ -203,7 +204,7 @@ class Board:
         if self.cells[MAGIC] not in (0, LAYOUT):
             raise ValueError(f"{self.path} is not a work file of this version; remove it")
         self.cells[MAGIC] = LAYOUT
-        self.slot = Slot(self.cells, -1)  # none yet: reap() must not spare any
+        self.slot = self._kept = Slot(self.cells, -1)  # none yet: reap() must not spare any
         self.reap()
         kept = self._is_kept()
         if not any(self.members()) and not kept:
