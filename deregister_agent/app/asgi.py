@@ -1,4 +1,4 @@
-"""ASGI: a request counts until the app has returned, background tasks included."""
+"""ASGI: a request counts until the app and each of its threads have ended, tasks included."""
 
 import asyncio
 import time
@@ -7,6 +7,7 @@ from typing import Any
 
 from deregister_agent.app.board import KINDS, Ticket
 from deregister_agent.app.page import POLL, Exchange, PageRequest, WorkPage
+from deregister_agent.app.threads import CountedRequest, current, watch
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -21,6 +22,7 @@ class AsgiWork:
 
     def __init__(self, app: AsgiApp, begin: Callable[[int], Ticket], page: WorkPage) -> None:
         self._app, self._begin, self._page = app, begin, page
+        self._watched: asyncio.AbstractEventLoop | None = None
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request, or serve one WebSocket."""
@@ -31,11 +33,23 @@ class AsgiWork:
         elif kind == "lifespan" or path in self._page.ignored:
             await self._app(scope, receive, send)
         else:
-            ticket = self._begin(WEBSOCKETS if kind == "websocket" else REQUESTS)
+            request = CountedRequest(self._begin(WEBSOCKETS if kind == "websocket" else REQUESTS))
+            before = current.set(request)
             try:
+                self._watch_threads()
                 await self._served(scope, receive, send)
             finally:
-                ticket.end()
+                current.reset(before)
+                request.end_part()
+
+    def _watch_threads(self) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # trio: it has no such loop
+            return
+        if loop is not self._watched:
+            watch(loop)
+            self._watched = loop
 
     async def _served(self, scope: Message, receive: Receive, send: Send) -> None:
         try:

@@ -8,11 +8,12 @@ moment between the two at which no process had anything in hand, even if work
 wandered from one to another meanwhile.
 """
 
+import itertools
 import logging
 import mmap
 import os
 import secrets
-import threading
+import time
 import weakref
 from array import array
 from collections.abc import Iterator
@@ -20,8 +21,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from os import getpid
 from pathlib import Path
+from typing import Protocol
 
 from deregister_agent.app import memory
+from deregister_agent.app.keeper import keeper, mark
+from deregister_agent.app.locks import RLock
 
 KINDS = ("requests", "tasks", "messages", "websockets")
 """The kinds of work that are told apart."""
@@ -32,12 +36,21 @@ SIZE = (SLOTS + 1) * WIDTH * 8
 LAYOUT = 0x776F726B0001  # "work", version 1
 
 # Cells of the header.
-MAGIC, MARK, WISH, BROKEN, USED = range(5)
+MAGIC, MARK, WISH, BROKEN, USED, KEEPER, KEEPER_BORN = range(7)
 # Cells of a slot.
 PID, BORN, HOOKS, DONE, FAILED = range(5)
 STARTED, FINISHED = 5, 5 + len(KINDS)
+PROGRAM = FINISHED + len(KINDS)
 
 _log = logging.getLogger(__name__)
+
+
+class Joiner(Protocol):
+    """What is told when a process counts or answers for the first time."""
+
+    def watch(self) -> None:
+        """Do what such a process has to."""
+        ...
 
 
 class Slot:
@@ -48,7 +61,7 @@ class Slot:
     def __init__(self, cells: memoryview, index: int) -> None:
         self.cells, self.index, self.pid = cells, index, getpid()
         # Reentrant: the collector may end a forgotten ticket while this thread holds it.
-        self.lock = threading.RLock()
+        self.lock = RLock()
 
 
 class Ticket:
@@ -90,12 +103,14 @@ class Board:
         self.path = path
         self._fd = memory.anonymous(SIZE) if path is None else memory.in_file(path, SIZE)
         self._inode = os.fstat(self._fd).st_ino
-        self._guard = threading.RLock()
+        self._guard = RLock()
         self.cells = memoryview(mmap.mmap(self._fd, SIZE)).cast("q")
+        self._keeper = keeper()
         with self.exclusive():
             self._prepare()
         self.creator = getpid()
-        self.slot = self._claim()
+        self.joiners: weakref.WeakSet[Joiner] = weakref.WeakSet()
+        self.slot = self._kept = self._claim()
 
     def begin(self, kind: int) -> Ticket:
         """Count one more piece of work of KINDS[kind]. The caller must end the ticket."""
@@ -107,16 +122,27 @@ class Board:
         return Ticket(slot, FINISHED + kind)
 
     def join(self) -> Slot:
-        """Give this process, just forked, a slot of its own; the parent's stays the parent's."""
+        """Make this process, if it was just forked, one that counts; its parent's work is not."""
         with self._guard:
-            if self.slot.pid != getpid():
-                self.slot = self._claim()
-            return self.slot
+            if self.slot.pid == getpid():
+                return self.slot
+            if self._kept.pid != getpid():
+                self._kept = self._claim()
+            self.slot = self._kept
+        for joiner in list(self.joiners):
+            joiner.watch()
+        return self.slot
 
     def forked(self) -> None:
-        """Join after a fork, whatever locks the parent's other threads were holding."""
-        self._guard = threading.RLock()
-        self.join()
+        """
+        Keep a place after a fork, whatever locks the parent's other threads were holding.
+
+        Others know the child by it. Whether it is a worker is seen when it counts or
+        answers: it may be about to run another program, or to compute something.
+        """
+        self._guard = RLock()
+        if self._kept.pid != getpid():
+            self._kept = self._claim()
 
     def tally(self) -> WorkTally:
         """Read all slots: first what is finished, then what was started (see above)."""
@@ -128,7 +154,8 @@ class Board:
         totals = [sum(column) for column in zip([0] * len(KINDS), *started, strict=True)]
         done = [sum(column) for column in zip([0] * len(KINDS), *finished, strict=True)]
         in_flight = {k: s - f for k, s, f in zip(KINDS, totals, done, strict=True)}
-        return WorkTally(in_flight, sum(totals), [cells[PID] for cells in self.members()])
+        pids = dict.fromkeys(cells[PID] for cells in self.members())
+        return WorkTally(in_flight, sum(totals), list(pids))
 
     def members(self) -> Iterator[memoryview]:
         """Yield the cells of every slot that has a process; call reap() first."""
@@ -142,15 +169,17 @@ class Board:
         with self._guard:
             for index in range(self.cells[USED]):
                 cells = self._slot_cells(index)
-                mine = index == self.slot.index
-                if cells[PID] and not mine and memory.take(self._fd, index + 1):
+                if not cells[PID] or memory.is_own(cells[PID], cells[PROGRAM]):
+                    continue
+                mine = index in (self.slot.index, self._kept.index)
+                if not mine and memory.take(self._fd, index + 1):
                     if cells[PID] and memory.exited(cells[PID], cells[BORN]):
                         _write_off(cells)
                     memory.release(self._fd, index + 1)
 
     @property
     def mark(self) -> str:
-        """Return the id of this run of the app; when it changes, all its processes had exited."""
+        """Return the id of this run of the app; when it changes, all of it had exited."""
         return f"{self.cells[MARK] & 0xFFFFFFFFFFFFFFFF:016x}"
 
     @property
@@ -160,12 +189,14 @@ class Board:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Keep other threads and processes from changing the header."""
+        """Keep other threads, processes and interpreters from changing the header."""
         with self._guard:
             memory.wait(self._fd, 0)
+            memory.wait_for_interpreters(self._fd)
             try:
                 yield
             finally:
+                memory.release_interpreters(self._fd)
                 memory.release(self._fd, 0)
 
     def _prepare(self) -> None:
@@ -173,11 +204,27 @@ class Board:
         if self.cells[MAGIC] not in (0, LAYOUT):
             raise ValueError(f"{self.path} is not a work file of this version; remove it")
         self.cells[MAGIC] = LAYOUT
-        self.slot = Slot(self.cells, -1)  # none yet: reap() must not spare any
+        self.slot = self._kept = Slot(self.cells, -1)  # none yet: reap() must not spare any
         self.reap()
-        if not any(self.members()):
-            self.cells[MARK] = int.from_bytes(secrets.token_bytes(8), "big", signed=True)
+        kept = self._is_kept()
+        if not any(self.members()) and not kept:
+            self.cells[MARK] = self._new_mark()
             self.cells[WISH] = self.cells[BROKEN] = 0
+
+    def _is_kept(self) -> bool:
+        """Tell whether the last run goes on: all its workers have exited, not their master."""
+        last = self.cells[KEEPER], self.cells[KEEPER_BORN]
+        self.cells[KEEPER], self.cells[KEEPER_BORN] = self._keeper
+        return last == self._keeper and last[0] != getpid()
+
+    def _new_mark(self) -> int:
+        """Return a mark: by its master and number for a lone worker without a file, else random."""
+        if self.path is not None or self._keeper[0] == getpid():
+            return int.from_bytes(secrets.token_bytes(8), "big", signed=True)
+        # The next worker begins above what this one can have counted: the sum must not fall.
+        first = self._slot_cells(0)
+        first[STARTED] = first[FINISHED] = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
+        return mark(self._keeper, next(_numbers))
 
     def _claim(self) -> Slot:
         """Take a free slot. Without one the board is broken: unknown, not zero."""
@@ -200,7 +247,7 @@ class Board:
 
     def _occupy(self, cells: memoryview, index: int) -> Slot:
         cells[HOOKS] = cells[DONE] = cells[FAILED] = 0
-        cells[BORN] = memory.born(getpid())
+        cells[BORN], cells[PROGRAM] = memory.born(getpid()), memory.execution()
         self.cells[USED] = max(self.cells[USED], index + 1)
         cells[PID] = getpid()
         return Slot(cells, index)
@@ -220,17 +267,30 @@ def _write_off(cells: memoryview) -> None:
     cells[PID] = 0
 
 
-_files: dict[Path, Board] = {}
-_boards: weakref.WeakSet[Board] = weakref.WeakSet()
+_numbers = itertools.count()  # of the boards without a file: which one of its app a board is
+_files: dict[tuple[int, int], Board] = {}
+_opening = RLock()
 
 
 def open_board(path: Path | None) -> Board:
-    """Return the board of a file, one for each file and process, or a new anonymous one."""
+    """Return the board of a file, one for each file and interpreter, or a new anonymous one."""
     if path is None:
         board = Board()
         weakref.finalize(board, os.close, board._fd)  # noqa: SLF001 - this module's own
-    else:
-        # Never closed: closing any descriptor of a file drops the locks on it (man 2 fcntl).
-        path = path.resolve()
-        board = _files.get(path) or _files.setdefault(path, Board(path))
-    return board
+        return board
+    # Never closed: closing any descriptor of a file drops the locks on it (man 2 fcntl).
+    with _opening:
+        known = _files.get(_identity(path))
+        if known is not None:
+            return known
+        board = Board(path.resolve())
+        return _files.setdefault(_identity(path), board)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Return which file *path* leads to, by whatever name; (0, 0) if there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return 0, 0
+    return found.st_dev, found.st_ino

@@ -2,11 +2,13 @@
 
 import functools
 import inspect
+import weakref
 from collections.abc import Callable, Collection
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
 from deregister_agent.app.board import Ticket
+from deregister_agent.app.outcome import async_steps, counted_outcome, steps
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -16,8 +18,9 @@ class Counted:
     Work that counts while a ``with`` block, or a decorated function, runs.
 
     Functions, generators, coroutine functions and async generators may all be
-    decorated; generators count from their first step until they are closed. One
-    object serves one ``with`` block at a time; a decorated function any number.
+    decorated; generators count from their first step until they are closed. What a
+    function returns is looked at: futures and what has to be awaited count to their
+    end. One object serves one ``with`` block at a time; a decorated function any number.
     """
 
     def __init__(self, begin: Callable[[], Ticket]) -> None:
@@ -68,43 +71,81 @@ class Counted:
         return cast("F", functools.wraps(function)(wrapped))
 
     def _plain(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        begin = self._begin
+
         def counted(*args: Any, **kwargs: Any) -> Any:
-            with Counted(self._begin):
-                return function(*args, **kwargs)
+            ticket = begin()
+            try:
+                outcome = function(*args, **kwargs)
+            except BaseException:
+                ticket.end()
+                raise
+            return counted_outcome(outcome, begin, ticket)
 
         return counted
 
     def _coroutine(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        begin = self._begin
+
         async def counted(*args: Any, **kwargs: Any) -> Any:
-            with Counted(self._begin):
-                return await function(*args, **kwargs)
+            ticket = begin()
+            try:
+                outcome = await function(*args, **kwargs)
+            except BaseException:
+                ticket.end()
+                raise
+            return counted_outcome(outcome, begin, ticket)
 
         return counted
 
     def _generator(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def counted(*args: Any, **kwargs: Any) -> Any:
-            with Counted(self._begin):
-                return (yield from function(*args, **kwargs))
+            return (yield from steps(function(*args, **kwargs), self._begin))
 
         return counted
 
     def _async_generator(self, function: Callable[..., Any]) -> Callable[..., Any]:
         async def counted(*args: Any, **kwargs: Any) -> Any:
-            # Only what a consumer loop uses: items out; values sent in are not passed on.
-            items = function(*args, **kwargs)
-            with Counted(self._begin):
-                try:
-                    async for item in items:
-                        yield item
-                finally:
-                    await items.aclose()
+            items = async_steps(function(*args, **kwargs), self._begin)
+            try:
+                async for item in items:
+                    yield item
+            finally:
+                await items.aclose()
 
         return counted
 
 
-def finishing(ticket: Ticket, function: Callable[..., object], args: Collection[object]) -> None:
-    """Call *function*, and end the ticket when the function ends, in any way."""
+def finishing(
+    begin: Callable[[], Ticket],
+    ticket: Ticket,
+    function: Callable[..., object],
+    args: Collection[object],
+) -> None:
+    """Call *function* in a thread, and end the ticket with what it does, in any way."""
     try:
-        function(*args)
-    finally:
+        outcome = function(*args)
+    except BaseException:
+        ticket.end()
+        raise
+    counted_outcome(outcome, begin, ticket)
+
+
+def handed_on(begin: Callable[[], Ticket], function: F) -> F:
+    """Return *function* such that its first call counts from now until its end."""
+    waiting = [begin()]
+
+    def begin_call() -> Ticket:
+        try:
+            return waiting.pop()
+        except IndexError:
+            return begin()
+
+    counted = Counted(begin_call)(function)
+    weakref.finalize(counted, _drop, waiting).atexit = False
+    return counted
+
+
+def _drop(waiting: list[Ticket]) -> None:
+    for ticket in waiting:
         ticket.end()

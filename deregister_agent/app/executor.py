@@ -1,7 +1,7 @@
 """Executors whose work counts from submit() until its callbacks have run."""
 
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any
 
 from deregister_agent.app.board import Ticket
@@ -59,3 +59,16 @@ class CountedExecutor(Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Shut the executor behind down."""
         self._inner.shutdown(wait, cancel_futures=cancel_futures)
+
+
+class CountedThreadPool(CountedExecutor, ThreadPoolExecutor):
+    """
+    The same in front of a pool of threads, and one itself by its class.
+
+    asyncio takes nothing else for a loop's default executor. It never has threads: all
+    that is submitted goes to the pool behind.
+    """
+
+    def __init__(self, inner: ThreadPoolExecutor, begin: Callable[[], Ticket]) -> None:
+        ThreadPoolExecutor.__init__(self, max_workers=1)
+        CountedExecutor.__init__(self, inner, begin)

@@ -1,14 +1,12 @@
 """Hooks that pause and resume message consumers, in every process of the app."""
 
-import asyncio
-import inspect
 import logging
 import os
 import threading
-from collections.abc import Callable
 from typing import Any, Protocol
 
 from deregister_agent.app.board import DONE, FAILED, HOOKS, PID, WISH, Board
+from deregister_agent.app.hook_call import HookCall
 
 POLL = 0.1  # seconds after which a process notices what another was asked
 
@@ -16,10 +14,10 @@ _log = logging.getLogger(__name__)
 
 
 class Hook(Protocol):
-    """A function without arguments, or a coroutine function."""
+    """Whatever can be called without arguments."""
 
     def __call__(self) -> Any:
-        """Pause, or resume, and return when that is done."""
+        """Pause, or resume, and return when that is done, or what has to be waited for."""
         ...
 
 
@@ -35,20 +33,23 @@ class Hooks:
 
     def __init__(self, board: Board, timeout: float) -> None:
         self._board, self._timeout = board, timeout
-        self._hooks: dict[bool, list[Callable[[], Any]]] = {True: [], False: []}
+        self._hooks: dict[bool, list[HookCall]] = {True: [], False: []}
         self._asked = threading.Event()
         self._watcher = 0  # the process that has a thread for them
+        board.joiners.add(self)
 
     def add(self, hook: Hook, *, stop: bool) -> None:
-        """Call *hook* on stop, or on start. A coroutine function runs in the current loop."""
-        call: Callable[[], Any] = hook
-        if inspect.iscoroutinefunction(hook):
-            call = _in_loop(hook, asyncio.get_running_loop(), self._timeout)
-        self._hooks[stop].append(call)
+        """Call *hook* on stop, or on start. What it returns is awaited in the current loop."""
+        self._hooks[stop].append(HookCall(hook, self._timeout))
         self.watch()
 
     def watch(self) -> None:
-        """Start the thread of this process, if it has hooks and no thread; also after a fork."""
+        """
+        Start the thread of this process, if it has hooks and no thread.
+
+        A forked child calls this when it first counts or answers, or has added a hook of its
+        own: the hooks of others must not run in a child that computes something, say.
+        """
         if any(self._hooks.values()) and self._watcher != os.getpid():
             self._watcher = os.getpid()
             self._asked = threading.Event()
@@ -57,6 +58,7 @@ class Hooks:
 
     def ask(self, *, stop: bool) -> None:
         """Wish a stop or a start of every process; a wish that failed somewhere is repeated."""
+        self._board.join()
         with self._board.exclusive():
             wish = self._board.cells[WISH]
             if stop != bool(wish % 2):
@@ -82,6 +84,7 @@ class Hooks:
         return f"a hook failed in process {', '.join(pids)}; see the app's log" if pids else None
 
     def _concerned(self) -> list[memoryview]:
+        self._board.join()  # whoever answers is a worker, with the hooks of one
         self._board.reap()
         return [cells for cells in self._board.members() if cells[HOOKS]]
 
@@ -106,17 +109,3 @@ class Hooks:
             cells[FAILED] = wish
         else:
             cells[DONE] = wish
-
-
-def _in_loop(hook: Hook, loop: asyncio.AbstractEventLoop, timeout: float) -> Callable[[], object]:
-    """Return what runs a coroutine function in the loop of its registration, and waits."""
-
-    def call() -> object:
-        running = asyncio.run_coroutine_threadsafe(hook(), loop)
-        try:
-            return running.result(timeout)
-        except TimeoutError:
-            running.cancel()  # it must not pause what has been started again meanwhile
-            raise
-
-    return call

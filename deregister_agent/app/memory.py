@@ -2,9 +2,12 @@
 
 import fcntl
 import os
+from functools import cache
 from pathlib import Path
 
 from deregister_agent.host import pids
+
+AT_RANDOM = 25  # include/uapi/linux/auxvec.h
 
 
 def anonymous(size: int) -> int:
@@ -52,6 +55,16 @@ def wait(fd: int, byte: int) -> None:
     fcntl.lockf(fd, fcntl.LOCK_EX, 1, byte)
 
 
+def wait_for_interpreters(fd: int) -> None:
+    """Lock the whole file against whoever else has opened it, in this process too (flock)."""
+    fcntl.flock(fd, fcntl.LOCK_EX)
+
+
+def release_interpreters(fd: int) -> None:
+    """Unlock the whole file."""
+    fcntl.flock(fd, fcntl.LOCK_UN)
+
+
 def release(fd: int, byte: int) -> None:
     """Unlock one byte."""
     fcntl.lockf(fd, fcntl.LOCK_UN, 1, byte)
@@ -63,12 +76,37 @@ def born(pid: int) -> int:
     return shown.start if shown is not None else 0
 
 
+@cache
+def execution() -> int:
+    """
+    Return what names the program that this process runs: another one after each exec.
+
+    All interpreters of a process have it in common. The kernel gives each program 16
+    random bytes (man 3 getauxval: AT_RANDOM). 0 where a process may not read them,
+    such as one that has changed its user.
+    """
+    try:
+        numbers = memoryview(Path("/proc/self/auxv").read_bytes()).cast("L")
+        vector = dict(zip(numbers[::2], numbers[1::2], strict=True))
+        with Path("/proc/self/mem").open("rb", buffering=0) as memory:
+            memory.seek(vector[AT_RANDOM])
+            return int.from_bytes(memory.read(8), "big", signed=True)
+    except (OSError, KeyError):
+        return 0
+
+
+def is_own(pid: int, program: int) -> bool:
+    """Tell whether an interpreter of this very process has joined as *pid* with *program*."""
+    return pid == os.getpid() and program != 0 and program == execution()
+
+
 def exited(pid: int, birth: int) -> bool:
     """
     Tell whether the process that had *pid* and was born then is to be seen no more.
 
-    Ask only when its lock is free. This process itself counts as exited: it has
-    replaced what had its pid before (exec), with all that had in hand.
+    Ask only when its lock is free, and of a program that is not this one. This process
+    itself counts as exited then: it has replaced what had its pid before (exec), with all
+    that had in hand.
     """
     if pid == os.getpid():
         return True

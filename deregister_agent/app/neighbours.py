@@ -32,9 +32,19 @@ def strangers(known: Collection[int]) -> list[int]:
     family = (_children(os.getppid()) | _children(os.getpid())) - {os.getpid(), *known}
     if not family:
         return []
-    own = _sockets(os.getpid())
-    wanted = _by_tcp(own) | _by_unix(own)
+    wanted = _served_here()
     return sorted(pid for pid in family if _serves(pid, wanted)) if wanted else []
+
+
+def can_be_told() -> bool:
+    """Tell whether strangers() would see them: this process listens, and the kernel tells kin."""
+    kin = PROC / str(os.getpid()) / "task" / str(os.getpid()) / "children"
+    return kin.exists() and bool(_served_here())
+
+
+def _served_here() -> set[str]:
+    own = _sockets(os.getpid())
+    return _by_tcp(own) | _by_unix(own)
 
 
 def _serves(pid: int, wanted: set[str]) -> bool:

@@ -1,10 +1,10 @@
 """gRPC: a call counts until its handler has ended and the call itself is over."""
 
-import threading
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from deregister_agent.app.board import Ticket
+from deregister_agent.app.locks import RLock
 
 NO_WORK = ("/grpc.health.v1.Health/", "/grpc.channelz.v1.Channelz/")
 """Methods that only ask how the app is: a watching health checker would keep it busy for ever,
@@ -77,7 +77,7 @@ def _begin_call(begin: Callable[[], Ticket], context: Any) -> Callable[[], None]
     the handler, and a handler may go on after the client has gone.
     """
     ticket = begin()
-    lock, parts = threading.Lock(), [2]
+    lock, parts = RLock(), [2]
 
     def part() -> None:
         with lock:

@@ -2,7 +2,6 @@
 
 import asyncio
 import inspect
-import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterator
 from functools import lru_cache
 from types import TracebackType
@@ -11,6 +10,7 @@ from typing import Any
 from grpc import aio
 
 from deregister_agent.app.board import Ticket
+from deregister_agent.app.locks import RLock
 from deregister_agent.app.rpc import NO_WORK, SORTS, Method
 
 
@@ -28,7 +28,7 @@ class CountedCall:
 
     def __init__(self, begin: Callable[[], Ticket]) -> None:
         """Count the call until the current task has ended."""
-        self._begin, self._lock = begin, threading.Lock()
+        self._begin, self._lock = begin, RLock()
         self._parts, self._ticket = 1, begin()
         self._task = asyncio.current_task()
         if self._task is not None:

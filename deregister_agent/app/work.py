@@ -5,18 +5,20 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Collection, Coroutine
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from deregister_agent.app import neighbours
 from deregister_agent.app.asgi import AsgiApp, AsgiWork
 from deregister_agent.app.board import KINDS, Ticket, open_board
-from deregister_agent.app.counted import Counted, finishing
-from deregister_agent.app.executor import CountedExecutor
+from deregister_agent.app.child_process import start_counted
+from deregister_agent.app.counted import Counted, F, finishing, handed_on
+from deregister_agent.app.executor import CountedExecutor, CountedThreadPool
 from deregister_agent.app.hooks import Hook, Hooks
-from deregister_agent.app.neighbours import strangers
+from deregister_agent.app.outcome import end_with
 from deregister_agent.app.own_port import serve
 from deregister_agent.app.page import UnknownWorkError, WorkPage, hold
 from deregister_agent.app.rpc import NO_WORK, WorkInterceptor
@@ -88,17 +90,12 @@ class Work:
         """Make an asyncio task that counts from now until its callbacks have run."""
         ticket = self.begin("tasks")
         try:
-            loop = asyncio.get_running_loop()
-            task = loop.create_task(job, **options)
+            task = asyncio.get_running_loop().create_task(job, **options)
         except BaseException:
             ticket.end()
             job.close()
             raise
-        # Callbacks run in turn: what this one calls soon comes after all that are due now.
-        task.add_done_callback(lambda _: loop.call_soon(ticket.end))
-        # A loop holds its tasks weakly: one that was collected, or whose loop was closed
-        # under it, never has its callbacks run, and is no work any more.
-        weakref.finalize(task, ticket.end).atexit = False
+        end_with(task, ticket)
         return task
 
     def start_thread(
@@ -109,10 +106,11 @@ class Work:
         daemon: bool | None = None,
     ) -> threading.Thread:
         """Start a thread that counts from now, so without a gap, until *target* has ended."""
-        ticket = self.begin("tasks")
+        begin = partial(self.begin, "tasks")
+        ticket = begin()
         try:
             thread = threading.Thread(
-                target=finishing, args=(ticket, target, args), name=name, daemon=daemon
+                target=finishing, args=(begin, ticket, target, args), name=name, daemon=daemon
             )
             thread.start()
         except BaseException:
@@ -120,9 +118,33 @@ class Work:
             raise
         return thread
 
+    def start_process(self, start: Any, *args: Any, **options: Any) -> Any:
+        """
+        Start a child process that counts from now until it has exited, and return it.
+
+        *start*: ``subprocess.Popen`` with its arguments, or a ``multiprocessing.Process``.
+        """
+        return start_counted(self.begin("tasks"), start, args, options)
+
+    def handed_on(self, function: F, kind: str = "tasks") -> F:
+        """
+        Return *function* such that its next call counts from now on: for whoever calls it later.
+
+        That is a framework's list of background tasks, a timer, a queue. One that is dropped
+        without a call is no work any more; a second call counts for itself.
+        """
+        return handed_on(partial(self._board.begin, _number(kind)), function)
+
     def executor(self, inner: Executor, kind: str = "tasks") -> Executor:
-        """Return *inner* such that what is submitted counts, from the queue to its callbacks."""
-        return CountedExecutor(inner, partial(self._board.begin, _number(kind)))
+        """
+        Return *inner* such that what is submitted counts, from the queue to its callbacks.
+
+        In front of a ThreadPoolExecutor it is one itself, and may be a loop's default executor.
+        """
+        begin = partial(self._board.begin, _number(kind))
+        if isinstance(inner, ThreadPoolExecutor):
+            return CountedThreadPool(inner, begin)
+        return CountedExecutor(inner, begin)
 
     def wsgi(self, app: WsgiApp) -> WsgiWork:
         """Return a WSGI app that counts its requests: Flask, Django."""
@@ -190,9 +212,12 @@ class Work:
         tally = board.tally()
         if board.broken:
             raise UnknownWorkError("a process could not be counted; see the app's log, restart it")
-        if many and board.path is None and board.creator == os.getpid():
+        alone = board.path is None and board.creator == os.getpid()
+        # A bridge from ASGI always says that there are many, which is no reason where they
+        # would be seen (asgiref/wsgi.py, a2wsgi/wsgi.py).
+        if many and alone and not neighbours.can_be_told():
             raise UnknownWorkError(f"several processes serve this app, each for itself; {SHARE}")
-        if others := strangers(tally.pids):
+        if others := neighbours.strangers(tally.pids):
             raise UnknownWorkError(
                 f"process {', '.join(map(str, others))} serves the same port and does not count "
                 f"here; {SHARE}"
@@ -219,9 +244,8 @@ class Work:
         return self._hooks.trouble()
 
     def _forked(self) -> None:
-        """Start afresh in a child: nothing in hand, and its own thread for the hooks."""
+        """Start afresh in a child: nothing in hand."""
         self._board.forked()
-        self._hooks.watch()
 
 
 _works: weakref.WeakSet[Work] = weakref.WeakSet()
