@@ -69,7 +69,9 @@ class Fuse:
 
 
 def _changes_something(_fetcher: object, method: str, target: str, *_rest: object) -> bool:
-    return method != "GET" and not target.endswith("/kv/range")  # how etcd is read
+    # How etcd and the rights of a token of Consul are read.
+    asks = target.partition("?")[0].endswith(("/kv/range", "/acl/authorize"))
+    return method != "GET" and not asks
 
 
 def _is_of_a_registry(_source: object, target: object) -> bool:

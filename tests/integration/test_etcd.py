@@ -34,8 +34,9 @@ def orders(node: Etcd) -> Iterator[Orders]:
     for n in range(3):
         made.register(n)
     address = f"127.0.0.1:{made.ports[0]}"
-    for sibling in (f"{made.prefix}2/1", f"{made.prefix}", f"x/{made.prefix}/1"):
+    for sibling in (f"{made.prefix}2/1", f"x/{made.prefix}/1"):
         node.put(sibling, address, made.lease)
+    node.put(made.prefix, "10.0.0.9:80", made.lease)  # that of the instance would be one more
     beside = node.keyspace(without=f"{made.prefix}/")
     yield made
     assert node.keyspace(without=f"{made.prefix}/") == beside

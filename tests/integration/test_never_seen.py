@@ -89,9 +89,15 @@ def test_a_wrong_name_is_refused_and_named(site: Site, name: str) -> None:
     assert said.row.alike in problem["detail"]
     assert said.row.line in problem["detail"]
     command = said.command
-    assert (command.returncode, command.stdout) == (4, "")
-    assert command.stderr == f"deregister-agent: {problem['detail']}\n"
-    assert (said.after["phase"], said.after["drain"]) == ("serving", None)
+    if not command.stdout:
+        assert (command.returncode, command.stderr) == (
+            4,
+            f"deregister-agent: {problem['detail']}\n",
+        )
+        assert (said.after["phase"], said.after["drain"]) == ("serving", None)
+    else:  # on a busy host its answer may come too late, and undoes the drain
+        assert (command.returncode, "NOT drained: refused: " in command.stdout) == (4, True)
+        assert said.row.line in command.stdout
     assert site.after == site.before
 
 

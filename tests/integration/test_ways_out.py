@@ -57,7 +57,7 @@ def announced(receiver: Receiver) -> list[dict[str, Any]]:
 
 def test_one_may_vouch_for_a_registry(host: Host, receiver: Receiver) -> None:
     """It is told by whom, and why, to everybody who is told that it may be killed."""
-    file = TargetFile(host.root / "shop.json", "a:1", "b:1")
+    file = TargetFile(host.root / "shop.json", "a:1", "b:2")
     beside, gone = file.table("target = 'a:1'"), "kind = 'consul'\nurl = 'http://127.0.0.1:1'"
     host.add("a", beside, gone, probe=PROBE + hook(host, receiver))
     note = f"consul: not waited for: vouched for by {asker()} (uid {os.getuid()}) (burnt down)"
@@ -67,7 +67,7 @@ def test_one_may_vouch_for_a_registry(host: Host, receiver: Receiver) -> None:
         assert (unknown.returncode, "it has: file, consul" in unknown.stderr) == (2, True)
         listed = host.run("drain", "a", "--vouch", "file", "--reason", "x")
         assert (listed.returncode, "so nobody can vouch" in listed.stderr) == (4, True)
-        assert (file.targets(), host.phase("a")) == (["a:1", "b:1"], "serving")
+        assert (file.targets(), host.phase("a")) == (["a:1", "b:2"], "serving")
         done = host.run("drain", "a", "--wait", "--vouch", "consul", "--reason", "burnt down")
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.splitlines()[-1] == f"a: drained: safe to kill; {note}"
@@ -84,46 +84,46 @@ def test_one_may_vouch_for_a_registry(host: Host, receiver: Receiver) -> None:
 
 def test_what_need_not_be_there_is_waited_for_neither_way(host: Host) -> None:
     """It is named when the instance goes and when it comes back, and stays as it is."""
-    file = TargetFile(host.root / "shop.json", "a:1", "b:1")
-    canary = TargetFile(host.root / "canary.json", "b:1")
+    file = TargetFile(host.root / "shop.json", "a:1", "b:2")
+    canary = TargetFile(host.root / "canary.json", "b:2")
     choice = "target = 'a:1'\nname = 'canary'\nabsent = 'withdrawn'"
     host.add("a", file.table("target = 'a:1'"), canary.table(choice))
     with host.agent():
         done = host.run("drain", "a", "--wait")
-        assert (done.returncode, file.targets()) == (0, ["b:1"])
+        assert (done.returncode, file.targets()) == (0, ["b:2"])
         assert "safe to kill; canary: not waited for: it did not have it" in done.stdout
         back = host.run("restore", "a", "--wait")
         assert (back.returncode, back.stderr) == (0, "")
         last = back.stdout.splitlines()[-1]
         assert last == "a: serving: file lists it; canary is not waited for"
         assert host.get("a", "traffic-started").status == 200
-    assert (sorted(file.targets()), canary.targets()) == (["a:1", "b:1"], ["b:1"])
+    assert (sorted(file.targets()), canary.targets()) == (["a:1", "b:2"], ["b:2"])
 
 
 def test_what_could_not_be_asked_before_undoes_the_drain(host: Host, receiver: Receiver) -> None:
     """Told too late that it was never there: it is put back, and the last words say why."""
-    file = TargetFile(host.root / "shop.json", "a:1", "b:1")
+    file = TargetFile(host.root / "shop.json", "a:1", "b:2")
     late = host.root / "late.json"
     table = f"kind = 'file'\npath = '{late}'\nname = 'late'"
     host.add("a", file.table("target = 'a:1'"), table, probe=PROBE + hook(host, receiver))
     with host.agent(), ThreadPoolExecutor(1) as pool:
         drain = pool.submit(host.run, "drain", "a", "--wait", "--on-deadline", "kill")
-        eventually(lambda: file.targets() == ["b:1"], "it is withdrawn where it could be asked")
-        TargetFile(late, "b:1")
+        eventually(lambda: file.targets() == ["b:2"], "it is withdrawn where it could be asked")
+        TargetFile(late, "b:2")
         done = drain.result()
         assert (done.returncode, done.stderr) == (4, "")
         last = done.stdout.splitlines()[-1]
         assert last.startswith("a: NOT drained: refused: late does not show it")
         eventually(lambda: host.phase("a") == "serving", "it is put back")
         assert host.last("a")["outcome"] == "refused"
-    assert file.targets() == ["a:1", "b:1"]
+    assert file.targets() == ["a:1", "b:2"]
     assert {one["kind"] for one in announced(receiver)} <= {"serving"}
 
 
 def first_deploy(host: Host, receiver: Receiver, quiet: float) -> tuple[int, TargetFile]:
     """Write down an instance on a port where nobody ever listened, and that nobody lists."""
     (port,) = free_ports(1)
-    file = TargetFile(host.root / "shop.json", "b:1")
+    file = TargetFile(host.root / "shop.json", "b:2")
     probe = TCP + hook(host, receiver)
     host.add("a", file.table(), port=port, quiet=quiet, process="", probe=probe)
     return port, file
@@ -152,8 +152,8 @@ def test_who_comes_before_that_is_withdrawn(vacant: Host, receiver: Receiver) ->
     with vacant.agent():
         assert vacant.run("drain", "a", "--if-present").returncode == 0
         with socket.create_server(("127.0.0.1", port)):
-            file.write("b:1", f"127.0.0.1:{port}")
-            eventually(lambda: file.targets() == ["b:1"], "it is withdrawn")
+            file.write("b:2", f"127.0.0.1:{port}")
+            eventually(lambda: file.targets() == ["b:2"], "it is withdrawn")
             eventually(lambda: vacant.phase("a") == "draining", "it is drained")
             one = vacant.get("a").body
             assert one["process"]["pids"] == [os.getpid()]
@@ -176,14 +176,14 @@ def test_a_connection_that_has_just_ended_was_somebodys(vacant: Host, receiver: 
         done = vacant.run("drain", "a", "--if-present", "--wait")
         assert (done.returncode, "file does not show it" in done.stderr) == (4, True)
         assert vacant.phase("a") == "serving"
-    assert file.targets() == ["b:1"]
+    assert file.targets() == ["b:2"]
 
 
 def test_what_was_seen_is_known_after_a_crash(host: Host) -> None:
     """Seen and gone goes on to drained; under other options it was not seen."""
-    here, moved = (TargetFile(host.root / f"{name}.json", "a:1", "b:1") for name in ("here", "old"))
-    elsewhere = TargetFile(host.root / "new.json", "b:1")
-    beside = TargetFile(host.root / "beside.json", "a:1", "b:1")
+    here, moved = (TargetFile(host.root / f"{name}.json", "a:1", "b:2") for name in ("here", "old"))
+    elsewhere = TargetFile(host.root / "new.json", "b:2")
+    beside = TargetFile(host.root / "beside.json", "a:1", "b:2")
     second = beside.table("target = 'a:1'", "name = 'beside'")
     host.add("kept", here.table("target = 'a:1'"))
     host.add("moved", second, moved.table("target = 'a:1'"))
@@ -191,15 +191,15 @@ def test_what_was_seen_is_known_after_a_crash(host: Host) -> None:
         eventually(lambda: _who_was_seen(host) == {"kept", "moved"}, "both are seen, and of whom")
         assert host.child is not None
         host.child.signal(signal.SIGKILL)
-    here.write("b:1")
-    moved.write("b:1")
+    here.write("b:2")
+    moved.write("b:2")
     host.add("moved", second, elsewhere.table("target = 'a:1'"))
     with host.agent():
         done = host.run("drain", "kept", "--wait")
         assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "kept: drained: safe to kill")
         refused = host.post("moved", "stop-traffic")
         assert (refused.status, refused.body["type"]) == (409, NEVER_SEEN)
-        assert beside.targets() == ["a:1", "b:1"]
+        assert beside.targets() == ["a:1", "b:2"]
 
 
 def _who_was_seen(host: Host) -> set[str]:

@@ -141,7 +141,8 @@ class ServingChecks:
         """Tell whether *registry* has surely answered a question that was just asked."""
         now, rates = self.world.now, self.world.plan
         well = rates.error_rate == rates.hang_rate == 0 or now >= FAULTS_END
-        return well and now >= max(registry.down_until, registry.hangs_until)
+        threadless = self.world.host.threadless_until
+        return well and now >= max(registry.down_until, registry.hangs_until, threadless)
 
     def note_marks(self, before: Phase) -> None:
         """Note who had it out when the drain began that just has."""

@@ -58,8 +58,13 @@ class OtherKeys:
             else:
                 for kv in page:
                     named = kv.key == keys.start and self.finder.concerns(kv)
-                    if named or self.finder.has_us(kv):
+                    if named or (self._goes_on(kv) and self.finder.has_us(kv)):
                         yield kv
+
+    def _goes_on(self, kv: KeyValue) -> bool:
+        """Tell whether a key beside the prefix may be of the service: not orders2 of orders."""
+        stem = self.finder.keys.start.rstrip(b"/")
+        return not (kv.key.startswith(stem) and kv.key[len(stem) : len(stem) + 1].isalnum())
 
     def _told(self, found: Sequence[KeyValue]) -> list[str]:
         told = [self._sentence(kv) for kv in found[:MOST]]
