@@ -11,7 +11,7 @@ the configuration as the app.
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -62,6 +62,9 @@ SERVICE_MANAGERS = frozenset(
 _KEEPERS = ENGINES - {"containerd", "containerd-shim", "containerd-shim-runc-v2", "buildkitd"}
 _MONITORS = frozenset({"conmon", "conmonrs", "systemd-nspawn"})
 _VIRTUAL = re.compile(r"qemu-|lxc-|VBoxHeadless|vmware-vmx")  # how the names of others begin
+_INTERPRETER = re.compile(r"(?:python|pypy|perl|ruby|node|nodejs)[\d.]*")
+_WITH_VALUE = frozenset({"-W", "-X", "-I", "-r", "--require"})  # options with a word of their own
+_LINE = 4096  # bytes of a command line, of which the first words are of interest
 _COMM = 15  # characters of a program's name that the kernel keeps
 _INITIAL = "pid:[4026531836]"  # the pid namespace of the host (linux/proc_ns.h)
 _WHO_IT_IS = (
@@ -71,18 +74,40 @@ _WHO_IT_IS = (
 
 
 def names(pid: int) -> frozenset[str]:
-    """Return what a program is called: by the kernel, by its file and by its command line."""
+    """Return what a program is called: by the kernel, its file, its command line, its script."""
     found = {pids.name(pid)}
     folder = Path("/proc") / str(pid)
     with suppress(OSError):  # another user's, or a thread of the kernel
         found.add((folder / "exe").readlink().name.removesuffix(" (deleted)"))
     try:
         with (folder / "cmdline").open("rb") as line:
-            first = line.read(512).partition(b"\0")[0].decode(errors="replace")
+            words = line.read(_LINE).decode(errors="replace").split("\0")
     except OSError:
-        first = ""
-    found.add(os.path.basename(first.partition(": ")[0]))  # noqa: PTH119 - it is no path for certain
+        words = [""]
+    found.add(os.path.basename(words[0].partition(": ")[0]))  # noqa: PTH119 - it is no path for certain
+    if any(_INTERPRETER.fullmatch(name) for name in found):
+        found.add(_script(words[1:]))
     return frozenset(found - {""})
+
+
+def _script(arguments: Sequence[str]) -> str:
+    """
+    Return the name of the script or module that an interpreter runs; empty if it runs none.
+
+    A shebang with ``env``, a wrapper that executes the interpreter and ``python -m`` leave
+    the kernel with no other name than that of the interpreter.
+    """
+    left = iter(arguments)
+    for word in left:
+        if word == "-m":
+            return next(left, "").rpartition(".")[2]
+        if word in {"-c", "-e", "-"}:
+            return ""
+        if word in _WITH_VALUE:
+            next(left, "")
+        elif not word.startswith("-"):
+            return os.path.basename(word)  # noqa: PTH119 - it is no path for certain
+    return ""
 
 
 def is_one_of(known: frozenset[str], called: Iterable[str]) -> str:
