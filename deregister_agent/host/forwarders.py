@@ -65,6 +65,7 @@ _VIRTUAL = re.compile(r"qemu-|lxc-|VBoxHeadless|vmware-vmx")  # how the names of
 _INTERPRETER = re.compile(r"(?:python|pypy|perl|ruby|node|nodejs)[\d.]*")
 _WITH_VALUE = frozenset({"-W", "-X", "-I", "-r", "--require"})  # options with a word of their own
 _LINE = 4096  # bytes of a command line, of which the first words are of interest
+_NAMED_NETWORK = "/netns/"  # where ip, Docker and CNI mount networks: such a file shows its path
 _COMM = 15  # characters of a program's name that the kernel keeps
 _INITIAL = "pid:[4026531836]"  # the pid namespace of the host (linux/proc_ns.h)
 _WHO_IT_IS = (
@@ -197,8 +198,8 @@ def _forwards(pid: int, called: frozenset[str]) -> str:
     files = open_files(pid)
     if "/dev/net/tun" in files or "/dev/kvm" in files:
         return "and holds a device of a virtual network or machine, as who forwards into one does"
-    spaces = {file for file in files if file.startswith("net:[")} - {_network("thread-self")}
-    if spaces:
+    spaces = {file for file in files if file.startswith("net:[") or _NAMED_NETWORK in file}
+    if spaces - {_network("thread-self")}:
         return "and holds the network namespace of somebody else, as a container engine does"
     return ""
 

@@ -144,10 +144,69 @@ class TestForwarders:
             lambda: "namespace of somebody else" in finder.look(None).note, "it is suspected"
         )
 
+    def test_a_network_by_the_name_that_it_was_given(self, stack: ExitStack) -> None:
+        """``ip netns``, Docker and CNI mount it as a file, and a descriptor shows that path."""
+        keeper = Started(stack, ["unshare", "--net", "sleep", "600"])
+        ours = Path("/proc/self/ns/net").readlink()
+        eventually(lambda: _is_in_another(keeper.pid, ours), "the other network")
+        for path in ("/run/netns/blue", "/run/docker/netns/7f3a", "/run/user/1/netns/cni-1"):
+            port = free_port()
+            mounts = f"mount -t tmpfs none /run; mkdir -p $(dirname {path}); touch {path}"
+            mounts += f"; mount --bind /proc/{keeper.pid}/ns/net {path}"
+            holds = f"held = open('{path}', 'rb')\n{LISTENS}"
+            _in_own_mounts(stack, mounts, [PYTHON, "-c", holds, str(port)])
+            finder = finder_of(port)
+            eventually(
+                lambda f=finder: "namespace of somebody else" in f.look(None).note,  # type: ignore[misc]
+                "it is suspected",
+            )
+
+    def test_who_holds_its_own_network_is_the_app(self, stack: ExitStack) -> None:
+        """A descriptor of the very network that the agent is in says nothing."""
+        port = free_port()
+        holds = f"held = open('/proc/self/ns/net', 'rb')\n{LISTENS}"
+        app = Started(stack, [PYTHON, "-c", holds, str(port)])
+        assert pid_of(seen(finder_of(port))) == [app.pid]
+
+    @pytest.mark.parametrize("device", ["/dev/net/tun", "/dev/kvm"])
+    @pytest.mark.parametrize("made", [False, True], ids=["device", "own-mounts"])
+    def test_who_holds_a_device_of_a_virtual_network_is_no_app(
+        self, stack: ExitStack, device: str, *, made: bool
+    ) -> None:
+        """What forwards into a virtual network or machine, by any name: slirp, a VPN, a VMM."""
+        port = free_port()
+        command = [PYTHON, "-c", HOLDS.format(device=device) + LISTENS, str(port)]
+        if made:
+            name = f"mount -t tmpfs none /dev; mkdir -p $(dirname {device}); mkfifo {device}"
+            _in_own_mounts(stack, name, command)
+        elif os.access(device, os.R_OK | os.W_OK):
+            Started(stack, command)
+        else:
+            pytest.skip(f"{device} is not there, or may not be opened")
+        finder = finder_of(port)
+        eventually(
+            lambda: "device of a virtual network" in finder.look(None).note, "it is suspected"
+        )
+        assert finder.look(None).running is None
+        with pytest.raises(ProbeError, match="cannot be told from here"):
+            counting(port).read(0.0)
+
     def test_no_name_is_in_two_lists(self) -> None:
         """Each list has an answer of its own."""
         assert not ENGINES & PROXIES
         assert not SERVICE_MANAGERS & (ENGINES | PROXIES | CLIENTS)
+
+
+HOLDS = "import os\nheld = os.open('{device}', os.O_RDWR)\n"
+
+
+def _in_own_mounts(stack: ExitStack, mounts: str, command: list[str]) -> None:
+    """Start a command after a shell has mounted what nobody else sees; skip where it may not."""
+    tried = subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False)
+    if tried.returncode:
+        pytest.skip(f"no mount namespace can be made here: {tried.stderr.decode()}")
+    script = f'set -e; {mounts}; exec "$@"'
+    Started(stack, ["unshare", "--mount", "sh", "-c", script, "sh", *command])
 
 
 def _is_in_another(pid: int, ours: Path) -> bool:
