@@ -41,7 +41,9 @@ RUNS = "import sys, pyuwsgi; sys.argv[0] = 'uwsgi'; pyuwsgi.run()"
 class Uwsgi:
     """One uWSGI: a master, two workers and, with ``--http``, a router, all in one session."""
 
-    def __init__(self, stack: ExitStack, folder: Path, *options: str) -> None:
+    def __init__(
+        self, stack: ExitStack, folder: Path, *options: str, ends_on_term: bool = True
+    ) -> None:
         self.port, self.pid_file = free_port(), folder / "uwsgi.pid"
         self.touched = folder / "touched"
         self._sign, self._asked = folder / "sign", folder / "asked"
@@ -49,10 +51,11 @@ class Uwsgi:
         (folder / "app.py").write_text(WSGI)
         self._options = [
             *(each for each in options if each != options[0]),
-            *(options[0], f"127.0.0.1:{self.port}", "--master", "--die-on-term"),
+            *(options[0], f"127.0.0.1:{self.port}", "--master"),
             *("--processes", str(WORKERS), "--wsgi-file", str(folder / "app.py")),
             *("--callable", "app", "--pidfile", str(self.pid_file)),
             *("--touch-reload", str(self.touched), "--binary-path", sys.executable),
+            *(["--die-on-term"] if ends_on_term else []),
             *("--reload-mercy", MERCY, "--worker-reload-mercy", MERCY),
         ]
         self.start(stack)
@@ -250,6 +253,20 @@ def _is_gone(presence: Presence) -> bool:
 def alive(pids: set[int]) -> set[int]:
     """Return those of the processes that live."""
     return {pid for pid in pids if is_alive(pid)}
+
+
+@by_both
+def test_without_die_on_term_sigterm_is_a_reload(stack: ExitStack, tmp_path: Path, by: str) -> None:
+    """What ends any other app has uWSGI start other workers: no exit."""
+    app = Uwsgi(stack, tmp_path, "--http-socket", ends_on_term=False)
+    finder, before = app.finder(by), app.below()
+    was = drained(seen(finder))
+    after_a_tick()
+    os.kill(app.master, signal.SIGTERM)
+    eventually(lambda: app.renewed(before), "other workers answer")
+    presence = finder.look(was)
+    assert not presence.exited
+    assert presence.running is not None
 
 
 def test_the_real_program_is_tested() -> None:
