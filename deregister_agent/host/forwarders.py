@@ -66,6 +66,7 @@ _INTERPRETER = re.compile(r"(?:python|pypy|perl|ruby|node|nodejs)[\d.]*")
 _WITH_VALUE = frozenset({"-W", "-X", "-I", "-r", "--require"})  # options with a word of their own
 _LINE = 4096  # bytes of a command line, of which the first words are of interest
 _NAMED_NETWORK = "/netns/"  # where ip, Docker and CNI mount networks: such a file shows its path
+_LISTENS_FOR_ITS_APPS = re.compile(r"PM2 v\d")  # the title of PM2's daemon
 _COMM = 15  # characters of a program's name that the kernel keeps
 _INITIAL = "pid:[4026531836]"  # the pid namespace of the host (linux/proc_ns.h)
 _WHO_IT_IS = (
@@ -146,6 +147,8 @@ def not_to_be_ended(pid: int) -> str:
         return f"pid {pid} is {name}, which runs or serves containers"
     if name := is_one_of(SERVICE_MANAGERS, called):
         return f"pid {pid} is {name}, a service manager"
+    if name := _listens_for_its_apps(called):
+        return f"pid {pid} is {name}, which manages several apps"
     if name := is_one_of(CLIENTS, called):
         return f"pid {pid} is {name}, which only leads to a container"
     return ""
@@ -195,6 +198,8 @@ def _forwards(pid: int, called: frozenset[str]) -> str:
         return "for a container or a virtual machine"
     if name := is_one_of(PROXIES, called):
         return f'as a proxy of somebody, or is the app itself (then say so: program = "{name}")'
+    if _listens_for_its_apps(called):
+        return "for the apps that it starts, and hands them its connections"
     files = open_files(pid)
     if "/dev/net/tun" in files or "/dev/kvm" in files:
         return "and holds a device of a virtual network or machine, as who forwards into one does"
@@ -217,6 +222,10 @@ def _network(process: str) -> str:
         return str(Path(f"/proc/{process}/ns/net").readlink())
     except OSError:
         return ""
+
+
+def _listens_for_its_apps(called: Iterable[str]) -> str:
+    return next((name for name in sorted(called) if _LISTENS_FOR_ITS_APPS.match(name)), "")
 
 
 def _virtual(called: Iterable[str]) -> str:

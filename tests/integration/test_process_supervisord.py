@@ -26,6 +26,7 @@ from tests.integration.process_stage import (
     finder_of,
     free_port,
     is_alive,
+    named,
     once,
     pid_of,
     seen,
@@ -249,6 +250,21 @@ def test_a_manager_that_is_a_script(
     found = pids.find(manager.pid)
     assert found is not None
     with pytest.raises(NotifyError, match=name):
+        end(Process(CLOCK.boot_id(), (found,), namespace=pids.namespace()))
+    assert is_alive(manager.pid)
+
+
+def test_a_manager_that_accepts_for_its_apps(stack: ExitStack, tmp_path: Path) -> None:
+    """PM2 in cluster mode: its daemon alone listens, for each of several apps."""
+    port = free_port()
+    daemon = named(tmp_path, "PM2 v5.3.0: God Daemon (.pm2)")
+    manager = Started(stack, [daemon, "-c", LISTENS, str(port)])
+    finder = finder_of(port)
+    eventually(lambda: "apps that it starts" in finder.look(None).note, "it is known")
+    assert finder.look(None).running is None
+    found = pids.find(manager.pid)
+    assert found is not None
+    with pytest.raises(NotifyError, match="PM2"):
         end(Process(CLOCK.boot_id(), (found,), namespace=pids.namespace()))
     assert is_alive(manager.pid)
 
