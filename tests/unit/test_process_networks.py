@@ -14,12 +14,20 @@ from deregister_agent.host.find_by_port import PortFinder
 from deregister_agent.host.network import Network
 from deregister_agent.host.pids import Pid
 from deregister_agent.host.sockets import Socket, State
-from tests.unit.test_process_trees import MASTER, Kernel, act, ruled_by
+from deregister_agent.model import Process
+from tests.unit.test_process_trees import MASTER, Kernel, act, below, ruled_by
 
 PORT, HOME = 8080, 0
 STEPS = (
     *("fork", "session", "group", "end", "other forks", "other ends"),
-    *("closes", "opens anew", "agent moves", "agent comes back", "agent forgets"),
+    *(
+        "forks for a connection",
+        "closes",
+        "opens anew",
+        "agent moves",
+        "agent comes back",
+        "agent forgets",
+    ),
 )
 step = st.tuples(st.sampled_from(STEPS), st.integers(0, 50))
 
@@ -91,6 +99,9 @@ def happen(host: Host, what: str, which: int) -> None:
     """Let one thing happen to the app, to somebody else, or to the agent."""
     ours = sorted(host.living())
     match what:
+        case "forks for a connection" if ours:
+            host.fork(ours[which % len(ours)])
+            host.close(host.last)
         case "closes" if ours:
             host.close(ours[which % len(ours)])
         case "opens anew" if ours:
@@ -101,6 +112,12 @@ def happen(host: Host, what: str, which: int) -> None:
             host.agent_in = HOME
         case _:
             act(host, what, which)
+
+
+def _shown(host: Host, running: Process) -> set[int]:
+    """Return who is seen with a living app: its processes, and what is below them."""
+    found = {pid for pid, _ in running.pids}
+    return found.union(*(below(host, pid) for pid in found))
 
 
 @settings(max_examples=400, deadline=None)
@@ -120,12 +137,13 @@ def test_exited_means_that_nobody_lives_and_the_network_is_that_one(
             if what == "agent forgets":
                 finder, seen = finder_of(), {pid for pid, _ in was.pids}
             presence = finder.look(was)
-            was = presence.running if presence.running and not presence.exited else was
+            was = presence.running or was  # before "drained", the next one is drained like the last
             if host.agent_in != HOME:
                 assert not presence.exited, (presence, host)
                 continue
-            seen |= set() if presence.exited else host.living()
-            gone = presence.exited and not presence.left
+            if presence.running and not presence.exited:
+                seen |= _shown(host, presence.running)
+            gone = presence.exited and not presence.left and not presence.running
             assert not (gone and host.living() & seen), (presence, host)
             if not host.living():
                 assert gone, (presence, host)
