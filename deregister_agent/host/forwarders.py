@@ -63,7 +63,10 @@ _KEEPERS = ENGINES - {"containerd", "containerd-shim", "containerd-shim-runc-v2"
 _MONITORS = frozenset({"conmon", "conmonrs", "systemd-nspawn"})
 _VIRTUAL = re.compile(r"qemu-|lxc-|VBoxHeadless|vmware-vmx")  # how the names of others begin
 _INTERPRETER = re.compile(r"(?:python|pypy|perl|ruby|node|nodejs)[\d.]*")
-_WITH_VALUE = frozenset({"-W", "-X", "-I", "-r", "--require"})  # options with a word of their own
+_MODULE = re.compile(r"-[bBdEiIOPqsSuvx]*m")  # python -m, also among its other letters
+_CODE = re.compile(r"-[bBdEiIOPqsSuvxwn]*[ce]|-")
+_WITH_VALUE = frozenset({"-W", "-X", "-r", "--require"})  # options with a word of their own
+_FOLDER = "-I"  # the same for perl and ruby; without a word, an option of Python
 _LINE = 4096  # bytes of a command line, of which the first words are of interest
 _NAMED_NETWORK = "/netns/"  # where ip, Docker and CNI mount networks: such a file shows its path
 _LISTENS_FOR_ITS_APPS = re.compile(r"PM2 v\d")  # the title of PM2's daemon
@@ -88,11 +91,12 @@ def names(pid: int) -> frozenset[str]:
         words = [""]
     found.add(os.path.basename(words[0].partition(": ")[0]))  # noqa: PTH119 - it is no path for certain
     if any(_INTERPRETER.fullmatch(name) for name in found):
-        found.add(_script(words[1:]))
+        is_python = any(name.startswith(("python", "pypy")) for name in found)
+        found.add(_script(words[1:], _WITH_VALUE if is_python else _WITH_VALUE | {_FOLDER}))
     return frozenset(found - {""})
 
 
-def _script(arguments: Sequence[str]) -> str:
+def _script(arguments: Sequence[str], with_value: frozenset[str]) -> str:
     """
     Return the name of the script or module that an interpreter runs; empty if it runs none.
 
@@ -101,11 +105,11 @@ def _script(arguments: Sequence[str]) -> str:
     """
     left = iter(arguments)
     for word in left:
-        if word == "-m":
+        if _MODULE.fullmatch(word):
             return next(left, "").rpartition(".")[2]
-        if word in {"-c", "-e", "-"}:
+        if _CODE.fullmatch(word):
             return ""
-        if word in _WITH_VALUE:
+        if word in with_value:
             next(left, "")
         elif not word.startswith("-"):
             return os.path.basename(word)  # noqa: PTH119 - it is no path for certain

@@ -65,6 +65,10 @@ def _module(folder: Path) -> list[str]:
     return [sys.executable, "-m", "supervisor.supervisord"]
 
 
+def _isolated_module(folder: Path) -> list[str]:
+    return [sys.executable, "-Im", "supervisor.supervisord"]
+
+
 def _script(folder: Path) -> list[str]:
     (folder / "supervisord").write_text(MAIN)
     return [sys.executable, "-W", "ignore", str(folder / "supervisord")]
@@ -77,7 +81,7 @@ def _found_by_env(folder: Path) -> list[str]:
     return [str(program)]
 
 
-WAYS: tuple[Callable[[Path], list[str]], ...] = (_module, _script, _found_by_env)
+WAYS: tuple[Callable[[Path], list[str]], ...] = (_module, _isolated_module, _script, _found_by_env)
 
 
 class Supervisord:
@@ -232,6 +236,7 @@ sleep(600);
         ("python3", "einhorn", ["-X", "utf8", "-u"]),
         ("perl", "start_server", ["-I", "/nonexistent", "-w"]),
         ("perl", "circusd", []),
+        ("python3", "start_server", ["-I"]),
     ],
 )
 def test_a_manager_that_is_a_script(
