@@ -57,8 +57,10 @@ COMPOSE = Server(
 _START = """
 set -eu
 ip link set lo up
-exec dockerd --data-root "$1/data" --exec-root "$1/run" --pidfile "$1/run/dockerd.pid" \
-  --host "unix://$1/docker.sock" --cgroup-parent "$2"
+home=$1 cgroup=$2
+shift 2
+exec dockerd --data-root "$home/data" --exec-root "$home/run" --pidfile "$home/run/dockerd.pid" \
+  --host "unix://$home/docker.sock" --cgroup-parent "$cgroup" "$@"
 """
 
 
@@ -131,8 +133,12 @@ def running_engine() -> Docker | None:
 
 
 @contextmanager
-def own_engine() -> Iterator[Docker]:
-    """Start an engine, give its command, and end it with all that it runs. Raises CannotStart."""
+def own_engine(*options: str) -> Iterator[Docker]:
+    """
+    Start an engine, give its command, and end it with all that it runs. Raises CannotStart.
+
+    *options* are those of dockerd, beside its own.
+    """
     _check_machine()
     try:
         engine, compose = fetch(ENGINE), fetch(COMPOSE)
@@ -141,7 +147,7 @@ def own_engine() -> Iterator[Docker]:
     folder = ROOT.resolve() / "engine"  # dockerd wants no symbolic link in it
     with ExitStack() as stack:
         stack.enter_context(_only_one(folder))
-        process = stack.enter_context(_dockerd(engine, folder))
+        process = stack.enter_context(_dockerd(engine, folder, options))
         docker = _command(engine, compose, folder)
         _wait(docker, process, folder / "engine.log")
         yield docker
@@ -165,7 +171,9 @@ def _only_one(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _dockerd(engine: Path, folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
+def _dockerd(
+    engine: Path, folder: Path, options: Sequence[str]
+) -> Iterator["subprocess.Popen[bytes]"]:
     """Run dockerd in namespaces of its own; they end with this process, however it ends."""
     shutil.rmtree(folder / "run", ignore_errors=True)
     (folder / "run").mkdir()
@@ -177,7 +185,7 @@ def _dockerd(engine: Path, folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
     ):
         _link(folder / "bin" / name, engine / program)
     own = ["--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"]
-    started = ["sh", "-c", _START, "sh", str(folder), CGROUP]
+    started = ["sh", "-c", _START, "sh", str(folder), CGROUP, *options]
     command = ["setpriv", "--pdeathsig", "KILL", "unshare", *own, *started]
     with (folder / "engine.log").open("wb") as log:
         process = subprocess.Popen(

@@ -11,7 +11,7 @@ the configuration as the app.
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -62,6 +62,14 @@ SERVICE_MANAGERS = frozenset(
 _KEEPERS = ENGINES - {"containerd", "containerd-shim", "containerd-shim-runc-v2", "buildkitd"}
 _MONITORS = frozenset({"conmon", "conmonrs", "systemd-nspawn"})
 _VIRTUAL = re.compile(r"qemu-|lxc-|VBoxHeadless|vmware-vmx")  # how the names of others begin
+_INTERPRETER = re.compile(r"(?:python|pypy|perl|ruby|node|nodejs)[\d.]*")
+_MODULE = re.compile(r"-[bBdEiIOPqsSuvx]*m")  # python -m, also among its other letters
+_CODE = re.compile(r"-[bBdEiIOPqsSuvxwn]*[ce]|-")
+_WITH_VALUE = frozenset({"-W", "-X", "-r", "--require"})  # options with a word of their own
+_FOLDER = "-I"  # the same for perl and ruby; without a word, an option of Python
+_LINE = 4096  # bytes of a command line, of which the first words are of interest
+_NAMED_NETWORK = "/netns/"  # where ip, Docker and CNI mount networks: such a file shows its path
+_LISTENS_FOR_ITS_APPS = re.compile(r"PM2 v\d")  # the title of PM2's daemon
 _COMM = 15  # characters of a program's name that the kernel keeps
 _INITIAL = "pid:[4026531836]"  # the pid namespace of the host (linux/proc_ns.h)
 _WHO_IT_IS = (
@@ -71,18 +79,41 @@ _WHO_IT_IS = (
 
 
 def names(pid: int) -> frozenset[str]:
-    """Return what a program is called: by the kernel, by its file and by its command line."""
+    """Return what a program is called: by the kernel, its file, its command line, its script."""
     found = {pids.name(pid)}
     folder = Path("/proc") / str(pid)
     with suppress(OSError):  # another user's, or a thread of the kernel
         found.add((folder / "exe").readlink().name.removesuffix(" (deleted)"))
     try:
         with (folder / "cmdline").open("rb") as line:
-            first = line.read(512).partition(b"\0")[0].decode(errors="replace")
+            words = line.read(_LINE).decode(errors="replace").split("\0")
     except OSError:
-        first = ""
-    found.add(os.path.basename(first.partition(": ")[0]))  # noqa: PTH119 - it is no path for certain
+        words = [""]
+    found.add(os.path.basename(words[0].partition(": ")[0]))  # noqa: PTH119 - it is no path for certain
+    if any(_INTERPRETER.fullmatch(name) for name in found):
+        is_python = any(name.startswith(("python", "pypy")) for name in found)
+        found.add(_script(words[1:], _WITH_VALUE if is_python else _WITH_VALUE | {_FOLDER}))
     return frozenset(found - {""})
+
+
+def _script(arguments: Sequence[str], with_value: frozenset[str]) -> str:
+    """
+    Return the name of the script or module that an interpreter runs; empty if it runs none.
+
+    A shebang with ``env``, a wrapper that executes the interpreter and ``python -m`` leave
+    the kernel with no other name than that of the interpreter.
+    """
+    left = iter(arguments)
+    for word in left:
+        if _MODULE.fullmatch(word):
+            return next(left, "").rpartition(".")[2]
+        if _CODE.fullmatch(word):
+            return ""
+        if word in with_value:
+            next(left, "")
+        elif not word.startswith("-"):
+            return os.path.basename(word)  # noqa: PTH119 - it is no path for certain
+    return ""
 
 
 def is_one_of(known: frozenset[str], called: Iterable[str]) -> str:
@@ -120,6 +151,8 @@ def not_to_be_ended(pid: int) -> str:
         return f"pid {pid} is {name}, which runs or serves containers"
     if name := is_one_of(SERVICE_MANAGERS, called):
         return f"pid {pid} is {name}, a service manager"
+    if name := _listens_for_its_apps(called):
+        return f"pid {pid} is {name}, which manages several apps"
     if name := is_one_of(CLIENTS, called):
         return f"pid {pid} is {name}, which only leads to a container"
     return ""
@@ -169,11 +202,13 @@ def _forwards(pid: int, called: frozenset[str]) -> str:
         return "for a container or a virtual machine"
     if name := is_one_of(PROXIES, called):
         return f'as a proxy of somebody, or is the app itself (then say so: program = "{name}")'
+    if _listens_for_its_apps(called):
+        return "for the apps that it starts, and hands them its connections"
     files = open_files(pid)
     if "/dev/net/tun" in files or "/dev/kvm" in files:
         return "and holds a device of a virtual network or machine, as who forwards into one does"
-    spaces = {file for file in files if file.startswith("net:[")} - {_network("thread-self")}
-    if spaces:
+    spaces = {file for file in files if file.startswith("net:[") or _NAMED_NETWORK in file}
+    if spaces - {_network("thread-self")}:
         return "and holds the network namespace of somebody else, as a container engine does"
     return ""
 
@@ -191,6 +226,10 @@ def _network(process: str) -> str:
         return str(Path(f"/proc/{process}/ns/net").readlink())
     except OSError:
         return ""
+
+
+def _listens_for_its_apps(called: Iterable[str]) -> str:
+    return next((name for name in sorted(called) if _LISTENS_FOR_ITS_APPS.match(name)), "")
 
 
 def _virtual(called: Iterable[str]) -> str:

@@ -45,6 +45,21 @@ def test_the_words_are_explained() -> None:
         assert word in everything, word
 
 
+def test_each_way_of_starting_an_app_names_its_test() -> None:
+    """Each row of the table names a test that is there, or says that none runs it."""
+    page = (DOCS / "reference" / "process.md").read_text()
+    table = page.partition("| run by |\n|---|---|---|---|\n")[2].partition("\n\n")[0]
+    rows = [line.strip("| ").split(" | ")[-1] for line in table.splitlines()]
+    assert len(rows) > 20
+    for row in rows:
+        named = re.findall(r"`([^`]+)`", row)
+        assert bool(named) != (row == "none"), row
+        for file, _, name in (each.partition("::") for each in named):
+            assert re.search(rf"^(?:class|def) {name}", (ROOT / file).read_text(), re.MULTILINE), (
+                row
+            )
+
+
 def test_each_endpoint_is_documented() -> None:
     """Each path of the OpenAPI document stands on the page of the HTTP API."""
     page = (DOCS / "reference" / "http-api.md").read_text()

@@ -7,17 +7,21 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from deregister_agent.host import pids
 from deregister_agent.host.clock import SystemClock
 from deregister_agent.host.find_by_port import PortFinder
-from deregister_agent.model import Presence, Process
+from deregister_agent.host.process_finder import ByPidFile, build
+from deregister_agent.model import Announcement, Event, Instance, Presence, Process
+from deregister_agent.notifiers import process as ending
 from deregister_agent.ports import ProcessFinder
 from tests.loops import eventually
 
 PYTHON = str(Path(sys.executable).resolve())
 CLOCK = SystemClock()
+TICK = 1 / os.sysconf("SC_CLK_TCK")  # seconds
 
 FORKING = """
 import os, signal, socket, sys, time
@@ -90,6 +94,10 @@ class Started:
         except ProcessLookupError:
             self._child.kill()
 
+    def wait(self) -> None:
+        """Wait until this one process has ended, and reap it."""
+        self._child.wait(60)
+
     def kill(self) -> None:
         """Kill this one process alone, and reap it."""
         self._child.kill()
@@ -144,3 +152,36 @@ def pid_of(process: Process) -> list[int]:
 def is_alive(pid: int) -> bool:
     """Tell whether a pid is that of a living process."""
     return pids.find(pid) is not None
+
+
+def children(pid: int) -> list[int]:
+    """Return the pids of the children of a process; none where it has ended."""
+    try:
+        told = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except FileNotFoundError:
+        return []
+    return [int(one) for one in told.split()]
+
+
+def by_pid_file(file: Path, port: int = 1) -> ProcessFinder:
+    """Return the finder of the app whose pid stands in a file."""
+    instance = Instance("web", "web", "127.0.0.1", port)
+    return build(ByPidFile(by="pid_file", file=file), instance, CLOCK)
+
+
+def end(process: Process) -> None:
+    """Have the notifier end a process that was drained."""
+    instance = Instance("web", "web", "127.0.0.1", 1)
+    notifier = ending.build(ending.Options(kind="process"), instance)
+    notifier.announce(Event("1", Announcement.DRAINED, instance, "d", 0.0, process=process))
+
+
+def drained(process: Process) -> Process:
+    """Return a process as the journal has it once "drained" was said, which is now."""
+    return replace(process, closed=CLOCK.now())
+
+
+def after_a_tick() -> None:
+    """Wait until whoever starts now has a later start time, as far as the kernel tells."""
+    began = CLOCK.now()
+    eventually(lambda: CLOCK.now() > began + 2 * TICK, "a tick of the clock")

@@ -17,10 +17,8 @@ from deregister_agent.errors import NotifyError, ProbeError
 from deregister_agent.host import pids
 from deregister_agent.host.forwarders import CLIENTS, ENGINES, PROXIES, SERVICE_MANAGERS
 from deregister_agent.host.network import network
-from deregister_agent.host.process_finder import ByPidFile, build
 from deregister_agent.host.sockets import listeners
-from deregister_agent.model import Announcement, Event, Instance, Presence, Process
-from deregister_agent.notifiers import process as ending
+from deregister_agent.model import Instance, Presence, Process
 from deregister_agent.probes import tcp
 from tests.integration.process_stage import (
     CLOCK,
@@ -29,6 +27,11 @@ from tests.integration.process_stage import (
     PYTHON,
     WSGI,
     Started,
+    after_a_tick,
+    by_pid_file,
+    children,
+    drained,
+    end,
     finder_of,
     free_port,
     is_alive,
@@ -40,8 +43,6 @@ from tests.integration.process_stage import (
 from tests.loops import eventually
 from tests.servers.netns import hosts
 
-TICK = 1 / os.sysconf("SC_CLK_TCK")
-
 
 @pytest.fixture
 def stack() -> Iterator[ExitStack]:
@@ -52,24 +53,6 @@ def stack() -> Iterator[ExitStack]:
 def counting(port: int, program: str = "") -> tcp.TcpProbe:
     options = tcp.Options(kind="tcp", program=program)
     return tcp.build(options, Instance("web", "web", "127.0.0.1", port))
-
-
-def end(process: Process) -> None:
-    """Have the notifier end a process that was drained."""
-    notifier = ending.build(ending.Options(kind="process"), Instance("web", "web", "127.0.0.1", 1))
-    instance = Instance("web", "web", "127.0.0.1", 1)
-    notifier.announce(Event("1", Announcement.DRAINED, instance, "d", 0.0, process=process))
-
-
-def drained(process: Process) -> Process:
-    """Return a process as the journal has it once "drained" was said, which is now."""
-    return replace(process, closed=CLOCK.now())
-
-
-def after_a_tick() -> None:
-    """Wait until whoever starts now has a later start time, as far as the kernel tells."""
-    began = CLOCK.now()
-    eventually(lambda: CLOCK.now() > began + 2 * TICK, "a tick of the clock")
 
 
 class TestForwarders:
@@ -161,10 +144,69 @@ class TestForwarders:
             lambda: "namespace of somebody else" in finder.look(None).note, "it is suspected"
         )
 
+    def test_a_network_by_the_name_that_it_was_given(self, stack: ExitStack) -> None:
+        """``ip netns``, Docker and CNI mount it as a file, and a descriptor shows that path."""
+        keeper = Started(stack, ["unshare", "--net", "sleep", "600"])
+        ours = Path("/proc/self/ns/net").readlink()
+        eventually(lambda: _is_in_another(keeper.pid, ours), "the other network")
+        for path in ("/run/netns/blue", "/run/docker/netns/7f3a", "/run/user/1/netns/cni-1"):
+            port = free_port()
+            mounts = f"mount -t tmpfs none /run; mkdir -p $(dirname {path}); touch {path}"
+            mounts += f"; mount --bind /proc/{keeper.pid}/ns/net {path}"
+            holds = f"held = open('{path}', 'rb')\n{LISTENS}"
+            _in_own_mounts(stack, mounts, [PYTHON, "-c", holds, str(port)])
+            finder = finder_of(port)
+            eventually(
+                lambda f=finder: "namespace of somebody else" in f.look(None).note,  # type: ignore[misc]
+                "it is suspected",
+            )
+
+    def test_who_holds_its_own_network_is_the_app(self, stack: ExitStack) -> None:
+        """A descriptor of the very network that the agent is in says nothing."""
+        port = free_port()
+        holds = f"held = open('/proc/self/ns/net', 'rb')\n{LISTENS}"
+        app = Started(stack, [PYTHON, "-c", holds, str(port)])
+        assert pid_of(seen(finder_of(port))) == [app.pid]
+
+    @pytest.mark.parametrize("device", ["/dev/net/tun", "/dev/kvm"])
+    @pytest.mark.parametrize("made", [False, True], ids=["device", "own-mounts"])
+    def test_who_holds_a_device_of_a_virtual_network_is_no_app(
+        self, stack: ExitStack, device: str, *, made: bool
+    ) -> None:
+        """What forwards into a virtual network or machine, by any name: slirp, a VPN, a VMM."""
+        port = free_port()
+        command = [PYTHON, "-c", HOLDS.format(device=device) + LISTENS, str(port)]
+        if made:
+            name = f"mount -t tmpfs none /dev; mkdir -p $(dirname {device}); mkfifo {device}"
+            _in_own_mounts(stack, name, command)
+        elif os.access(device, os.R_OK | os.W_OK):
+            Started(stack, command)
+        else:
+            pytest.skip(f"{device} is not there, or may not be opened")
+        finder = finder_of(port)
+        eventually(
+            lambda: "device of a virtual network" in finder.look(None).note, "it is suspected"
+        )
+        assert finder.look(None).running is None
+        with pytest.raises(ProbeError, match="cannot be told from here"):
+            counting(port).read(0.0)
+
     def test_no_name_is_in_two_lists(self) -> None:
         """Each list has an answer of its own."""
         assert not ENGINES & PROXIES
         assert not SERVICE_MANAGERS & (ENGINES | PROXIES | CLIENTS)
+
+
+HOLDS = "import os\nheld = os.open('{device}', os.O_RDWR)\n"
+
+
+def _in_own_mounts(stack: ExitStack, mounts: str, command: list[str]) -> None:
+    """Start a command after a shell has mounted what nobody else sees; skip where it may not."""
+    tried = subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False)
+    if tried.returncode:
+        pytest.skip(f"no mount namespace can be made here: {tried.stderr.decode()}")
+    script = f'set -e; {mounts}; exec "$@"'
+    Started(stack, ["unshare", "--mount", "sh", "-c", script, "sh", *command])
 
 
 def _is_in_another(pid: int, ours: Path) -> bool:
@@ -282,9 +324,7 @@ class TestGunicorn:
     ) -> None:
         """USR2 after "drained": the new master has the old socket, and is the next version."""
         app, port, pid_file = gunicorn
-        instance = Instance("web", "web", "127.0.0.1", port)
-        by_file = build(ByPidFile(by="pid_file", file=pid_file), instance, CLOCK)
-        finder = finder_of(port) if by == "port" else by_file
+        finder = finder_of(port) if by == "port" else by_pid_file(pid_file, port)
         running = finder.look(None).running
         assert running is not None
         was = drained(running)
@@ -314,14 +354,7 @@ def end_if_alive(pid: int) -> None:
 
 def everybody_of(master: int) -> set[int]:
     """Return a master and its children of now."""
-    children = Path(f"/proc/{master}/task/{master}/children").read_text().split()
-    return {master, *(int(pid) for pid in children)} - {
-        int(pid) for pid in children if _is_master(int(pid))
-    }
-
-
-def _is_master(pid: int) -> bool:
-    return bool(Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    return {master, *children(master)} - {pid for pid in children(master) if children(pid)}
 
 
 ACTIVATES = """
@@ -355,7 +388,7 @@ class TestSocketActivation:
         (old,) = pid_of(was)
         after_a_tick()
         os.kill(parent.pid, signal.SIGUSR1)
-        eventually(lambda: len(_children(parent.pid)) == 2, "the next one is there")
+        eventually(lambda: len(children(parent.pid)) == 2, "the next one is there")
         os.kill(old, signal.SIGKILL)
         presence = once(finder, was, lambda one: one.exited and one.running, "it is the successor")
         assert presence.running is not None
@@ -372,18 +405,14 @@ class TestSocketActivation:
         after_a_tick()
         closed = drained(was)
         os.kill(parent.pid, signal.SIGUSR1)
-        eventually(lambda: len(_children(parent.pid)) == 2, "the next one is there")
-        (new,) = set(_children(parent.pid)) - {old}
+        eventually(lambda: len(children(parent.pid)) == 2, "the next one is there")
+        (new,) = set(children(parent.pid)) - {old}
         os.kill(old, signal.SIGKILL)
         parent.kill()
         stack.callback(os.kill, new, signal.SIGKILL)
         presence = once(finder, closed, lambda one: one.exited, "the old ones have exited")
         assert presence.running is not None
         assert pid_of(presence.running) == [new]
-
-
-def _children(pid: int) -> list[int]:
-    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 class TestLeft:
@@ -399,8 +428,8 @@ class TestLeft:
         finder = finder_of(port)
         was = seen(finder)
         stack.enter_context(socket.create_connection(("127.0.0.1", port), 20)).sendall(b"x")
-        eventually(lambda: _children(app.pid), "the child")
-        (child,) = _children(app.pid)
+        eventually(lambda: children(app.pid), "the child")
+        (child,) = children(app.pid)
         app.kill()
         presence = once(finder, was, lambda one: one.exited, "the process has exited")
         assert f"pid {child} (" in presence.left
@@ -430,5 +459,4 @@ class TestPidFile:
 
 def _by_file(folder: Path, pid: int) -> Presence:
     (folder / "app.pid").write_text(str(pid))
-    instance = Instance("web", "web", "127.0.0.1", 1)
-    return build(ByPidFile(by="pid_file", file=folder / "app.pid"), instance, CLOCK).look(None)
+    return by_pid_file(folder / "app.pid").look(None)

@@ -148,7 +148,7 @@ def test_an_agent_that_looks_seldom_or_begins_anew(
                 finder, seen = finder_of(kernel), set()
             if number in looks and MASTER in kernel.alive:
                 finder.look(was)
-                seen |= _below(kernel, MASTER)
+                seen |= below(kernel, MASTER)
         if MASTER in kernel.alive:
             kernel.end(MASTER)
         shown = kernel.living() & seen
@@ -160,9 +160,10 @@ def test_an_agent_that_looks_seldom_or_begins_anew(
             assert presence.left == ""
 
 
-def _below(kernel: Kernel, pid: int) -> set[int]:
+def below(kernel: Kernel, pid: int) -> set[int]:
+    """Return the children of a process, and theirs in turn."""
     children = {one for one, shown in kernel.alive.items() if shown.parent == pid}
-    return children.union(*(_below(kernel, child) for child in children))
+    return children.union(*(below(kernel, child) for child in children))
 
 
 @given(st.sampled_from(["pid:[1]", "pid:[4026532000]"]), st.booleans())
