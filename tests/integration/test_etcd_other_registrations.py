@@ -52,6 +52,7 @@ def put(node: Etcd, **keys: object) -> None:
         ("shop/2", {"address": "10.0.0.8:8080", "zone": "a"}),
         ("shopping/1", "tcp@10.0.0.7:9090"),  # beside the prefix the host alone is not enough
         ("shopping/1", {"host": "10.0.0.7"}),
+        ("shopping/1", AT),  # a service of another name
         ("other/1", AT),  # neither below the prefix nor at the side of it
         ("shop/deregister-agent/slots", [AT]),  # what agents write for each other
         ("shop/deregister-agent/plans/7", {"hosts": [AT, "10.0.0.8:8080"]}),
@@ -119,7 +120,7 @@ def test_many(node: Etcd) -> None:
         ({}, {"shop": AT}, "shop"),  # at the very name (CoreDNS)
         ({}, {"shop-10.0.0.7:8080": "up"}, "shop-10.0.0.7:8080"),  # without a slash (Seata)
         ({}, {"shop.grpc/1": f"tcp@{AT}"}, "shop.grpc/1"),
-        ({}, {"shopping/1": {"ip": "10.0.0.7", "p": 8080}}, "shopping/1"),
+        ({}, {"shop_two/1": {"ip": "10.0.0.7", "p": 8080}}, "shop_two/1"),
         ({"prefix": "/a/shop/"}, {"/a/shop:10.0.0.7/8080": ""}, "/a/shop:10.0.0.7/8080"),
         ({"key": KEY, "prefix": None}, {"shop/2": f"tcp@{AT}"}, "shop/2"),  # in its folder
         ({"key": KEY, "prefix": None}, {"shop/a/b": f"http://{AT}/x"}, "shop/a/b"),

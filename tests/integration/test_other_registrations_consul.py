@@ -418,6 +418,7 @@ class TestSidecars:
         wait_until(
             lambda: [e["Service"]["ID"] for e in fleet.server.ok("GET", target)] == [sidecar],
             "the mesh is told to send work to the proxy of what is not there",
+            limit=90.0,
         )
         fleet.registry(not_ours=(sidecar,)).withdraw()
 
