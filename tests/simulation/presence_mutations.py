@@ -49,12 +49,8 @@ def what_was_seen_counts_for_ever() -> Mutation:
         patch.object(RegistryView, "forget", lambda *_: None),
         patch.object(first_look, "forget", lambda _: None),
         patch.object(newcomer, "forget", lambda _: None),
+        patch.object(newcomer, "forget_untaken", lambda _: None),
     )
-
-
-def what_was_seen_counts_for_whoever_comes() -> Mutation:
-    """Take what comes in mid-drain for the process whose registration had gone before it."""
-    return patch.object(newcomer, "forget_untaken", lambda _: None)
 
 
 def other_names_are_not_looked_for() -> Mutation:
@@ -122,7 +118,6 @@ PRESENCE_MUTATIONS: tuple[Callable[[], Mutation], ...] = (
     nobody_asks_before,
     absences_are_believed,
     what_was_seen_counts_for_ever,
-    what_was_seen_counts_for_whoever_comes,
     other_names_are_not_looked_for,
     other_names_are_looked_for_in_time_only,
     serving_is_the_phase,

@@ -19,7 +19,6 @@ SEEN_IN = {
     "absences_are_believed": 157,
     "marks_are_waited_for": 168,
     "what_need_not_be_there_is_waited_for": 79,
-    "what_was_seen_counts_for_whoever_comes": 106,
     "an_exit_outranks_the_probes": 115,
     "whoever_is_left_is_ignored": 427,
     "drained_outlives_the_agent": 201,
