@@ -19,8 +19,9 @@ from deregister_agent.errors import (
 
 MEDIA_TYPE = "application/problem+json"
 NEVER_SEEN = "urn:deregister-agent:never-seen"
-OTHER_REGISTRATIONS = "urn:deregister-agent:other-registrations"
 """The problem type of a stop-traffic that is refused because a registry has never shown it."""
+OTHER_REGISTRATIONS = "urn:deregister-agent:other-registrations"
+"""That of one that is refused because a registry has it under other names too."""
 
 
 class Problem(Exception):  # noqa: N818 - the word of RFC 9457

@@ -1,7 +1,7 @@
 """A child process that counts as work of its parent until it has exited."""
 
 import threading
-from collections.abc import Callable
+from queue import SimpleQueue
 from typing import Any
 
 from deregister_agent.app.board import Ticket
@@ -17,20 +17,22 @@ def start_counted(
     Start a child and return it; *ticket* ends when it has exited, whoever waits for it.
 
     *start* is what makes a started child (``subprocess.Popen``), or one with a ``start``
-    of its own (``multiprocessing.Process``).
+    of its own (``multiprocessing.Process``). Where no thread can be had to follow the child,
+    it is not started: nobody would count it.
     """
+    started: SimpleQueue[pids.Pid | None] = SimpleQueue()
     try:
-        child = _started(start, args, options)
-        found = pids.find(child.pid)
-        if found is None:
-            ticket.end()
-        else:
-            threading.Thread(
-                target=_follow, args=(found, ticket.end), name="work-child", daemon=True
-            ).start()
+        threading.Thread(
+            target=_follow, args=(started, ticket), name="work-child", daemon=True
+        ).start()
     except BaseException:
         ticket.end()
         raise
+    child = None
+    try:
+        child = _started(start, args, options)
+    finally:
+        started.put(None if child is None else pids.find(child.pid))
     return child
 
 
@@ -41,10 +43,11 @@ def _started(start: Any, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
     return start
 
 
-def _follow(process: pids.Pid, end: Callable[[], None]) -> None:
+def _follow(started: "SimpleQueue[pids.Pid | None]", ticket: Ticket) -> None:
     """Wait for an exit without taking its status, which is for the app to take."""
     try:
-        while pids.is_alive(process):
+        process = started.get()
+        while process is not None and pids.is_alive(process):
             pids.wait([process], LOOK)
     finally:
-        end()
+        ticket.end()

@@ -68,24 +68,29 @@ def _may_hold_out(known: Knowledge) -> bool:
 
 def _take_out(known: Knowledge, view: RegistryView) -> None:
     """Keep what restoring needs, then withdraw."""
-    registry = view.registry
+    registry, drain = view.registry, known.drain.id
     presence.check(known, view)
     if known.drain.guarded:
         known.guard.check(registry)
-    if not _taking_out(known):
+    if not _taking_out(known, drain):
         return
     if not view.has_snapshot or _surely_lists(registry):
         snapshot = registry.snapshot()
         if snapshot is not None:
             known.journal.keep_snapshot(known.instance.name, view.name, snapshot)
             presence.note_found(known, view, snapshot)
-    if _taking_out(known):
+    if _taking_out(known, drain):
         registry.withdraw()
 
 
-def _taking_out(known: Knowledge) -> bool:
-    """Tell whether the drain still wants the instance out: a slow answer may come too late."""
-    return known.drain.phase in {Phase.WITHDRAWING, Phase.EXPIRED}
+def _taking_out(known: Knowledge, drain: str) -> bool:
+    """
+    Tell whether that *drain* still wants the instance out: a slow answer may come too late.
+
+    Also for the next drain, which has to ask for itself.
+    """
+    now = known.drain
+    return now.id == drain and now.phase in {Phase.WITHDRAWING, Phase.EXPIRED}
 
 
 def _surely_lists(registry: Registry) -> bool:

@@ -203,9 +203,10 @@ def check(known: Knowledge, view: RegistryView) -> None:
     """
     if not (view.seen or is_excused(known, view)):
         _check_seen(known, view)
-    if not (view.is_alone or view.name in known.drain.vouched):
+    drain = known.drain
+    if not (view.is_alone or view.name in drain.vouched):
         check_alone(known, view)
-        view.is_alone = True
+        view.is_alone = known.drain.id == drain.id  # what comes too late says nothing of the next
 
 
 def check_alone(known: Knowledge, view: RegistryView) -> None:

@@ -272,9 +272,29 @@ try:
     import subprocess
     work.start_process(subprocess.Popen, ["/nowhere"])
 except FileNotFoundError:
-    assert busy(work) == {{}}
+    until(lambda: busy(work) == {{}})
 else:
     raise AssertionError("it has started nothing")
+""",
+        tmp_path,
+    )
+
+
+def test_a_child_that_nobody_could_follow_is_not_started(tmp_path: Path) -> None:
+    """Where the host has no thread left, it would run on uncounted."""
+    run(
+        """
+import threading
+work, called = Work(), []
+def none_left(_):
+    raise RuntimeError("can't start new thread")
+threading.Thread.start = none_left
+try:
+    work.start_process(lambda: called.append("it was started"))
+except RuntimeError:
+    assert (busy(work), called) == ({}, [])
+else:
+    raise AssertionError("it was started")
 """,
         tmp_path,
     )

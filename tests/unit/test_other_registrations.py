@@ -1,7 +1,10 @@
 """What else in a registry sends the instance work is found before anything is withdrawn."""
 
+from dataclasses import replace
+
 import pytest
 
+from deregister_agent.engine.actions import _take_out
 from deregister_agent.errors import NeverSeen, OtherRegistrations
 from deregister_agent.model import OnDeadline, Outcome, Phase, Policy, StopRequest
 from tests.unit.loop_bench import NEW, Bench, ListRegistry, Make
@@ -100,3 +103,22 @@ def test_an_agent_that_died_in_between_asks_again(make: Make) -> None:
     bench.until(Phase.SERVING)
     assert bench.loop.drain.outcome is Outcome.REFUSED
     assert "withdraw" not in consul.did
+
+
+def test_what_was_asked_for_an_earlier_drain_says_nothing_of_the_next(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call that hangs over the end of its drain neither answers for the next nor withdraws."""
+    bench, consul, _ = two(make)
+    consul.elsewhere, consul.tells = [], False
+    bench.stop()
+    known = bench.loop.known
+    view = known.registries[0]
+
+    def late() -> list[str]:
+        known.drain = replace(known.drain, id="the next one")
+        return []
+
+    monkeypatch.setattr(consul, "other_registrations", late)
+    _take_out(known, view)
+    assert (view.is_alone, consul.did) == (False, [])

@@ -25,8 +25,8 @@ class Proof:
     digest: str
     down: tuple[str, ...]
     at: float  # CLOCK_BOOTTIME
-    doubts: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """For each upstream, what it had that is not known to obey "down"."""
+    doubts: Mapping[str, Sequence[str]] | None = None
+    """For each upstream, what it had that is not known to obey "down"; None: nobody had looked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,9 @@ class DownServer:
     def is_in(self, proof: Proof) -> bool:
         """Tell whether workers of a proof have the server down, and leave it alone for that."""
         upstream = self.key.rpartition(" ")[0]
-        return self.key in proof.down and self.obeys.issuperset(proof.doubts.get(upstream, ()))
+        if self.key not in proof.down or proof.doubts is None:
+            return False
+        return self.obeys.issuperset(proof.doubts.get(upstream, ()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,7 @@ def load(path: Path) -> ProofRecord:
         data = json.loads(path.read_bytes())
         record = ProofRecord(
             proofs=tuple(
-                Proof(tuple(p["ids"]), p["digest"], tuple(p["down"]), p["at"], p.get("doubts", {}))
+                Proof(tuple(p["ids"]), p["digest"], tuple(p["down"]), p["at"], p.get("doubts"))
                 for p in data["proofs"]
             ),
             pending=tuple(
