@@ -92,6 +92,19 @@ class Fleet:
         return names.get(said, str(answer.status))
 
 
+def take_out_and_put_back(fleet: Fleet) -> None:
+    """Take app a out of every upstream, where it then gets nothing, and put it back."""
+    registries = fleet.registries()
+    before = fleet.nginx.conf.read_bytes()
+    snapshots = [registry.snapshot() for registry in registries]
+    together([registry.withdraw for registry in registries])
+    assert not any(registry.lists() for registry in registries)
+    assert {block: seen for block, seen in fleet.reached().items() if seen != {"b"}} == {}
+    restores = zip(registries, snapshots, strict=True)
+    together([lambda one=one, was=was: one.restore(was) for one, was in restores])
+    assert fleet.nginx.conf.read_bytes() == before
+
+
 def together(calls: Sequence[object]) -> None:
     """Make all calls at once, so that they share reloads; raise what the first that fails does."""
     with ThreadPoolExecutor(len(calls)) as pool:

@@ -2,7 +2,7 @@
 
 import json
 from base64 import b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -11,20 +11,15 @@ from deregister_agent.errors import ConfigError, RegistryError, UnrecognisedErro
 from deregister_agent.model import Instance, Listing
 from deregister_agent.registries.etcd.registry import Etcd as EtcdRegistry
 from deregister_agent.registries.etcd.registry import Options, build
-from tests.servers.etcd import VERSIONS, Etcd, etcd, shared
+from tests.servers.etcd import Etcd, etcd
 
 AT = "10.0.0.7:8080"
 KEY = "shop/1"  # of the instance itself
 
 
-@pytest.fixture(params=VERSIONS)
-def node(request: pytest.FixtureRequest) -> Iterator[Etcd]:
-    """Give a member, and take away what a test has written."""
-    made = shared(request.param)
-    before = set(made.keyspace())
-    yield made
-    for key in set(made.keyspace()) - before:
-        made.delete(key)
+@pytest.fixture
+def node(clean_node: Etcd) -> Etcd:
+    return clean_node
 
 
 def registry(node: Etcd, **options: Any) -> EtcdRegistry:

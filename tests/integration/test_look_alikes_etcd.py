@@ -1,7 +1,6 @@
 """Whatever etcd has of an instance that is not recognised: it is told, and what to write."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,21 +9,16 @@ from deregister_agent.errors import RegistryError, UnrecognisedError
 from deregister_agent.model import Instance, Listing
 from deregister_agent.registries.etcd.registry import Etcd as EtcdRegistry
 from deregister_agent.registries.etcd.registry import Options, build
-from tests.servers.etcd import VERSIONS, Etcd, shared
+from tests.servers.etcd import Etcd
 
 SERVICE = "orders-like"
 ROOTS = (SERVICE, f"/{SERVICE}", "/registry-seata", f"/skydns/example/{SERVICE}", "/zoo", "zoo")
 GRPC = "10.0.0.7:9090"
 
 
-@pytest.fixture(params=VERSIONS)
-def node(request: pytest.FixtureRequest) -> Iterator[Etcd]:
-    """Give a member, and take away what a test has written."""
-    made = shared(request.param)
-    before = set(made.keyspace())
-    yield made
-    for key in set(made.keyspace()) - before:
-        made.delete(key)
+@pytest.fixture
+def node(clean_node: Etcd) -> Etcd:
+    return clean_node
 
 
 def registry(node: Etcd, host: str = "10.0.0.7", **options: Any) -> EtcdRegistry:

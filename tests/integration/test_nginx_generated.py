@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from deregister_agent.errors import UnrecognisedError
-from tests.integration.nginx_fleet import Fleet, together
+from tests.integration.nginx_fleet import Fleet, take_out_and_put_back
 from tests.servers.nginx import NEWEST, VERSIONS, WITH_MODULES, modules
 from tests.unit.test_nginx_unproved import IN_THE_UPSTREAM, registry
 
@@ -87,17 +87,9 @@ def test_generated_upstreams(number: int, tmp_path: Path) -> None:
     blocks = [upstream(chance, context, newest=newest) for _ in range(TOGETHER)]
     with ExitStack() as stack:
         fleet = Fleet(stack, version, tmp_path, blocks, context=context, load=load, asked=6)
-        registries = fleet.registries()
-        assert all(registry.lists() for registry in registries)
+        assert all(registry.lists() for registry in fleet.registries())
         assert "a" in set().union(*fleet.reached().values())
-        before = fleet.nginx.conf.read_bytes()
-        snapshots = [registry.snapshot() for registry in registries]
-        together([registry.withdraw for registry in registries])
-        assert not any(registry.lists() for registry in registries)
-        assert {block: seen for block, seen in fleet.reached().items() if seen != {"b"}} == {}
-        restores = zip(registries, snapshots, strict=True)
-        together([lambda one=one, was=was: one.restore(was) for one, was in restores])
-        assert fleet.nginx.conf.read_bytes() == before
+        take_out_and_put_back(fleet)
         assert "a" in set().union(*fleet.reached().values())
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from deregister_agent.registries.nginx.known_directives import OBEYING
-from tests.integration.nginx_fleet import Fleet, together
+from tests.integration.nginx_fleet import Fleet, take_out_and_put_back
 from tests.servers.nginx import (
     NEWEST,
     THIRD_PARTY,
@@ -56,16 +56,8 @@ FAIR = [f"fair; {TWO}", f"fair no_rr; {TWO}", f"{TWO} fair weight_mode=idle;"]
 
 def leaves_alone(fleet: Fleet) -> None:
     """Take app a out of every upstream, and put it back: it gets work then, and only then."""
-    registries = fleet.registries()
     assert without_a(fleet) == []
-    before = fleet.nginx.conf.read_bytes()
-    snapshots = [registry.snapshot() for registry in registries]
-    together([registry.withdraw for registry in registries])
-    assert not any(registry.lists() for registry in registries)
-    assert {block: seen for block, seen in fleet.reached().items() if seen != {"b"}} == {}
-    restores = zip(registries, snapshots, strict=True)
-    together([lambda one=one, was=was: one.restore(was) for one, was in restores])
-    assert fleet.nginx.conf.read_bytes() == before
+    take_out_and_put_back(fleet)
     fleet.cookies.clear()  # of clients that were bound to app b meanwhile
     assert without_a(fleet) == []
 
