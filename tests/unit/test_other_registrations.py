@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import pytest
 
+from deregister_agent.config.backends import knowing_others
 from deregister_agent.engine.actions import _take_out
 from deregister_agent.errors import NeverSeen, OtherRegistrations
 from deregister_agent.model import OnDeadline, Outcome, Phase, Policy, StopRequest
-from tests.unit.loop_bench import NEW, Bench, ListRegistry, Make
+from deregister_agent.registries.consul.options import Options as ConsulOptions
+from tests.unit.loop_bench import NEW, WEB, Bench, ListRegistry, Make
 
 METRICS = "ID 'orders-metrics' (write not_ours = [\"orders-metrics\"])"
 
@@ -122,3 +124,26 @@ def test_what_was_asked_for_an_earlier_drain_says_nothing_of_the_next(
     monkeypatch.setattr(consul, "other_registrations", late)
     _take_out(known, view)
     assert (view.is_alone, consul.did) == (False, [])
+
+
+CONSUL = {"kind": "consul", "service_id": "orders-1"}
+
+
+@pytest.mark.parametrize(
+    ("other", "left_out"),
+    [
+        ({"service_id": "metrics-1"}, ("known", "metrics-1")),
+        ({"service_id": "metrics-1", "url": "http://10.0.0.9:8500"}, ("known",)),  # another agent
+        ({"service_id": "metrics-1", "namespace": "b"}, ("known",)),
+        ({}, ("known",)),  # the very same
+    ],
+)
+def test_a_registry_knows_what_the_others_withdraw_where_it_looks(
+    other: dict[str, str], left_out: tuple[str, ...]
+) -> None:
+    """What another one takes out elsewhere may still be here, left over."""
+    options = ConsulOptions.model_validate(CONSUL | {"not_ours": ("known",)})
+    second = ConsulOptions.model_validate(CONSUL | other)
+    known = knowing_others(options, [options, second], WEB)
+    assert isinstance(known, ConsulOptions)
+    assert known.not_ours == left_out

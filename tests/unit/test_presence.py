@@ -759,3 +759,14 @@ def test_old_routes_that_a_vouched_registry_has_told_of_are_waited_for(make: Mak
     assert bench.phase is Phase.DRAINING
     consul.down, consul.old_routes = False, []
     bench.until(Phase.DRAINED)
+
+
+def test_what_start_traffic_is_told_in_service_is_remembered(make: Make) -> None:
+    """A restore that comes later waits for a registry that has shown the instance then."""
+    registry = ListRegistry()
+    registry.listed = False
+    bench = make(registries=[registry])
+    bench.go_on(0.5)
+    registry.listed = True
+    bench.start()
+    assert bench.loop.known.registries[0].seen_once
