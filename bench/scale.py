@@ -16,9 +16,9 @@ from bench.table import Row
 from compose.alternatives import wait_for
 from compose.processes import ROOT, accepts
 from deregister_agent.cli.client import AgentClient, path_of
-from deregister_agent.demo.stage import running_agent
+from deregister_agent.demo.stage import free_ports, running_agent
 from deregister_agent.net.fetcher import Fetcher
-from tests.servers.child import Child, free_ports, wait_until
+from tests.servers.child import Child, wait_until
 from tests.servers.consul import Consul
 from tests.servers.etcd import Etcd
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 from deregister_agent.cli.client import AgentAddress, AgentClient, Unreachable
 from deregister_agent.errors import AgentError
 
+_CLIENT_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 START_LIMIT = 20.0  # seconds within which a started process must answer
 
 _INSTANCE = """
@@ -75,12 +77,31 @@ class Apps:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return *count* free ports on loopback, all different."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+    """
+    Return *count* ports of loopback that are free for TCP and UDP, all different.
+
+    They are below those that the kernel gives to clients (ip(7), ip_local_port_range): there
+    anybody's connection to elsewhere may have the port of an app between its end and its next
+    start, and to the table of sockets it looks like a connection to the app.
+    """
+    with ExitStack() as held:
+        return [_hold_a_port(held) for _ in range(count)]
+
+
+def _hold_a_port(held: ExitStack) -> int:
+    """Return a port that is free, and that nobody else gets while it is *held*."""
+    first_of_clients = int(_CLIENT_PORTS.read_text(encoding="ascii").split()[0])
+    ports = range(20_000, first_of_clients) or range(20_000, 60_000)
+    for port in random.SystemRandom().sample(ports, k=len(ports)):
+        with ExitStack() as ours:
+            try:
+                for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+                    ours.enter_context(socket.socket(type=kind)).bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            held.push(ours.pop_all())
+            return port
+    raise AgentError(f"find a free port: from {ports[0]} to {ports[-1]} none is free")
 
 
 def config_text(folder: Path, apps: Apps, registries: dict[str, str], quiet: float) -> str:

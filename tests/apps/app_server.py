@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from deregister_agent.demo.stage import free_ports
+
 ROOT = Path(__file__).parents[2]
 GUNICORN = ("gunicorn", "-b", "127.0.0.1:PORT", "-k", "gthread", "--threads", "16")
 # A busy machine takes long to start a worker, and uvicorn would kill it after 5 seconds.
@@ -29,8 +31,7 @@ class Server:
     def __init__(self, folder: Path, app: str, command: list[str], env: dict[str, str]) -> None:
         self.folder = folder
         (folder / "shop.py").write_text(app)
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        (self.port,) = free_ports(1)
         command = [
             sys.executable,
             "-m",

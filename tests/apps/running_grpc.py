@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.servers.child import free_ports
+from deregister_agent.demo.stage import free_ports
 
 
 class GrpcApp:

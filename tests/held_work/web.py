@@ -12,9 +12,10 @@ from typing import Any
 
 from websockets.sync.client import connect
 
+from deregister_agent.demo.stage import free_ports
 from tests.held_work import Counts, Stand
 from tests.held_work.apps import FASTAPI, FLASK
-from tests.servers.child import Child, free_ports, wait_until
+from tests.servers.child import Child, wait_until
 
 GUNICORN = ("gunicorn", "-k", "gthread", "--threads", "16", "-w", "2", "-b", "127.0.0.1:PORT")
 UVICORN = ("uvicorn", "--port", "PORT")

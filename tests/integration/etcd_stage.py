@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from deregister_agent.demo.stage import free_ports
 from deregister_agent.engine.agent import Agent
 from deregister_agent.engine.instance_loop import InstanceLoop
 from deregister_agent.engine.knowledge import InstanceSetup
@@ -18,7 +19,6 @@ from deregister_agent.ports import Notifier, ReadyCheck, Registry
 from deregister_agent.registries.etcd.registry import Etcd as EtcdRegistry
 from deregister_agent.registries.etcd.registry import Options, build
 from tests.fakes import FakeProbe
-from tests.servers.child import free_ports
 from tests.servers.etcd import Etcd
 
 POLICY = Policy(deadline=90.0, quiet=0.05, restore_deadline=90.0, min_others=0)

@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+from deregister_agent.demo.stage import free_ports
 from deregister_agent.registries.nginx.registry import NginxUpstream
 from tests.integration.nginx_stage import App
-from tests.servers.child import free_ports
 from tests.servers.nginx import Nginx
 
 ASKED = 24

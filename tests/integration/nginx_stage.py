@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from tests.servers.child import free_ports, wait_until
+from deregister_agent.demo.stage import free_ports
+from tests.servers.child import wait_until
 from tests.servers.nginx import Nginx
 
 

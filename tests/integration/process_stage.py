@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -10,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from deregister_agent.demo.stage import free_ports
 from deregister_agent.host import pids
 from deregister_agent.host.clock import SystemClock
 from deregister_agent.host.find_by_port import PortFinder
@@ -68,8 +68,8 @@ while True:
 
 def free_port() -> int:
     """Return a port on which nobody listened a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        return int(one.getsockname()[1])
+    (port,) = free_ports(1)
+    return port
 
 
 class Started:

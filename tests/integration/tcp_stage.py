@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+from deregister_agent.demo.stage import free_ports
 from deregister_agent.host.sockets import Socket, connections
 from deregister_agent.model import Instance
 from deregister_agent.probes.tcp import Options, TcpProbe
@@ -108,7 +109,7 @@ class Stage:
     def __init__(self, stack: ExitStack, code: str, *arguments: str, protocol: int = 0) -> None:
         self._protocol = protocol
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM, protocol) as listener:
-            listener.bind(("127.0.0.1", 0))
+            listener.bind(("127.0.0.1", *free_ports(1)))
             listener.listen()
             self.port: int = listener.getsockname()[1]
             child = subprocess.Popen(

@@ -18,12 +18,12 @@ from typing import Any
 
 import pytest
 
+from deregister_agent.demo.stage import free_ports
 from tests.apps.fake_agent import FakeAgent, FakeInstance, serving
 from tests.apps.receivers import Receiver, receiving
 from tests.integration.nginx_stage import World, make_world
 from tests.loops import eventually
 from tests.servers import consul, etcd, nginx
-from tests.servers.child import free_ports
 from tests.servers.consul import Consul
 from tests.servers.etcd import Etcd
 from tests.servers.orders import Orders

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from deregister_agent.config.options import Secret
+from deregister_agent.demo.stage import free_ports
 from deregister_agent.errors import RegistryError, UnrecognisedError
 from deregister_agent.model import Listing
 from deregister_agent.registries.consul.registry import Consul as Registry
-from tests.servers.child import free_ports
 from tests.servers.consul import Consul, shared
 from tests.servers.orders import Orders
 

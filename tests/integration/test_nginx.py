@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from deregister_agent.demo.stage import free_ports
 from deregister_agent.errors import RegistryError
 from deregister_agent.host import files
 from deregister_agent.model import Instance
@@ -28,7 +29,7 @@ from deregister_agent.registries.nginx.parse import read
 from deregister_agent.registries.nginx.registry import NginxUpstream, build, warnings
 from deregister_agent.registries.nginx.server_address import ServerAddress
 from tests.integration.nginx_stage import App, Gate, World, accepted, make_world
-from tests.servers.child import free_ports, wait_until
+from tests.servers.child import wait_until
 from tests.servers.nginx import VERSIONS, Nginx, conf_files, settled
 
 CORPUS = Path(__file__).parents[1] / "nginx_corpus"

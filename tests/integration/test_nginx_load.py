@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers.child import Child, free_ports, wait_until
+from deregister_agent.demo.stage import free_ports
+from tests.servers.child import Child, wait_until
 from tests.servers.nginx import VERSIONS, Nginx, nginx
 
 APP = Path(__file__).parents[1] / "apps" / "nginx_app.py"

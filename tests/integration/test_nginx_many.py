@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from deregister_agent.demo.stage import free_ports
 from deregister_agent.model import Instance
 from deregister_agent.registries.nginx.conf import ConfPaths
 from deregister_agent.registries.nginx.options import Options
@@ -21,7 +22,6 @@ from deregister_agent.registries.nginx.registry import NginxUpstream
 from deregister_agent.registries.nginx.reload import run
 from deregister_agent.registries.nginx.running import RunningNginx
 from deregister_agent.registries.nginx.site import Site
-from tests.servers.child import free_ports
 from tests.servers.nginx import VERSIONS, nginx
 
 AGENTS = 8

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from deregister_agent.demo.stage import free_ports
 from deregister_agent.errors import RegistryError, UnrecognisedError
 from deregister_agent.model import Listing
 from deregister_agent.registries.nginx.conf import ConfPaths
 from deregister_agent.registries.nginx.parse import read
 from deregister_agent.registries.nginx.server_address import ServerAddress
 from tests.integration.nginx_stage import accepted, make_world
-from tests.servers.child import free_ports, wait_until
+from tests.servers.child import wait_until
 from tests.servers.nginx import WITH_MODULES, Nginx, modules, settled
 from tests.servers.talking import Server, talking
 

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from deregister_agent.config.options import Secret
+from deregister_agent.demo.stage import free_ports
 from deregister_agent.errors import ConfigError, RegistryError, UnrecognisedError
 from deregister_agent.model import Instance
 from deregister_agent.registries.consul.registry import Consul as Registry
 from deregister_agent.registries.consul.registry import Options, build
-from tests.servers.child import free_ports, wait_until
+from tests.servers.child import wait_until
 from tests.servers.consul import Consul, shared
 from tests.servers.orders import Orders
 from tests.servers.talking import answering, talking

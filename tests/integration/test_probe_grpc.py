@@ -12,6 +12,7 @@ import grpc
 import pytest
 from pydantic import ValidationError
 
+from deregister_agent.demo.stage import free_ports
 from deregister_agent.errors import ConfigError, ProbeError
 from deregister_agent.model import Instance
 from deregister_agent.ports import IdleProbe
@@ -19,7 +20,7 @@ from deregister_agent.probes.grpc import Options, build
 from tests.apps.pages import Pages, page, pages
 from tests.apps.running_grpc import GrpcApp
 from tests.servers.certificates import make_certificates
-from tests.servers.child import free_ports, wait_until
+from tests.servers.child import wait_until
 
 
 def probe(port: int, **more: object) -> IdleProbe:

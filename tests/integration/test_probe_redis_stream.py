@@ -12,11 +12,12 @@ import pytest
 import redis as client
 from pydantic import ValidationError
 
+from deregister_agent.demo.stage import free_ports
 from deregister_agent.errors import ConfigError, ProbeError
 from deregister_agent.model import Instance, Reading
 from deregister_agent.probes.redis_stream.probe import Options, RedisStreamProbe, build
 from tests.servers.certificates import make_certificates
-from tests.servers.child import free_ports, wait_until
+from tests.servers.child import wait_until
 from tests.servers.redis import Redis
 
 

@@ -11,12 +11,12 @@ import grpc
 import pytest
 from pydantic import ValidationError
 
+from deregister_agent.demo.stage import free_ports
 from deregister_agent.errors import ProbeError
 from deregister_agent.probes.ready_check import ReadyOptions, UrlReadyCheck
 from tests.apps.pages import page, pages
 from tests.apps.running_grpc import GrpcApp
 from tests.servers.certificates import make_certificates
-from tests.servers.child import free_ports
 
 
 def check(url: str, **more: object) -> UrlReadyCheck:

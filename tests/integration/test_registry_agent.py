@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, quote, urlsplit
 import pytest
 
 from deregister_agent.cli.client import AgentAddress, AgentClient, Unreachable, path_of
-from deregister_agent.demo.stage import Apps, config_text
+from deregister_agent.demo.stage import Apps, config_text, free_ports
 from deregister_agent.engine.agent import Agent
 from deregister_agent.errors import ConfigError, RefusedThere, RegistryError, UnrecognisedError
 from deregister_agent.model import Instance, Listing, Look, Phase, StopRequest, Straggler
@@ -23,7 +23,7 @@ from deregister_agent.registries.agent import remote_status
 from deregister_agent.registries.agent.registry import POLL, FarAgent, Options, build
 from tests.contract.registries.agent import far_agent
 from tests.servers.certificates import make_certificates
-from tests.servers.child import Child, free_ports, wait_until
+from tests.servers.child import Child, wait_until
 from tests.servers.nginx import VERSIONS, Nginx, nginx, settled
 from tests.servers.talking import Talk, talking
 

@@ -17,12 +17,12 @@ import pytest
 from pydantic import ValidationError
 
 from deregister_agent.cli.client import path_of
-from deregister_agent.demo.stage import Apps, config_text, running_agent
+from deregister_agent.demo.stage import Apps, config_text, free_ports, running_agent
 from deregister_agent.errors import ConfigError, RegistryError
 from deregister_agent.model import Instance, Listing, Look
 from deregister_agent.registries.health.registry import OURS, Health, Options, build
 from tests.servers.admin import Asked, Said, serving
-from tests.servers.child import free_ports, wait_until
+from tests.servers.child import wait_until
 from tests.servers.poller import Balancer
 
 ORDERS = Instance("orders-1", "orders", "127.0.0.1", 8080)

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from deregister_agent.cli.client import asker
+from deregister_agent.demo.stage import free_ports
 from tests.apps.receivers import Receiver, receiving
 from tests.integration.presence_stage import PROBE, Host, TargetFile, running_host
 from tests.loops import eventually
-from tests.servers.child import free_ports
 
 NEVER_SEEN = "urn:deregister-agent:never-seen"
 TCP = "[[instance.probe]]\nkind = 'tcp'\n"

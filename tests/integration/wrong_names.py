@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from deregister_agent.demo.stage import free_ports
 from tests.contract.registries.agent import far_agent
 from tests.integration.nginx_stage import World as NginxWorld
 from tests.integration.nginx_stage import make_world
 from tests.integration.presence_stage import TargetFile
 from tests.servers import consul, etcd, nginx
 from tests.servers.admin import Nacos, serving
-from tests.servers.child import free_ports
 from tests.servers.orders import Orders
 
 Fix = Callable[[str], str]

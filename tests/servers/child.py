@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,26 +12,6 @@ from typing import Self
 
 START = 30.0
 """How long a server may take to start, in seconds; the machine may be busy."""
-
-
-def free_ports(count: int) -> list[int]:
-    """Return loopback ports that are free, for TCP and UDP alike."""
-    held: list[socket.socket] = []
-    ports: list[int] = []
-    try:
-        while len(ports) < count:
-            tcp = socket.create_server(("127.0.0.1", 0))
-            udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            held += [tcp, udp]
-            try:
-                udp.bind(tcp.getsockname())
-            except OSError:
-                continue
-            ports.append(tcp.getsockname()[1])
-        return ports
-    finally:
-        for one in held:
-            one.close()
 
 
 def wait_until(

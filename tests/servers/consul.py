@@ -19,8 +19,9 @@ from consul.exceptions import ConsulException
 from consul.std import Consul as Client
 from requests import RequestException
 
+from deregister_agent.demo.stage import free_ports
 from tests.servers import find
-from tests.servers.child import Child, free_ports, wait_until
+from tests.servers.child import Child, wait_until
 
 REGISTERED_AS = {
     "ID": "service_id",

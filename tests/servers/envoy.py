@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from deregister_agent.demo.stage import free_ports
 from deregister_agent.net.fetcher import Fetcher, FetchError
-from tests.servers.child import Child, free_ports
+from tests.servers.child import Child
 
 CONFIG = """
 admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {admin}}}}}}}

@@ -17,9 +17,10 @@ from etcd3gw.exceptions import Etcd3Exception
 from etcd3gw.lease import Lease
 from requests import RequestException
 
+from deregister_agent.demo.stage import free_ports
 from tests.servers import find
 from tests.servers.certificates import NEW, _openssl, make_certificates
-from tests.servers.child import Child, free_ports, wait_until
+from tests.servers.child import Child, wait_until
 
 VERSIONS = ("3.4", "3.5")
 ROOT = ("root", "root-password")

@@ -3,10 +3,10 @@
 from itertools import count
 from typing import Any
 
+from deregister_agent.demo.stage import free_ports
 from deregister_agent.model import Instance
 from deregister_agent.registries.consul.registry import Consul as Registry
 from deregister_agent.registries.consul.registry import Options, build
-from tests.servers.child import free_ports
 from tests.servers.consul import Consul
 
 _NUMBERS = count(1)  # a port that was let go may be drawn again, and its service still be known

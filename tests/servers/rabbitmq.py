@@ -12,9 +12,10 @@ from itertools import count
 from pathlib import Path
 from types import TracebackType
 
+from deregister_agent.demo.stage import free_ports
 from deregister_agent.net.fetcher import Fetcher, FetchError
 from tests.servers import find
-from tests.servers.child import Child, free_ports
+from tests.servers.child import Child
 
 CONFIG = """\
 listeners.tcp.1 = 127.0.0.1:{amqp}

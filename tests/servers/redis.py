@@ -7,8 +7,9 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from deregister_agent.demo.stage import free_ports
 from tests.servers import find
-from tests.servers.child import Child, free_ports
+from tests.servers.child import Child
 
 
 class Redis(Child):

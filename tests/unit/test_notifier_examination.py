@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from deregister_agent.demo.stage import free_ports
 from deregister_agent.errors import NotifyError
 from deregister_agent.host.peers import kept_peers
 from deregister_agent.model import Process
 from deregister_agent.notifiers import command, process, ready_file, webhook
 from tests.apps.receivers import ORDERS, descriptors, identity, receiving, wait_for
-from tests.servers.child import free_ports
 
 
 def _webhook(url: str, **more: object) -> webhook.Webhook:

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import pytest
 
+from deregister_agent.demo.stage import free_ports
 from deregister_agent.host import sockets
 from deregister_agent.host.sockets import connections
 from deregister_agent.probes.tcp import Options, build
@@ -59,7 +60,7 @@ class Server:
     """A listener that closes each connection as soon as its peer does."""
 
     def __init__(self, stack: ExitStack) -> None:
-        self.listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        self.listener = stack.enter_context(socket.create_server(("127.0.0.1", *free_ports(1))))
         self.port: int = self.listener.getsockname()[1]
         self.held: list[socket.socket] = []
         stack.callback(self.drop)

@@ -11,13 +11,14 @@ from urllib.parse import quote
 
 from deregister_agent.api.serve import prepare
 from deregister_agent.config.load import validated
+from deregister_agent.demo.stage import free_ports
 from deregister_agent.engine.agent import Agent
 from deregister_agent.engine.instance_loop import InstanceLoop
 from deregister_agent.model import Instance, Phase
 from deregister_agent.registries.agent.registry import FarAgent, Options, build
 from deregister_agent.wiring import build_agent
 from tests.contract.registries import World
-from tests.servers.child import free_ports, wait_until
+from tests.servers.child import wait_until
 
 LIMIT = 0.5
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from deregister_agent.config.options import Secret
+from deregister_agent.demo.stage import free_ports
 from deregister_agent.model import Instance
 from deregister_agent.registries.consul.registry import Consul, Options, build
 from tests.contract.registries import World
-from tests.servers.child import free_ports
 from tests.servers.consul import shared
 
 LIMIT = 0.5

@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from deregister_agent.demo.stage import free_ports
 from deregister_agent.model import Instance
 from deregister_agent.registries.etcd.registry import Etcd, Options, build
 from tests.contract.registries import World
-from tests.servers.child import free_ports
 from tests.servers.etcd import shared
 
 LIMIT = 0.5

@@ -5,11 +5,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from deregister_agent.demo.stage import free_ports
 from deregister_agent.model import Instance
 from deregister_agent.registries.health.registry import Health, Options, build
 from tests.contract.registries import World
 from tests.servers.admin import Asked, Said, as_json, serving
-from tests.servers.child import free_ports, wait_until
+from tests.servers.child import wait_until
 from tests.servers.poller import Balancer
 
 EVERY = 0.5
