@@ -35,17 +35,28 @@ class FirstLook:
     alone: set[str] = field(default_factory=set)  # the registries that have it under no other name
     elsewhere: OtherRegistrations | None = None  # what another registry says of that
     nobody: bool = False  # nobody is there to be drained, and that is an end, too
+    refusal: Refused | None = None  # why it may not be taken out
 
 
 def look_first(known: Knowledge, submit: Submit, request: StopRequest) -> FirstLook:
     """
     Ask each registry, all at once, how it has the instance, and how many others.
 
-    Raises Refused, and UnknownRegistry. A registry that does not answer within FIRST_WAIT does
-    not hold up stop-traffic: it is asked again before the instance is withdrawn from it.
+    Raises UnknownRegistry. A registry that does not answer within FIRST_WAIT does not hold
+    up stop-traffic: it is asked again before the instance is withdrawn from it.
     """
     _refuse_unknown(known, request.vouch)
-    found = _ask_first(known, submit, request)
+    found = FirstLook()
+    try:
+        _look_first(known, submit, request, found)
+    except Refused as e:
+        found.refusal = e
+    return found
+
+
+def _look_first(known: Knowledge, submit: Submit, request: StopRequest, found: FirstLook) -> None:
+    """Ask, and take down what is *found*. Raises Refused."""
+    _ask_first(known, submit, request, found)
     absent = any(look.listing is Listing.ABSENT for look in found.looks.values())
     if absent and found.presence is None:  # whether it was seen hangs on who is there now
         process = partial(known.process.finder.look, known.process.app)
@@ -56,7 +67,6 @@ def look_first(known: Knowledge, submit: Submit, request: StopRequest) -> FirstL
         _refuse_unseen(known, submit, request, found)
     if found.elsewhere is not None:  # not sooner: what is looked for under a wrong name, is there
         raise found.elsewhere
-    return found
 
 
 def _refuse_unknown(known: Knowledge, vouched: Sequence[str]) -> None:
@@ -66,9 +76,9 @@ def _refuse_unknown(known: Knowledge, vouched: Sequence[str]) -> None:
             raise UnknownRegistry(known.instance.name, name, names)
 
 
-def _ask_first(known: Knowledge, submit: Submit, request: StopRequest) -> FirstLook:
-    """Return what is answered within FIRST_WAIT. Raises Refused."""
-    found, vouched = FirstLook(), request.vouch
+def _ask_first(known: Knowledge, submit: Submit, request: StopRequest, found: FirstLook) -> None:
+    """Take down what is answered within FIRST_WAIT. Raises Refused."""
+    vouched = request.vouch
     questions = [partial(_examine, known, view, request) for view in known.registries]
     others = [partial(_find_others, known, v) for v in known.registries if v.name not in vouched]
     process = partial(known.process.finder.look, known.process.app)
@@ -82,11 +92,12 @@ def _ask_first(known: Knowledge, submit: Submit, request: StopRequest) -> FirstL
                 pass  # asked again by those who withdraw from it and who look; they say so
             case Presence():
                 found.presence = answer
-            case (name, look):
+            case (name, look, error):
                 found.looks[name] = look
+                if isinstance(error, Refused):
+                    raise error
             case str(name):
                 found.alone.add(name)
-    return found
 
 
 def _is_nobody(known: Knowledge, request: StopRequest, presence: Presence | None) -> bool:
@@ -118,7 +129,14 @@ def ask_all(known: Knowledge, submit: Submit, wait: float) -> dict[str, Look]:
 
 
 def take_in(known: Knowledge, found: FirstLook) -> None:
-    """Write down what was seen before the drain. Raises JournalError."""
+    """
+    Write down what was seen before the drain. Raises JournalError.
+
+    Raises Refused, too, where that is what was found; what was shown is remembered then.
+    """
+    if found.refusal is not None:
+        known.was_shown(found.looks)
+        raise found.refusal
     if _is_another(known, found.presence):
         forget(known)
     if found.nobody:
@@ -148,7 +166,10 @@ def _are_one(app: Process | None, other: Process | None) -> bool:
     return bool(shared) or app == other
 
 
-def _examine(known: Knowledge, view: RegistryView, request: StopRequest) -> tuple[str, Look]:
+def _examine(
+    known: Knowledge, view: RegistryView, request: StopRequest
+) -> tuple[str, Look, AgentError | None]:
+    """Return how a registry has the instance, and what speaks against taking it out there."""
     try:
         look = view.registry.look()
     except UnrecognisedError as e:
@@ -156,10 +177,13 @@ def _examine(known: Knowledge, view: RegistryView, request: StopRequest) -> tupl
             raise  # as it would be waited for, if it were not vouched for
         raise NotRecognised(known.instance.name, view.name, e) from e
     if look.listed and view.name in request.vouch:
-        raise StillListed(known.instance.name, view.name)
+        return view.name, look, StillListed(known.instance.name, view.name)
     if look.listed and not request.force:
-        known.guard.check(view.registry, listed=True)
-    return view.name, look
+        try:
+            known.guard.check(view.registry, listed=True)
+        except AgentError as e:
+            return view.name, look, e
+    return view.name, look, None
 
 
 def _find_others(known: Knowledge, view: RegistryView) -> str:

@@ -141,11 +141,15 @@ class Knowledge:
         shown = self.journal.registration(self.instance.name, view.name)
         return None if shown is None else shown.snapshot
 
-    def nothing_lost(self, looks: Mapping[str, Look]) -> None:
-        """Take note that start-traffic found nothing lost by these *looks*."""
+    def was_shown(self, looks: Mapping[str, Look]) -> None:
+        """Remember which registries have shown the instance, whatever becomes of the request."""
         for view in self.registries:
             look = looks.get(view.name)
             view.seen_once |= look is not None and look.listing is not Listing.ABSENT
+
+    def nothing_lost(self, looks: Mapping[str, Look]) -> None:
+        """Take note that start-traffic found nothing lost by these *looks*."""
+        self.was_shown(looks)
         if self.set_back and len(looks) == len(self.registries):
             self.journal.found_in_place(self.instance.name)
             self.decided(self.drain)

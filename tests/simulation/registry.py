@@ -53,7 +53,8 @@ class FakeRegistry(Registry):
         self.old_clients = 0.0  # until when clients may use a route it gave them before
         self.known: tuple[float, bool] | None = None  # what the agent heard last: as of when, what
         self.known_out_by = ""  # and by whose mark it was out
-        self.ever_shown = False  # whether the agent has ever heard that it has it
+        self.ever_shown = False  # whether the agent has ever heard, and written, that it has it
+        self._shown_to: object = None  # the life of the agent that was shown it on a request
         self.agents_error = 0.0  # when a look of the agent failed last
         self.others_count = world.plan.others
         self.down_until = self.hangs_until = 0.0
@@ -198,10 +199,16 @@ class FakeRegistry(Registry):
         busy = not listed and when < self.old_routes
         job = self.world.host.job
         assert job is not None
-        self.ever_shown |= self.world.host.at_once and (listed or mark is not None)
+        if self.world.host.at_once and (listed or mark is not None):
+            self._shown_to = self.world.host.life
         if not self.world.host.at_once:  # what is seen before a drain is no word in it
             job.on_answer.append(lambda: self._heard(when, mark or "", sends=listed or busy))
         return (Straggler("old worker 7"),) if busy else ()
+
+    @property
+    def was_shown(self) -> bool:
+        """Whether the agent knows that it has had the instance."""
+        return self.ever_shown or self._shown_to is self.world.host.life
 
     def _heard(self, when: float, mark: str, *, sends: bool) -> None:
         self.known, self.known_out_by = (when, sends), mark

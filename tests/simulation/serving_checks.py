@@ -46,7 +46,7 @@ class ServingChecks:
     def _is_wanted(self, registry: FakeRegistry, drain: Drain) -> bool:
         """Tell whether restoring has to wait for *registry*: not where it never was in service."""
         excused = registry.names.may_be_absent or registry.name in drain.vouched
-        excused |= not registry.ever_shown and registry.known is not None and not registry.listed
+        excused |= not registry.was_shown and registry.known is not None and not registry.listed
         if drain.kind is DrainKind.RESTORE:
             return registry.told is not None and registry.told_by_agent
         return registry.removed is not None or not (excused or drain.outcome is Outcome.REFUSED)
@@ -121,7 +121,7 @@ class ServingChecks:
         self.world.say(f"agent restores to {registry.name} {snapshot}")
         if registry.removed is not None and snapshot != registry.removed:
             self.world.broken(f"restores {snapshot} to {registry.name}, not {registry.removed}")
-        never = registry.removed is None and not registry.ever_shown
+        never = registry.removed is None and not registry.was_shown
         if registry.names.may_be_absent and never and snapshot is None:
             self.world.broken(f"puts it into {registry.name}, where it has never been")
 
@@ -131,6 +131,7 @@ class ServingChecks:
         """Judge that stop-traffic has just begun a drain."""
         world = self.world
         for registry in world.registries:
+            registry.ever_shown = registry.was_shown  # it is written down with the drain
             sure = self._answers(registry)
             excused = registry.names.may_be_absent or registry.name in vouched
             never = registry.names.misnamed and registry.told is None

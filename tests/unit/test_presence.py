@@ -9,6 +9,7 @@ from deregister_agent.errors import (
     CannotRestore,
     NeverSeen,
     ProcessError,
+    Refused,
     RegistryError,
     StillListed,
     UnknownRegistry,
@@ -770,3 +771,18 @@ def test_what_start_traffic_is_told_in_service_is_remembered(make: Make) -> None
     registry.listed = True
     bench.start()
     assert bench.loop.known.registries[0].seen_once
+
+
+@pytest.mark.parametrize("why", ["too few others", "vouched for, and listed"])
+def test_what_a_refused_stop_traffic_is_told_is_remembered(make: Make, why: str) -> None:
+    """A restore that comes later waits for a registry that has shown the instance then."""
+    registry = ListRegistry()
+    registry.listed, registry.count = False, 0
+    bench = make(Policy(quiet=1.0, min_others=1), registries=[registry])
+    bench.go_on(0.5)
+    registry.listed = True
+    vouch = ("memory",) if why.startswith("vouched") else ()
+    with pytest.raises(Refused):
+        bench.stop(StopRequest(vouch=vouch))
+    assert bench.loop.known.registries[0].seen_once
+    assert bench.phase is Phase.SERVING
