@@ -26,6 +26,7 @@ work = Work(token=os.environ.get("TOKEN"))
 app = Flask(__name__)
 app.wsgi_app = work.wsgi(app.wsgi_app)
 work.on_stop(lambda: Path(f"stopped-{os.getpid()}").touch())
+Path(f"listening-{os.getpid()}").touch()
 
 def released():
     return Path("release").exists()
@@ -228,7 +229,7 @@ def test_stop_answers_when_the_hooks_of_every_worker_have_returned(start: Start)
     """One POST to one worker pauses the consumers in all of them."""
     server = start(FLASK, *TWO, "shop:app", TOKEN="t", **SHARED)
     token = {"Authorization": "Bearer t"}
-    server.until(lambda: len(server.ask(**token)[1].get("process", {}).get("pids", [])) == 2)
+    server.until(lambda: len(list(server.folder.glob("listening-*"))) == 2)
     status, report = server.ask("/-/work/stop", "POST", **token)
     assert (status, report["stopped"]) == (200, True)
     paused = {int(p.name.removeprefix("stopped-")) for p in server.folder.glob("stopped-*")}

@@ -155,8 +155,9 @@ def test_who_comes_before_that_is_withdrawn(vacant: Host, receiver: Receiver) ->
             file.write("b:2", f"127.0.0.1:{port}")
             eventually(lambda: file.targets() == ["b:2"], "it is withdrawn")
             eventually(lambda: vacant.phase("a") == "draining", "it is drained")
-            one = vacant.get("a").body
-            assert one["process"]["pids"] == [os.getpid()]
+            eventually(
+                lambda: vacant.get("a").body["process"]["pids"] == [os.getpid()], "it is seen"
+            )
             told = vacant.get("a", "traffic-drained")
             assert (told.status, told.body["drain"]["outcome"]) == (503, None)
             assert vacant.run("restore", "a", "--wait").returncode == 0

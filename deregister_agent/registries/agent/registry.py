@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import inf
 from typing import Annotated, ClassVar
 
 from pydantic import Field, field_validator
@@ -216,8 +217,10 @@ class FarAgent(Registry):
         until = time.monotonic() + timeout
         with self._doing("watch") as end:
             now = self._cursor(min(until, end)) if cursor is None else cursor
-            while now == cursor and until - time.monotonic() > 2 * POLL:
-                now = self._cursor(until, wait=self._held(until), cursor=now)
+            while now == cursor and (left := until - time.monotonic()) > 2 * POLL:
+                limit = self._limit(inf)  # at its end an answer takes as long as before
+                held = f"{min(left, limit * HELD):.3f}"
+                now = self._cursor(time.monotonic() + limit, wait=held, cursor=now)
                 if now == cursor:
                     time.sleep(POLL)  # that agent may be ending, and answer at once
             return now
