@@ -168,9 +168,9 @@ def counted(counts: Mapping[str, int]) -> str:
 def _head(status: Status, paint: Paint) -> str:
     one = status.instance
     where = f"{one.name} ({one.service}, {one.address}:{one.port})"
-    missed = status.phase is Phase.SERVING and bool(status.blocking)
-    phase = "serving, but NOT listed everywhere" if missed else str(status.phase)
-    text = f"{clean(where)}: {paint(phase, _BOLD_RED if missed else _COLOURS[status.phase])}"
+    missed, colour = status.phase is Phase.SERVING and status.blocking, _COLOURS[status.phase]
+    phase = f"serving, but {_missed(status)}" if missed else str(status.phase)
+    text = f"{clean(where)}: {paint(phase, _BOLD_RED if missed else colour)}"
     if status.outcome:
         text += f", outcome {status.outcome}"
     if status.since:
@@ -178,6 +178,14 @@ def _head(status: Status, paint: Paint) -> str:
     if status.remaining is not None:
         text += f", {max(0.0, status.remaining):.0f} s to the deadline"
     return text
+
+
+def _missed(status: Status) -> str:
+    """Say of an instance in service whether it is missing somewhere, or somebody does not tell."""
+    untold = {one.error for one in status.registries}
+    if untold.issuperset(status.blocking):
+        return "NOT known to be listed everywhere"
+    return "NOT listed everywhere"
 
 
 def _listing(registry: RegistryStatus) -> str:

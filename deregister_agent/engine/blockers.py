@@ -1,6 +1,6 @@
 """Why a drain is not where it should be yet, in sentences for a tired person."""
 
-from deregister_agent.engine.in_service import unlisted
+from deregister_agent.engine.in_service import silent, unlisted
 from deregister_agent.engine.knowledge import Knowledge
 from deregister_agent.engine.presence import is_back, is_believed, never_seen
 from deregister_agent.engine.probe_view import ProbeView
@@ -36,7 +36,7 @@ def blocking(known: Knowledge) -> list[str]:
         case Phase.RESTORING:
             lines = _missing(known)
         case Phase.SERVING:
-            lines = unlisted(known)
+            lines = unlisted(known) + silent(known)
         case _:
             lines = []
     return lines

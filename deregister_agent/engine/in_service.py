@@ -50,6 +50,12 @@ def unlisted(known: Knowledge) -> list[str]:
     return [line for view in views if (line := _not_listed(known, view))]
 
 
+def silent(known: Knowledge) -> list[str]:
+    """Return which registries do not tell whether they list the instance, and why."""
+    views = [view for view in known.registries if is_needed(known, view)]
+    return [str(view.look_error) for view in views if view.look_error is not None]
+
+
 def watch_over(known: Knowledge) -> None:
     """
     Write down what registries show of an instance in service, and log where one does not.

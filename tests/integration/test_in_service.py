@@ -1,14 +1,18 @@
 """In service is what registries show after the question: what they lost is told and put back."""
 
+import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from deregister_agent.cli.follow import ExitCode
 from tests.integration.presence_stage import PROBE, READY, Host, TargetFile
 from tests.integration.service_stage import Fleet, is_served, running_fleet
 from tests.loops import eventually
+from tests.servers.child import Child
 
 ASKED = 0.5  # seconds for which it is asked again and again after the loss, from at once
 
@@ -151,8 +155,19 @@ def test_a_maintenance_of_others_is_theirs(fleet: Fleet) -> None:
 
 def test_a_consul_that_does_not_answer_is_no_yes(fleet: Fleet) -> None:
     """It was listed a moment ago; whether it still is, nobody can tell."""
-    lose(fleet, "consul-stopped")
-    assert fleet.host.get("consul-stopped", "traffic-started").status == 503
+    host, name = fleet.host, "consul-stopped"
+    lose(fleet, name)
+    assert host.get(name, "traffic-started").status == 503
+    log, command = host.root / "restore.log", ["restore", name, "--wait"]
+    whole = [sys.executable, "-m", "deregister_agent", *command]
+    with Child(whole, log, environment=host.environment()) as waiting:
+        eventually(
+            lambda: "has not told; waits for: consul: cannot" in log.read_text(), "it says for whom"
+        )
+        assert host.get(name, "traffic-started").status == 503
+        waiting.signal(signal.SIGINT)
+        assert waiting.process.wait(60) == ExitCode.INTERRUPTED
+    assert "every registry lists it" not in log.read_text()
 
 
 def test_a_pipeline_stops_at_the_first(fleet: Fleet) -> None:

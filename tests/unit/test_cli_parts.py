@@ -303,6 +303,17 @@ def test_what_is_not_known_is_said_so() -> None:
     ]
 
 
+def test_in_service_who_does_not_tell_is_not_said_to_lack_it() -> None:
+    """Missing somewhere, and nobody can tell, are two things to a person."""
+    no_answer, missing = "consul: cannot list: no answer within 3.0 s", "etcd does not list it"
+    silent = registry(listed=None, error=no_answer)
+    first = describe(status(Phase.SERVING, registries=(silent,), blocking=(no_answer,)))[0]
+    assert "serving, but NOT known to be listed everywhere" in first
+    both = (silent, registry("etcd"))
+    first = describe(status(Phase.SERVING, registries=both, blocking=(missing, no_answer)))[0]
+    assert "serving, but NOT listed everywhere" in first
+
+
 def test_stragglers_are_shown() -> None:
     """A registry that has let go but has old workers left is not shown as done."""
     word = registry("nginx", stragglers=("worker 17",), acknowledged=True)
