@@ -29,14 +29,14 @@ lint: $(VENV)/test
 	$(BIN)/mypy
 
 test: lint servers  ## what CI runs, real servers of the newest versions included
-	$(BIN)/python -m pytest -n 4 -m "not nightly"
+	$(BIN)/python -m tests.run -n 4 -m "not nightly"
 
 test-all: lint servers  ## everything: each version of each server, containers, 100,000 worlds
 	$(BIN)/python -m pytest -n 4
 	$(BIN)/python -m tests.simulation --seeds 100000
 
 unit: $(VENV)/test  ## what needs no server
-	$(BIN)/python -m pytest -n 2 tests/unit
+	$(BIN)/python -m tests.run -n 2 tests/unit
 
 # Not before the first environment is made: both builds write into the same folder.
 unit-system: $(VENV)/test  ## the same on the distribution's Python
