@@ -30,6 +30,12 @@ class Consumer:
         self._connection = pika.BlockingConnection(parameters)
         self.channel = self._connection.channel()
 
+    def new_channel(self) -> None:
+        """Close the channel and open another; what is not acknowledged goes back to the queue."""
+        self.held.clear()
+        self.channel.close()
+        self.channel = self._connection.channel()
+
     def close(self) -> None:
         """Disconnect; what is not acknowledged goes back to the queue."""
         self.held.clear()
