@@ -142,10 +142,11 @@ class RabbitMQProbe(IdleProbe):
         """Raise Unclear where a name in ``queues`` was never seen to be that of a queue."""
         for wanted in sorted(self._unseen):
             pattern = ".*".join(re.escape(part) for part in wanted.split("*"))
-            page = {"page": "1", "page_size": "1", "use_regex": "true", "name": f"^{pattern}$"}
+            page = {"page": "1", "page_size": "500", "use_regex": "true", "name": f"^{pattern}$"}
             target = f"/api/queues{self._vhost}"
-            found = _object(self._get(target, ("name",), end, **page)).get("filtered_count")
-            if not is_whole_number(found) or found < 1:
+            found = _object(self._get(target, ("name",), end, **page)).get("items")
+            # RabbitMQ's pattern takes capital letters for small ones.
+            if not any(fits_name(queue.get("name"), wanted) for queue in _objects(found, target)):
                 raise Unclear(
                     f"no queue is called {wanted!r}, which stands in its queues: correct it there, "
                     "or the consumers of the queue that is meant would be left out"
@@ -170,9 +171,7 @@ class RabbitMQProbe(IdleProbe):
         began = time.monotonic()
         found = self._get(target, columns, end)
         self._took = max(self._took, time.monotonic() - began)
-        if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
-            raise Unclear(f"{target} is not a list of objects")
-        return found
+        return _objects(found, target)
 
     def _get(self, target: str, columns: Sequence[str], end: float, **more: str) -> Any:
         left = max(0.001, round(end - time.monotonic(), 3))
@@ -188,6 +187,12 @@ class RabbitMQProbe(IdleProbe):
 def _object(found: Any) -> RabbitObject:
     if not isinstance(found, dict):
         raise Unclear("what it says of itself is no object")
+    return found
+
+
+def _objects(found: Any, target: str) -> Sequence[RabbitObject]:
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise Unclear(f"{target} is not a list of objects")
     return found
 
 
