@@ -1,20 +1,14 @@
 """The programs of the how-tos for consumers, each against the real broker, stopped under load."""
 
-import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
-from urllib.parse import quote
 
-import nats
-import pika
 import pytest
 
 from tests.apps.recipe import Recipe, in_hand, program
+from tests.integration.consumer_brokers import Broker, jetstream, rabbitmq
 from tests.servers.child import wait_until
-from tests.servers.nats import Nats
-from tests.servers.rabbitmq import own_host, shared
 
 RABBIT, NATS = "rabbitmq-consumers.md", "nats-consumers.md"
 PROGRAMS = [
@@ -24,106 +18,86 @@ PROGRAMS = [
     (NATS, "A subscription with a callback"),
     (NATS, "A pull subscription"),
 ]
-ROUNDS, ORDERS = 4, 60
-
-
-@dataclass(frozen=True)
-class Broker:
-    """The broker of a program, as the test sees it."""
-
-    environment: dict[str, str]
-    publish: Callable[[range], None]  # orders by their numbers; returns when the broker has them
-    waiting: Callable[[], int]  # how many it has not given to anybody
-
-
-@contextmanager
-def rabbitmq(folder: Path) -> Iterator[Broker]:
-    """Give the queue *orders* in a virtual host of its own."""
-    del folder
-    rabbit = shared()
-    with own_host(rabbit) as host:
-        url = f"amqp://guest:guest@127.0.0.1:{rabbit.port}/{quote(host, safe='')}"
-        connection = pika.BlockingConnection(pika.URLParameters(url))
-        channel = connection.channel()
-        channel.confirm_delivery()
-        channel.queue_declare("orders", durable=True)
-
-        def publish(orders: range) -> None:
-            for number in orders:
-                channel.basic_publish("", "orders", str(number).encode())
-
-        def waiting() -> int:
-            count = channel.queue_declare("orders", passive=True).method.message_count
-            assert count is not None
-            return count
-
-        yield Broker({"AMQP_URL": url}, publish, waiting)
-        connection.close()
-
-
-@contextmanager
-def jetstream(folder: Path) -> Iterator[Broker]:
-    """Give the subject *orders* in a stream of a server of its own."""
-    with Nats(folder) as server, asyncio.Runner() as runner:
-        client = runner.run(nats.connect(server.url))
-        stream = client.jetstream()
-        runner.run(stream.add_stream(name="ORDERS", subjects=["orders"]))
-
-        def publish(orders: range) -> None:
-            for number in orders:
-                runner.run(stream.publish("orders", str(number).encode()))
-
-        def waiting() -> int:
-            async def pending() -> int:
-                consumers = await stream.consumers_info("ORDERS")
-                return sum(consumer.num_pending or 0 for consumer in consumers)
-
-            return runner.run(pending())
-
-        yield Broker({"NATS_URL": server.url}, publish, waiting)
-        runner.run(client.close())
+ORDERS = 60
 
 
 BROKERS = {RABBIT: rabbitmq, NATS: jetstream}
 
 
+class Deploys:
+    """One program at its broker, whose process is replaced or goes on after each stop."""
+
+    def __init__(self, folder: Path, source: str, broker: Broker) -> None:
+        folder.mkdir()
+        self._folder, self._source, self._broker = folder, source, broker
+        self.published = 0
+        self.replace()
+
+    def replace(self) -> None:
+        """Start the program."""
+        self.recipe = Recipe(self._folder, self._source, self._broker.environment)
+
+    def close(self) -> None:
+        """End the process that runs now."""
+        self.recipe.close()
+
+    def publish(self, count: int) -> None:
+        """Publish so many orders more."""
+        self._broker.publish(range(self.published, self.published + count))
+        self.published += count
+
+    def stop(self) -> None:
+        """
+        Have it stop. From its answer on it must be given nothing, though there is more to do.
+
+        What waits in the app itself may still begin, and counts already.
+        """
+        wait_until(lambda: self.recipe.ask("stop") == 200, "it has stopped")
+        report = self.recipe.report()
+        assert report["stopped"] is True
+        begun = len(self.recipe.record())
+        self.publish(10)
+        wait_until(lambda: self._broker.waiting() >= 10, "more are waiting")
+        wait_until(self._is_idle, "it has nothing in hand")
+        after = [line for line in self.recipe.record()[begun:] if line.startswith("begin")]
+        assert len(after) <= sum(report["in_flight"].values())
+        assert not in_hand(self.recipe.record())
+
+    def handled(self) -> int:
+        """Return how many orders were handled, after a look at what it tells."""
+        self.recipe.must_tell_the_truth()
+        return len(self.recipe.handled())
+
+    def _is_idle(self) -> bool:
+        self.recipe.must_tell_the_truth()
+        return not any(self.recipe.report()["in_flight"].values())
+
+
 @pytest.mark.parametrize(("page", "heading"), PROGRAMS, ids=[name for _, name in PROGRAMS])
-def test_stopped_means_stopped(tmp_path: Path, page: str, heading: str) -> None:
+def test_stopped_and_idle_is_safe_to_kill(tmp_path: Path, page: str, heading: str) -> None:
     """
     Every message counts while it is handled, and none is begun after "stopped".
 
-    Nothing that was published is lost, also where handling it has failed at first.
+    Killed when it is stopped and idle, it leaves nothing undone and nothing to do twice, also
+    where handling has failed at first.
     """
-    app = tmp_path / "app"
-    app.mkdir()
-    with (
-        BROKERS[page](tmp_path) as broker,
-        Recipe(app, program(page, heading), broker.environment) as recipe,
-    ):
-        for number in range(ROUNDS):
-            broker.publish(range(number * ORDERS, (number + 1) * ORDERS))
-            handled = seen(recipe)
-            wait_until(lambda h=handled: seen(recipe) > h + 5, "it is in the midst of them")  # type: ignore[misc]
-            wait_until(lambda: recipe.ask("stop") == 200, "it has stopped")
-            assert recipe.report()["stopped"] is True
-            begun = recipe.record()
-            broker.publish(range(-10, 0))
-            wait_until(lambda: broker.waiting() >= 10, "more are waiting")
-            wait_until(lambda: quiet(recipe), "it has nothing in hand")
-            after = recipe.record()[len(begun) :]
-            assert [line for line in after if line.startswith("begin")] == []
-            assert in_hand(recipe.record()) == 0
-            assert recipe.ask("start") == 200
-        wait_until(lambda: seen(recipe) == ROUNDS * ORDERS, "all are handled")
-
-
-def seen(recipe: Recipe) -> int:
-    """Return how many orders were handled, after a look at what it tells."""
-    recipe.must_tell_the_truth()
-    return len({number for number in recipe.handled() if number >= 0})
-
-
-def quiet(recipe: Recipe) -> bool:
-    """Tell whether it says that nothing is in hand."""
-    recipe.must_tell_the_truth()
-    return not recipe.report()["in_flight"]["messages"]
+    with BROKERS[page](tmp_path) as broker, ExitStack() as stack:
+        app = Deploys(tmp_path / "app", program(page, heading), broker)
+        stack.callback(app.close)
+        for killed in (True, False, True):
+            for part in (ORDERS // 2, ORDERS):  # so that there is much to do when it is stopped
+                before = app.handled()
+                app.publish(part)
+                wait_until(lambda b=before: app.handled() > b, "it is in the midst of them")  # type: ignore[misc]
+            app.stop()
+            if killed:
+                app.recipe.kill()
+                app.replace()
+            else:
+                assert app.recipe.ask("start") == 200
+        wait_until(lambda: app.handled() == app.published, "all are handled", limit=40.0)
+        app.stop()
+        app.recipe.ask("start")
+        wait_until(lambda: app.handled() == app.published, "the last are handled")
+        ends = Counter(line.split()[1] for line in app.recipe.record() if line.startswith("end"))
+        assert set(ends.values()) == {1}
