@@ -22,6 +22,7 @@ import itertools, os, random, time
 record = os.open("record", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 tries = itertools.count(1)
 known = set()
+LONG = float(os.environ.get("SHOP_LONG", "0.3"))  # seconds
 
 
 def handle_order(body):
@@ -30,7 +31,7 @@ def handle_order(body):
     known.add(body)
     this = f"{number} {os.getpid()}-{next(tries)}"
     os.write(record, f"begin {this}\\n".encode())
-    time.sleep(0.3 if first and number % 7 == 0 else random.uniform(0.002, 0.02))
+    time.sleep(LONG if first and number % 7 == 0 else random.uniform(0.002, 0.02))
     failed = first and number % 5 == 0
     os.write(record, f"{'failed' if failed else 'end'} {this}\\n".encode())
     if failed:

@@ -21,6 +21,7 @@ from tests.loops import LIMIT, until
 from tests.servers.child import wait_until
 
 ORDERS = 40
+LONG = "1.5"  # seconds that some take: much longer than the app must be quiet
 PROBE = {
     "kind": "http_json",
     "in_flight": {"messages": "/in_flight/messages", "tasks": "/in_flight/tasks"},
@@ -69,7 +70,7 @@ def test_never_drained_with_a_message_in_hand(tmp_path: Path, deploys: int) -> N
     impatient = program("rabbitmq-consumers.md", "aio-pika").replace(", 30)", ", 0.1)")
     with (
         rabbitmq(tmp_path) as broker,
-        Recipe(app, impatient, broker.environment) as recipe,
+        Recipe(app, impatient, broker.environment | {"SHOP_LONG": LONG}) as recipe,
         agent_of(tmp_path, recipe) as loop,
     ):
         published = 0

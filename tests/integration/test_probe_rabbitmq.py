@@ -272,6 +272,20 @@ class TestFailsClosed:
         with pytest.raises(ProbeError, match="no answer within"):
             probe(api.url, timeout=0.3).read(0.0)
 
+    def test_answers_that_take_long(self, api: Pages) -> None:
+        """RabbitMQ gives an answer again for five times as long as it took: so late is the news."""
+        asked = probe(api.url, lag=1.0, connection="web-1")
+        quick = asked.read(0.0).late
+
+        def slow(target: str) -> bytes:
+            api.over.wait(0.3)
+            return document(api.answers[_last(target)])
+
+        api.answer, at_once = slow, api.answer
+        assert asked.read(0.0).late >= 1.0 + 5 * 0.3
+        api.answer = at_once
+        wait_until(lambda: asked.read(0.0).late <= quick + 0.5, "that is forgotten")
+
     def test_no_url(self) -> None:
         """A URL that is none is refused before anything runs."""
         with pytest.raises(ConfigError, match="url: "):

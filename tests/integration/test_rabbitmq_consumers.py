@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from rstream import Consumer as StreamConsumer
 
+from deregister_agent.demo.stage import free_ports
+from deregister_agent.errors import ProbeError
 from deregister_agent.model import Outcome, StopRequest
 from deregister_agent.probes.rabbitmq import warnings
 from tests.apps.rabbit_consumer import Consumer
@@ -128,13 +130,30 @@ class TestQueues:
             consumer.consume()
             for name in ("ordres", "order", "orders?", "Orders", "*.orders"):
                 asked = probe(rabbit.url, lag=rabbit.lag, vhost=host, queues=["orders", name])
-                assert f"no queue is called {name!r}" in error(asked)
+                assert f"is called {name!r}" in error(asked)
             asked = probe(rabbit.url, lag=rabbit.lag, vhost=host, queues=["ord*", "jobs-é [1]"])
-            assert "no queue is called 'jobs-é [1]'" in error(asked)
+            assert "is called 'jobs-é [1]'" in error(asked)
             consumer.channel.queue_declare("jobs-é [1]")
             wait_until(lambda: told(asked) == {"messages": 0, "consumers": 1}, "both were seen")
             consumer.channel.queue_delete("jobs-é [1]")
             assert told(asked) is not None
+
+    def test_a_user_who_only_watches(self, rabbit: RabbitMQ, host: str) -> None:
+        """RabbitMQ shows queues only to who has a permission in their virtual host; even none."""
+        rabbit.call("PUT", "/api/users/watcher", {"password": "guest", "tags": "monitoring"})
+        with Consumer(rabbit, host=host) as consumer:
+            consumer.consume()
+            asked = probe(rabbit.url, lag=rabbit.lag, user="watcher", queues=["orders"])
+            assert "give the user a permission in the virtual host" in error(asked)
+            rights = {"configure": "", "write": "", "read": ""}
+            rabbit.call("PUT", f"/api/permissions/{host}/watcher", rights)
+            wait_until(lambda: (told(asked) or {}).get("consumers") == 1, "it is told")
+
+    def test_who_cannot_be_asked(self) -> None:
+        """Where RabbitMQ does not answer, check-config says what it could not tell."""
+        (port,) = free_ports(1)
+        with pytest.raises(ProbeError, match=r"cannot tell which consumers of .* leave out"):
+            warnings(options(f"http://127.0.0.1:{port}", queues=["orders"]), INSTANCE)
 
     def test_what_is_left_out_is_said(self, rabbit: RabbitMQ, host: str) -> None:
         """check-config names the queues whose consumers are not waited for."""

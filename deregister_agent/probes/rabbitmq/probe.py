@@ -30,9 +30,7 @@ from deregister_agent.probes.rabbitmq.owners import Owners, RabbitObject, plain
 
 SEES_ALL = frozenset({"administrator", "monitoring"})
 CHECK_EVERY = 1.0  # seconds between two checks that the statistics are whole
-KEPT = (
-    5.0  # an answer is given again for so many times what it took: management_db_cache_multiplier
-)
+KEPT = 5.0  # management_db_cache_multiplier: for how many times what it took an answer is kept
 FADES = 0.9  # by how much a slow answer counts less with each reading
 
 
@@ -93,11 +91,15 @@ class RabbitMQProbe(IdleProbe):
             raise ProbeError(self.name, doing, e) from e
 
     def consumers_left_out(self) -> Sequence[str]:
-        """Name the queues whose consumers ``queues`` leaves out. Raises AgentError."""
+        """Name the queues whose consumers ``queues`` leaves out. Raises ProbeError."""
         end = time.monotonic() + self._options.timeout
-        self._must_find_queues(end)
-        left_out = [c for c in self._consumers(self._owners(end), end) if not self._fits(c)]
-        return sorted({_queue(consumer) for consumer in left_out})
+        try:
+            self._must_find_queues(end)
+            left_out = [c for c in self._consumers(self._owners(end), end) if not self._fits(c)]
+            return sorted({_queue(consumer) for consumer in left_out})
+        except AgentError as e:
+            doing = f"tell which consumers of {self._own()} its queues leave out"
+            raise ProbeError(self.name, doing, e) from e
 
     def _reading(self, end: float) -> Reading:
         self._must_be_whole(end)
@@ -148,8 +150,9 @@ class RabbitMQProbe(IdleProbe):
             # RabbitMQ's pattern takes capital letters for small ones.
             if not any(fits_name(queue.get("name"), wanted) for queue in _objects(found, target)):
                 raise Unclear(
-                    f"no queue is called {wanted!r}, which stands in its queues: correct it there, "
-                    "or the consumers of the queue that is meant would be left out"
+                    f"no queue that the user may see is called {wanted!r}, which stands in its "
+                    "queues: correct it there, or the consumers of the queue that is meant would "
+                    "be left out; or give the user a permission in the virtual host"
                 )
             self._unseen.discard(wanted)
 
@@ -253,7 +256,7 @@ def _is_address(host: str) -> bool:
 
 
 def warnings(options: Options, instance: Instance) -> Sequence[str]:
-    """Name the app's consumers that ``queues`` leaves out. Raises AgentError, or asks nobody."""
+    """Name the app's consumers that ``queues`` leaves out, where it is given. Raises ProbeError."""
     if options.queues is None:
         return ()
     left_out = build(options, instance).consumers_left_out()
