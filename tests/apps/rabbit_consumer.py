@@ -5,6 +5,7 @@ from typing import Self
 from urllib.parse import quote
 
 import pika
+from pika.adapters.blocking_connection import BlockingChannel
 
 from tests.servers.rabbitmq import RabbitMQ
 
@@ -29,6 +30,20 @@ class Consumer:
         )
         self._connection = pika.BlockingConnection(parameters)
         self.channel = self._connection.channel()
+
+    def new_channel(self) -> None:
+        """Close the channel and open another; what is not acknowledged goes back to the queue."""
+        self.held.clear()
+        self.channel.close()
+        self.channel = self._connection.channel()
+
+    def more(self) -> BlockingChannel:
+        """Open another channel of the same connection."""
+        return self._connection.channel()
+
+    def wait(self) -> None:
+        """Let whatever has come in be taken."""
+        self._connection.process_data_events(1)
 
     def close(self) -> None:
         """Disconnect; what is not acknowledged goes back to the queue."""

@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,10 @@ import pytest
 
 from deregister_agent.errors import ConfigError, ProbeError
 from deregister_agent.model import Instance
-from deregister_agent.probes.rabbitmq import Options, RabbitMQProbe, build
+from deregister_agent.probes.rabbitmq import Options, build
 from tests.apps.pages import JSON, Pages, document, page, pages
 from tests.apps.rabbit_consumer import Consumer
+from tests.integration.rabbit_stage import error, probe, told
 from tests.servers.child import wait_until
 from tests.servers.rabbitmq import RabbitMQ, own_host, shared
 
@@ -26,18 +26,6 @@ def rabbit() -> RabbitMQ:
 @pytest.fixture(autouse=True)
 def _password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RABBIT", "guest")
-
-
-def probe(url: str, **more: object) -> RabbitMQProbe:
-    table = {"kind": "rabbitmq", "url": url, "user": "guest", "password": {"env": "RABBIT"}}
-    options = Options.model_validate_json(json.dumps(table | {"timeout": 10.0} | more))
-    return build(options, Instance("orders-1", "orders", "127.0.0.1", 80))
-
-
-def told(asked: RabbitMQProbe) -> dict[str, int] | None:
-    with suppress(ProbeError):
-        return dict(asked.read(0.0).in_flight)
-    return None
 
 
 class TestRabbitMQ:
@@ -62,7 +50,7 @@ class TestRabbitMQ:
             consumer.take(1)
             taken = time.monotonic()
             reading = asked.read(0.0)
-            assert reading.late == rabbit.lag
+            assert reading.late >= rabbit.lag
             wait_until(lambda: told(asked) == {"messages": 1, "consumers": 0}, "it shows")
             assert time.monotonic() - taken < reading.late
             consumer.take(0)
@@ -92,7 +80,7 @@ class TestRabbitMQ:
         with Consumer(rabbit) as consumer:
             consumer.consume(acknowledges=False)
             blind = probe(rabbit.url, lag=0.0, count_consumers=False)
-            wait_until(lambda: "without acknowledging" in _error(blind), "it is seen")
+            wait_until(lambda: "without acknowledging" in error(blind), "it is seen")
             consumer.cancel()
             wait_until(lambda: told(blind) == {"messages": 0}, "it is gone")
 
@@ -144,14 +132,6 @@ class TestRabbitMQ:
             rabbit.kill()
             with pytest.raises(ProbeError, match="Connection refused"):
                 probe(rabbit.url).read(0.0)
-
-
-def _error(asked: RabbitMQProbe) -> str:
-    try:
-        asked.read(0.0)
-    except ProbeError as e:
-        return str(e)
-    return ""
 
 
 NAME = "127.0.0.1:4 -> 127.0.0.1:5672"
@@ -291,6 +271,20 @@ class TestFailsClosed:
         api.slowly = True
         with pytest.raises(ProbeError, match="no answer within"):
             probe(api.url, timeout=0.3).read(0.0)
+
+    def test_answers_that_take_long(self, api: Pages) -> None:
+        """RabbitMQ gives an answer again for five times as long as it took: so late is the news."""
+        asked = probe(api.url, lag=1.0, connection="web-1")
+        quick = asked.read(0.0).late
+
+        def slow(target: str) -> bytes:
+            api.over.wait(0.3)
+            return document(api.answers[_last(target)])
+
+        api.answer, at_once = slow, api.answer
+        assert asked.read(0.0).late >= 1.0 + 5 * 0.3
+        api.answer = at_once
+        wait_until(lambda: asked.read(0.0).late <= quick + 0.5, "that is forgotten")
 
     def test_no_url(self) -> None:
         """A URL that is none is refused before anything runs."""

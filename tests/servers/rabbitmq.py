@@ -5,7 +5,7 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from itertools import count
@@ -17,16 +17,19 @@ from deregister_agent.net.fetcher import Fetcher, FetchError
 from tests.servers import find
 from tests.servers.child import Child
 
-CONFIG = """\
-listeners.tcp.1 = 127.0.0.1:{amqp}
-management.tcp.ip = 127.0.0.1
-management.tcp.port = {http}
-collect_statistics_interval = {interval}
-management.rates_mode = basic
-log.console = true
-log.console.level = warning
-log.file = false
-"""
+SETTINGS = {
+    "management.tcp.ip": "127.0.0.1",
+    "management.rates_mode": "basic",
+    "log.console": "true",
+    "log.console.level": "warning",
+    "log.file": "false",
+}
+DOORS = {
+    "rabbitmq_stream": "stream.listeners.tcp.1",
+    "rabbitmq_mqtt": "mqtt.listeners.tcp.1",
+    "rabbitmq_stomp": "stomp.listeners.tcp.1",
+}
+"""Plugins that listen on a port of their own, and the setting that says on which."""
 SAMPLE = 1  # seconds between two samples of the management API
 SAMPLES = """\
 [{rabbitmq_management, [{sample_retention_policies,
@@ -37,9 +40,22 @@ SAMPLES = """\
 
 
 class RabbitMQ(Child):
-    """One running RabbitMQ; *interval* is how often it collects statistics, in seconds."""
+    """
+    One running RabbitMQ; *interval* is how often it collects statistics, in seconds.
 
-    def __init__(self, folder: Path, *, interval: float = 0.5) -> None:
+    *plugins* of DOORS speak other protocols, on ``doors``; *settings* are lines of its
+    configuration.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        interval: float = 0.5,
+        plugins: Sequence[str] = (),
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        self._plugins, self._settings = plugins, SETTINGS | dict(settings or {})
         self.lag = interval + SAMPLE + 1.0  # how late its statistics may be, with time to spare
         self._binaries = Path(find("rabbitmq")[-1]).parent
         (self._home,) = self._binaries.parents[2].glob("rabbitmq/lib/rabbitmq_server-*")
@@ -50,14 +66,23 @@ class RabbitMQ(Child):
 
     def _started(self, folder: Path, interval: float) -> bool:
         """Start it with its own files in *folder*; return whether it answers."""
-        self.port, self.http, dist, epmd = free_ports(4)
+        self.port, self.http, dist, epmd, *doors = free_ports(4 + len(self._plugins))
+        self.doors = dict(zip(self._plugins, doors, strict=True))
         self.url = f"http://127.0.0.1:{self.http}"
         self._api = Fetcher(self.url, timeout=5.0, headers=lambda: {"Authorization": GUEST})
         folder.mkdir()
-        written = CONFIG.format(amqp=self.port, http=self.http, interval=int(interval * 1000))
+        settings = self._settings | {
+            "listeners.tcp.1": f"127.0.0.1:{self.port}",
+            "management.tcp.port": str(self.http),
+            "collect_statistics_interval": str(int(interval * 1000)),
+            **{DOORS[plugin]: f"127.0.0.1:{port}" for plugin, port in self.doors.items()},
+        }
+        written = "".join(f"{key} = {value}\n" for key, value in settings.items())
         (folder / "rabbitmq.conf").write_text(written)
         (folder / "advanced.config").write_text(SAMPLES)
-        (folder / "enabled_plugins").write_text("[rabbitmq_management].\n")
+        (folder / "enabled_plugins").write_text(
+            f"[{','.join(('rabbitmq_management', *self._plugins))}].\n"
+        )
         environment = self._environment(folder) | {
             "ERL_EPMD_PORT": str(epmd),
             "RABBITMQ_NODENAME": f"rabbit{self.port}@localhost",

@@ -27,6 +27,8 @@ _ERLANG = (
 BEAM = "usr/lib/erlang/erts-13.1.5/bin/erlexec"  # what starts RabbitMQ
 RABBITMQ = (*LIBC, *SYSTEMD, *_RABBIT, *(f"erlang-{n}" for n in _ERLANG), "rabbitmq-server")
 
+NATS = (*LIBC, "nats-server")
+
 
 @dataclass(frozen=True, slots=True)
 class Server:
@@ -54,6 +56,9 @@ SERVERS = {
         Server("redis", "bookworm", REDIS, "usr/bin/redis-server", "Redis server v="),
         Server("rabbitmq", "bookworm", RABBITMQ, BEAM, "BEAM", "-version"),
         Server("faketime", "bookworm", ("faketime", "libfaketime"), "usr/bin/faketime", "Version"),
+        Server(
+            "nats", "bookworm", (*LIBC, "nats-server"), "usr/sbin/nats-server", "nats-server: v"
+        ),
         Server("haproxy", "bookworm", HAPROXY, "usr/sbin/haproxy", "HAProxy version", "-v"),
     )
 }

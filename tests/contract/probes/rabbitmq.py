@@ -43,6 +43,12 @@ def world() -> Iterator[World]:
             consumer.take(count)
             wait_for(lambda: told() == count, f"{count} messages")
 
+        def serve() -> None:
+            before = probe.read(0.0).started
+            consumer.take(1)
+            consumer.take(0)
+            wait_for(lambda: probe.read(0.0).started != before, "RabbitMQ tells of it")
+
         def lose() -> None:
             consumer.close()
             # What it tells of the consumer is late: the probe's ``lag`` is there for that.
@@ -57,4 +63,4 @@ def world() -> Iterator[World]:
             busy(0)
 
         busy(0)
-        yield World(probe, "messages", busy, lose, find, rabbit.stop)
+        yield World(probe, "messages", busy, lose, find, rabbit.stop, serve)
