@@ -57,4 +57,13 @@ def world() -> Iterator[World]:
             busy(0)
 
         busy(0)
-        yield World(probe, "messages", busy, lose, find, rabbit.stop)
+        yield World(
+            probe,
+            "messages",
+            busy,
+            lose,
+            find,
+            "RabbitMQ takes back what a connection that is lost had in hand",
+            "tests/integration/test_probe_rabbitmq.py has other consumers at the same broker",
+            rabbit.stop,
+        )
