@@ -88,6 +88,7 @@ class WorkTally:
     in_flight: dict[str, int]
     started: int
     pids: list[int]
+    sound: bool = True  # in no process more was finished than started
 
 
 class Board:
@@ -154,8 +155,10 @@ class Board:
         totals = [sum(column) for column in zip([0] * len(KINDS), *started, strict=True)]
         done = [sum(column) for column in zip([0] * len(KINDS), *finished, strict=True)]
         in_flight = {k: s - f for k, s, f in zip(KINDS, totals, done, strict=True)}
+        slots = zip(started, finished, strict=True)
+        sound = all(s >= f for slot in slots for s, f in zip(*slot, strict=True))
         pids = dict.fromkeys(cells[PID] for cells in self.members())
-        return WorkTally(in_flight, sum(totals), list(pids))
+        return WorkTally(in_flight, sum(totals), list(pids), sound)
 
     def members(self) -> Iterator[memoryview]:
         """Yield the cells of every slot that has a process; call reap() first."""

@@ -6,9 +6,32 @@ from typing import Any
 from deregister_agent.app.board import Ticket
 from deregister_agent.app.locks import RLock
 
-NO_WORK = ("/grpc.health.v1.Health/", "/grpc.channelz.v1.Channelz/")
-"""Methods that only ask how the app is: a watching health checker would keep it busy for ever,
-and so would the agent's own look at channelz."""
+_REFLECTION = "ServerReflection/ServerReflectionInfo"
+NO_WORK = frozenset(
+    {
+        *(f"/grpc.health.v1.Health/{name}" for name in ("Check", "List", "Watch")),
+        *(f"/grpc.reflection.{version}.{_REFLECTION}" for version in ("v1", "v1alpha")),
+        *(
+            f"/grpc.channelz.v1.Channelz/Get{name}"
+            for name in (
+                *("Channel", "Server", "ServerSockets", "Servers", "Socket", "Subchannel"),
+                "TopChannels",
+            )
+        ),
+        "/envoy.service.status.v3.ClientStatusDiscoveryService/FetchClientStatus",
+        "/envoy.service.status.v3.ClientStatusDiscoveryService/StreamClientStatus",
+        "/xds.service.orca.v3.OpenRcaService/StreamCoreMetrics",
+    }
+)
+"""
+The methods that only tell how the app is, and never carry work.
+
+A client that watches the app's health or load, or asks by reflection what it offers, holds one
+stream for as long as it likes: it would keep the app busy for ever. By full names, since an app
+may add methods of its own to these services. From the protocols of gRPC and Envoy:
+grpc/health/v1/health.proto, grpc/reflection/v1 and v1alpha/reflection.proto,
+grpc/channelz/v1/channelz.proto, envoy/service/status/v3/csds.proto, xds/service/orca/v3/orca.proto.
+"""
 
 SORTS = {
     (False, False): "unary_unary",
@@ -33,16 +56,28 @@ class Method:
         setattr(self, name, code)
 
 
+class LeftOut:
+    """Which methods do not count: full names, and prefixes, which end in a slash."""
+
+    def __init__(self, names: Collection[str]) -> None:
+        self._names = frozenset(names)
+        self._prefixes = tuple(name for name in self._names if name.endswith("/"))
+
+    def has(self, method: str) -> bool:
+        """Whether calls of *method* do not count."""
+        return method in self._names or method.startswith(self._prefixes)
+
+
 class WorkInterceptor:
     """A server interceptor (grpc.ServerInterceptor by shape): counts calls as requests."""
 
     def __init__(self, begin: Callable[[], Ticket], ignored: Collection[str] = NO_WORK) -> None:
-        self._begin, self._ignored = begin, tuple(ignored)
+        self._begin, self._ignored = begin, LeftOut(ignored)
 
     def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
         """Return the wanted method, counted; None where there is no such method."""
         found = continuation(details)
-        if found is None or details.method.startswith(self._ignored):
+        if found is None or self._ignored.has(details.method):
             return found
         name = SORTS[found.request_streaming, found.response_streaming]
         count = self._stream if found.response_streaming else self._single

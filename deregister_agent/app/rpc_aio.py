@@ -11,7 +11,7 @@ from grpc import aio
 
 from deregister_agent.app.board import Ticket
 from deregister_agent.app.locks import RLock
-from deregister_agent.app.rpc import NO_WORK, SORTS, Method
+from deregister_agent.app.rpc import NO_WORK, SORTS, LeftOut, Method
 
 
 class CountedCall:
@@ -107,13 +107,13 @@ class AioWorkInterceptor(aio.ServerInterceptor):
     """A server interceptor for grpc.aio.server(interceptors=[...]): counts calls as requests."""
 
     def __init__(self, begin: Callable[[], Ticket], ignored: Collection[str] = NO_WORK) -> None:
-        self._begin, self._ignored = begin, tuple(ignored)
+        self._begin, self._ignored = begin, LeftOut(ignored)
 
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any
     ) -> Any:
         """Return the wanted method, counted; None where there is no such method."""
-        if handler_call_details.method.startswith(self._ignored):
+        if self._ignored.has(handler_call_details.method):
             return await continuation(handler_call_details)
         call = CountedCall(self._begin)
         found = await continuation(handler_call_details)

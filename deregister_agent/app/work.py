@@ -155,7 +155,11 @@ class Work:
         return AsgiWork(app, self._board.begin, self._page)
 
     def grpc(self, ignored: Collection[str] = NO_WORK) -> WorkInterceptor:
-        """Return an interceptor for grpc.server(interceptors=[...]); *ignored* are prefixes."""
+        """
+        Return an interceptor for grpc.server(interceptors=[...]).
+
+        *ignored* methods do not count: full names, and prefixes, which end in a slash.
+        """
         return WorkInterceptor(partial(self._board.begin, _number("requests")), ignored)
 
     def grpc_aio(self, ignored: Collection[str] = NO_WORK) -> "AioWorkInterceptor":
@@ -196,7 +200,8 @@ class Work:
 
     def is_idle(self) -> bool:
         """Tell whether no process of the app has anything in hand."""
-        return not any(self._board.tally().in_flight.values())
+        tally = self._board.tally()
+        return tally.sound and not any(tally.in_flight.values())
 
     def wait_idle(self, timeout: float) -> bool:
         """Block until nothing is in hand, for at most *timeout* seconds; return if so."""
@@ -212,6 +217,8 @@ class Work:
         tally = board.tally()
         if board.broken:
             raise UnknownWorkError("a process could not be counted; see the app's log, restart it")
+        if not tally.sound:
+            raise UnknownWorkError("more work was ended than was begun in one process; restart it")
         alone = board.path is None and board.creator == os.getpid()
         # A bridge from ASGI always says that there are many, which is no reason where they
         # would be seen (asgiref/wsgi.py, a2wsgi/wsgi.py).

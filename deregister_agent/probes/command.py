@@ -11,7 +11,7 @@ from deregister_agent.errors import AgentError, ProbeError
 from deregister_agent.host.programs import Run, environment, output_of
 from deregister_agent.model import Instance, Reading
 from deregister_agent.ports import IdleProbe
-from deregister_agent.probes.counting import ReadLock, Unclear, WorkKind
+from deregister_agent.probes.counting import ReadLock, Unclear, WorkKind, a_count
 
 OUTPUT_LIMIT = 4096  # bytes
 NUMBER = re.compile(r"[0-9]{1,15}")
@@ -63,7 +63,7 @@ def _number(output: bytes) -> int:
     if NUMBER.fullmatch(text) is None:
         shown = repr(text[:60]) if text else "nothing"
         raise Unclear(f"it printed {shown}, not one whole number of at least 0")
-    return int(text)
+    return a_count(int(text), "the number that it printed")
 
 
 def build(options: Options, instance: Instance) -> CommandProbe:

@@ -148,6 +148,12 @@ def must_be_ok(answer: Answer, who: str) -> None:
         raise Unclear(f"{who} answered with status {answer.status}, not 200: {said!r}")
 
 
+def tells_its_length(answer: Answer) -> bool:
+    """Whether an end of *answer* that came too early would have been noticed."""
+    chunked = answer.headers.get("Transfer-Encoding", "").lower() == "chunked"
+    return chunked or "Content-Length" in answer.headers
+
+
 def media_type(answer: Answer) -> str:
     """Return the type of *answer* without its parameters, in small letters."""
     return answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()

@@ -8,16 +8,20 @@ from pydantic import Field
 
 from deregister_agent.errors import AgentError, ProbeError, excerpt
 from deregister_agent.host.json_pointer import Pointer, pointed
-from deregister_agent.host.json_values import is_whole_number
+from deregister_agent.host.json_values import is_number, is_whole_number
 from deregister_agent.model import Instance, Reading
 from deregister_agent.net.fetcher import Answer
 from deregister_agent.ports import IdleProbe
 from deregister_agent.probes.counting import (
+    MOST_IN_HAND,
+    MOST_STARTED,
     ReadLock,
     StartedCounter,
     Unclear,
     WorkKind,
+    a_count,
     above_baseline,
+    must_cover,
 )
 from deregister_agent.probes.http_endpoint import (
     CountsPageOptions,
@@ -25,6 +29,7 @@ from deregister_agent.probes.http_endpoint import (
     Url,
     bearer_headers,
     media_type,
+    tells_its_length,
 )
 
 BODY_LIMIT = 262_144  # bytes
@@ -84,7 +89,9 @@ class HttpJsonProbe(IdleProbe):
         mark = "" if options.mark is None else _name(document, options.mark)
         started = None
         if options.started is not None:
-            started = self._starts.count(_number(document, options.started))
+            counter = _number(document, options.started, MOST_STARTED)
+            must_cover(counter, in_flight)
+            started = self._starts.count(counter, mark)
         return Reading(in_flight, started, mark)
 
 
@@ -96,9 +103,12 @@ def _document(answer: Answer) -> Any:
             f"the answer is not JSON but {kind or 'of no type'}: {excerpt(answer.text)!r}"
         )
     try:
-        return json.loads(answer.body, parse_constant=_refuse, object_pairs_hook=_unique)
+        found = json.loads(answer.body, parse_constant=_refuse, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as e:
         raise Unclear(f"the answer is no valid JSON ({e}): {excerpt(answer.text)!r}") from e
+    if is_number(found) and not tells_its_length(answer):  # 1 may be the beginning of 10
+        raise Unclear("the answer may break off: the app does not tell how long it is")
+    return found
 
 
 def _refuse(constant: str) -> Any:
@@ -115,10 +125,10 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _sum(document: Any, pointers: str | tuple[str, ...]) -> int:
     each = (pointers,) if isinstance(pointers, str) else pointers
-    return sum(_number(document, pointer) for pointer in each)
+    return sum(_number(document, pointer, MOST_IN_HAND) for pointer in each)
 
 
-def _number(document: Any, pointer: str) -> int:
+def _number(document: Any, pointer: str, most: int) -> int:
     value = pointed(document, pointer)
     if not is_whole_number(value):
         raise Unclear(f"at {pointer or 'the top'} there is {_shown(value)}, not a whole number")
@@ -126,7 +136,7 @@ def _number(document: Any, pointer: str) -> int:
         raise Unclear(
             f"at {pointer or 'the top'} there is {_shown(value)}, which is less than zero"
         )
-    return value
+    return a_count(value, f"the number at {pointer or 'the top'}", most=most)
 
 
 def _name(document: Any, pointer: str) -> str:

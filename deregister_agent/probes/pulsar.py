@@ -15,11 +15,10 @@ from pydantic import AfterValidator, Field
 
 from deregister_agent.config.options import Secret, Timeout
 from deregister_agent.errors import AgentError, ProbeError
-from deregister_agent.host.json_values import is_whole_number
 from deregister_agent.model import Instance, Reading
 from deregister_agent.net.fetcher import Fetcher
 from deregister_agent.ports import IdleProbe
-from deregister_agent.probes.counting import Unclear, fits_name
+from deregister_agent.probes.counting import Unclear, a_count, fits_name
 from deregister_agent.probes.http_endpoint import (
     HttpProbeOptions,
     Url,
@@ -153,13 +152,8 @@ def _object(document: Any, key: str, topic: str) -> Mapping[str, Any]:
 
 
 def _in_hand(consumer: Mapping[str, Any]) -> int:
-    count = consumer.get("unackedMessages")
-    if not is_whole_number(count) or count < 0:
-        raise Unclear(
-            f"consumer {consumer.get('consumerName')} has {count!r} unacknowledged messages, "
-            "not a whole number of at least 0"
-        )
-    return count
+    what = f"unackedMessages of consumer {consumer.get('consumerName')}"
+    return a_count(consumer.get("unackedMessages"), what)
 
 
 def build(options: Options, instance: Instance) -> PulsarProbe:

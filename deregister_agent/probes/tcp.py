@@ -1,5 +1,6 @@
 """What the app has in hand, by the kernel's table of sockets: the connections to its port."""
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -32,6 +33,7 @@ from deregister_agent.host.sockets import (
 from deregister_agent.model import Instance, Reading
 from deregister_agent.ports import IdleProbe
 
+EXAMINED = 1.0  # seconds for which the answer holds who has a socket: it may be handed on
 _CONNECTING = CONNECTED | {State.SYN_SENT}  # of the agent: the app's end may be there already
 
 Still = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -73,8 +75,9 @@ class TcpProbe(IdleProbe):
         self._now = now
         self._program = options.program
         self._seen_in: Network | None = None  # the network in which somebody listened
-        self._accepts = False  # whether a connection was seen that somebody here had accepted
+        self._accepting: frozenset[int] = frozenset()  # who listened when one was accepted here
         self._examined: frozenset[int] = frozenset()
+        self._examined_at = -math.inf
         self._own: dict[int, bool] = {}  # by cookie
         self._one_at_a_time = threading.Lock()
 
@@ -108,9 +111,10 @@ class TcpProbe(IdleProbe):
     ) -> None:
         """Raise ProbeError if this table may lack connections to the port."""
         inodes = frozenset(s.inode for s in listening)
-        self._accepts = self._accepts or any(s.inode for s in every)
+        if any(s.inode for s in every):
+            self._accepting = inodes
         self._require_the_same_network(listens=bool(inodes), connected=bool(found))
-        if not inodes <= self._examined:
+        if not inodes <= self._examined or time.monotonic() - self._examined_at > EXAMINED:
             self._require_no_forwarder(inodes, every)
 
     def _require_the_same_network(self, *, listens: bool, connected: bool) -> None:
@@ -129,19 +133,21 @@ class TcpProbe(IdleProbe):
 
     def _require_no_forwarder(self, inodes: frozenset[int], every: Iterable[Socket]) -> None:
         """Raise ProbeError if whoever listens may do so for an app in another network."""
+        asked = time.monotonic()
+        accepts = bool(inodes & self._accepting)
         held = holders(inodes)
         processes = frozenset[Pid]().union(*held.values())
         if why := suspected(processes, self._port, every, self._program):
             raise self._error(why)
         unseen = not all(held.values())
-        if unseen and not self._accepts and (engine := engine_running()):
+        if unseen and not accepts and (engine := engine_running()):
             raise self._error(
                 f"who listens there cannot be seen, {engine} runs on this host and may do so for a "
                 "container, and no connection was seen yet that somebody here had accepted: run "
                 "the agent as root or as the app's user, or in the app's network namespace"
             )
-        if not unseen or self._accepts:
-            self._examined = inodes
+        if not unseen or accepts:
+            self._examined, self._examined_at = inodes, asked
 
     def _without_ignored(self, found: list[Socket]) -> list[Socket]:
         if not self._ignored:

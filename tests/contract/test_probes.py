@@ -12,7 +12,7 @@ import pytest
 from deregister_agent.config.backends import built_in, find
 from deregister_agent.errors import ProbeError
 from tests.contract import probes as worlds
-from tests.contract.probes import World
+from tests.contract.probes import World, wait_for
 
 KINDS = built_in("probes")
 PAGES = Path(__file__).parents[2] / "docs" / "reference" / "probes"
@@ -83,13 +83,47 @@ class TestProbeContract:
 
     def test_unseen_work_is_counted(self, world: World) -> None:
         """Where work ever started is counted, what came and went between two reads shows."""
-        if world.serve is None:
-            pytest.skip("the app has no such counter")
         before = world.probe.read(0.0).started
+        if isinstance(world.serve, str):
+            assert before is None, world.serve
+            return
         world.serve()
         after = world.probe.read(0.0).started
         assert before is not None
         assert after == before + 1
+
+    def test_work_that_begins_between_two_looks(self, world: World) -> None:
+        """What was begun since the last look, and goes on, is told by the next, each time."""
+        before = world.probe.read(0.0)
+        assert before.idle
+        world.busy(1)
+        after = world.probe.read(0.0)
+        assert after.in_flight[world.kind] == 1
+        world.busy(2)
+        assert world.probe.read(0.0).in_flight[world.kind] == 2
+        if before.started is not None and after.started is not None:
+            assert after.started > before.started
+
+    def test_work_that_outlives_its_waiter(self, world: World) -> None:
+        """It counts until it ends, whoever has left; or the reason says who counts it."""
+        if isinstance(world.outlives, str):
+            pytest.skip(world.outlives)
+        end = world.outlives()
+        assert [world.probe.read(0.0).idle for _ in range(3)] == [False] * 3
+        end()
+        wait_for(lambda: world.probe.read(0.0).idle, "nothing is in hand")
+
+    def test_work_of_somebody_else_at_the_same_place(self, world: World) -> None:
+        """It holds nobody up, and hides nothing of the instance's own."""
+        if isinstance(world.strangers, str):
+            pytest.skip(world.strangers)
+        end = world.strangers()
+        assert world.probe.read(0.0).idle
+        world.busy(1)
+        assert world.probe.read(0.0).in_flight[world.kind] == 1
+        world.busy(0)
+        end()
+        assert world.probe.read(0.0).idle
 
     def test_a_wait_does_not_hold_an_idle_answer(self, world: World) -> None:
         """With a wait, the answer is the same."""

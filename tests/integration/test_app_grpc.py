@@ -80,9 +80,8 @@ def running() -> Iterator[Running]:
     work, shop = Work(), Shop()
     counting = cast("grpc.ServerInterceptor", work.grpc())  # it knows no grpc itself
     server = grpc.server(ThreadPoolExecutor(8), interceptors=[counting])
-    for name in ("Shop", "grpc.health.v1.Health", "grpc.channelz.v1.Channelz"):
-        service = grpc.method_handlers_generic_handler(name, shop.methods())
-        server.add_generic_rpc_handlers((service,))
+    service = grpc.method_handlers_generic_handler("Shop", shop.methods())
+    server.add_generic_rpc_handlers((service,))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -141,12 +140,3 @@ def test_uploads_echoes_and_crashes_leak_nothing(running: Running) -> None:
         running.channel.unary_unary("/Shop/missing")(b"")
     running.until(lambda: running.requests() == 0)
     assert running.work.report()["started"] == 3
-
-
-@pytest.mark.parametrize("service", ["grpc.health.v1.Health", "grpc.channelz.v1.Channelz"])
-def test_questions_about_the_app_are_not_work(running: Running, service: str) -> None:
-    """A watching health checker, or the agent's own look, would keep it busy for ever."""
-    answers = running.channel.unary_stream(f"/{service}/stream")(b"a")
-    assert next(answers) == b"a"
-    assert running.work.report()["started"] == 0
-    answers.cancel()

@@ -190,9 +190,8 @@ async def running(*more: Any) -> AsyncIterator[Running]:
     work, shop = Work(), Shop()
     with ThreadPoolExecutor(4) as threads:
         server = aio.server(threads, interceptors=[*more, work.grpc_aio()])
-        for name in ("Shop", "grpc.health.v1.Health", "grpc.channelz.v1.Channelz"):
-            service = grpc.method_handlers_generic_handler(name, shop.methods())
-            server.add_generic_rpc_handlers((service,))
+        service = grpc.method_handlers_generic_handler("Shop", shop.methods())
+        server.add_generic_rpc_handlers((service,))
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         try:
@@ -296,18 +295,6 @@ class TestCounting:
             app.shop.gate.set()
             await app.until(0)
             assert len(app.shop.seen) == 4
-
-        played(play)
-
-    @pytest.mark.parametrize("service", ["grpc.health.v1.Health", "grpc.channelz.v1.Channelz"])
-    def test_questions_about_the_app_are_not_work(self, service: str) -> None:
-        """A watching health checker, or the agent's own look, would keep it busy for ever."""
-
-        async def play(app: Running) -> None:
-            call = app.channel.unary_stream(f"/{service}/stream")(b"a")
-            assert await call.read() == b"a"
-            assert app.work.report()["started"] == 0
-            call.cancel()
 
         played(play)
 

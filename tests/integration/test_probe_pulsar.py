@@ -101,12 +101,12 @@ class TestStats:
 
 
 FAIL_CLOSED = {
-    "negative": (document(stats(consumer("web-1", -1))), "has -1 unacknowledged"),
-    "missing": (document(stats({"consumerName": "web-1"})), "has None unacknowledged"),
-    "nan": (document(stats(consumer("web-1", float("nan")))), "has nan unacknowledged"),
-    "fraction": (document(stats(consumer("web-1", 0.5))), "has 0.5 unacknowledged"),
-    "text": (document(stats(consumer("web-1", "0"))), "has '0' unacknowledged"),
-    "boolean": (document(stats(consumer("web-1", False))), "has False unacknowledged"),
+    "negative": (document(stats(consumer("web-1", -1))), "consumer web-1 is -1"),
+    "missing": (document(stats({"consumerName": "web-1"})), "consumer web-1 is None"),
+    "nan": (document(stats(consumer("web-1", float("nan")))), "consumer web-1 is nan"),
+    "fraction": (document(stats(consumer("web-1", 0.5))), "consumer web-1 is 0.5"),
+    "text": (document(stats(consumer("web-1", "0"))), "consumer web-1 is '0'"),
+    "boolean": (document(stats(consumer("web-1", False))), "consumer web-1 is False"),
     "exclusive": (document(stats(consumer("web-1", 0), kind="Exclusive")), "is Exclusive: Pulsar"),
     "failover": (document(stats(kind="Failover")), "is Failover: Pulsar counts"),
     "no type": (document(stats(consumer("web-1", 0), kind=None)), "is None: Pulsar counts"),

@@ -11,7 +11,8 @@ from contextlib import suppress
 
 import pytest
 
-from deregister_agent.app import KINDS, Work
+from deregister_agent.app import KINDS, UnknownWorkError, Work
+from deregister_agent.app.board import FINISHED, USED
 
 NOTHING = dict.fromkeys(KINDS, 0)
 
@@ -82,6 +83,21 @@ def test_no_count_is_lost_between_threads() -> None:
         thread.join()
     assert work.report()["started"] == 16000
     assert in_flight(work) == {}
+
+
+def test_a_count_is_never_below_zero_in_one_process() -> None:
+    """What one process has ended too often does not hide what another has in hand."""
+    work = Work()
+    with work.task():
+        other = work._board._slot_cells(3)
+        work._board.cells[USED] = 4
+        other[FINISHED + KINDS.index("tasks")] = (
+            1  # of a process that counted wrongly, and has exited
+        )
+        assert sum(work._board.tally().in_flight.values()) == 0
+        with pytest.raises(UnknownWorkError, match="more work was ended than was begun"):
+            work.report()
+        assert not work.is_idle()
 
 
 def test_one_ticket_ended_by_many_threads_counts_once() -> None:

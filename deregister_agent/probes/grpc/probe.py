@@ -11,7 +11,14 @@ from deregister_agent.errors import ProbeError
 from deregister_agent.model import Reading
 from deregister_agent.net.grpc_client import GrpcConnection, GrpcError
 from deregister_agent.ports import IdleProbe
-from deregister_agent.probes.counting import ReadLock, StartedCounter, Unclear, above_baseline
+from deregister_agent.probes.counting import (
+    MOST_STARTED,
+    ReadLock,
+    StartedCounter,
+    Unclear,
+    a_count,
+    above_baseline,
+)
 from deregister_agent.probes.grpc.options import Options
 
 GET_SERVERS = "/grpc.channelz.v1.Channelz/GetServers"
@@ -62,10 +69,8 @@ class GrpcProbe(IdleProbe):
             return servers
 
     def _reading(self, servers: GetServersResponse) -> Reading:
-        started, ended = _calls(servers)
-        if ended > started:
-            raise Unclear(f"{started} calls have begun, but {ended} have ended")
-        calls = above_baseline("calls", started - ended, OWN_CALLS)
+        started, in_flight = _calls(servers)
+        calls = above_baseline("calls", in_flight, OWN_CALLS)
         return Reading({"calls": calls}, self._starts.count(started))
 
 
@@ -91,20 +96,27 @@ def _must_know(connection: GrpcConnection, service: str) -> None:
         )
 
 
-def _calls(answer: GetServersResponse) -> tuple[int, int]:
-    """Return how many calls all servers of the process have begun, and how many have ended."""
+def _calls(answer: GetServersResponse) -> tuple[dict[str, int], int]:
+    """
+    Return how many calls each server of the process has begun, and how many all have in hand.
+
+    Each by itself: what one has ended too often would hide what another has in hand.
+    """
     if not answer.end:
         raise Unclear("it tells only of some of its servers: there are too many in one process")
     if not answer.server:
         raise Unclear("it tells of no server; channelz may be off (grpc.enable_channelz)")
-    started = ended = 0
+    started, in_flight = dict[str, int](), 0
     for server in answer.server:
         if not server.HasField("data"):
             raise Unclear("it does not tell of the calls of a server")
         data = server.data
         for count in (data.calls_started, data.calls_succeeded, data.calls_failed):
-            if count < 0:
-                raise Unclear(f"it tells of {count} calls, not of a whole number of at least 0")
-        started += data.calls_started
-        ended += data.calls_succeeded + data.calls_failed
-    return started, ended
+            a_count(count, "a number of calls", most=MOST_STARTED)
+        ended = data.calls_succeeded + data.calls_failed
+        if ended > data.calls_started:
+            raise Unclear(f"{data.calls_started} calls have begun, but {ended} have ended")
+        name = f"of server {server.ref.server_id}"
+        started[name] = started.get(name, 0) + data.calls_started
+        in_flight += data.calls_started - ended
+    return started, a_count(in_flight, "calls")

@@ -1,6 +1,7 @@
 """What the app has in hand, by the metrics on its page for Prometheus."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from deregister_agent.config.options import Seconds
 from deregister_agent.errors import AgentError, ProbeError, excerpt
@@ -13,6 +14,7 @@ from deregister_agent.probes.counting import (
     Unclear,
     WorkKind,
     above_baseline,
+    must_cover,
 )
 from deregister_agent.probes.http_endpoint import (
     CountsPageOptions,
@@ -20,16 +22,16 @@ from deregister_agent.probes.http_endpoint import (
     Url,
     bearer_headers,
     media_type,
+    tells_its_length,
 )
 from deregister_agent.probes.prometheus.samples import (
     MetricsPage,
     NotMetricsError,
-    Sample,
     Selector,
     read_metrics,
 )
 from deregister_agent.probes.prometheus.terms import (
-    UNPROVEN,
+    BLIND,
     Alternatives,
     Metric,
     MetricPreset,
@@ -38,6 +40,8 @@ from deregister_agent.probes.prometheus.terms import (
     metrics_in,
     terms_by_kind,
 )
+from deregister_agent.probes.prometheus.totals import Totals
+from deregister_agent.probes.prometheus.worker_files import must_add_up
 
 OPENMETRICS = "application/openmetrics-text"
 ACCEPT = f"text/plain;version=0.0.4, {OPENMETRICS};version=1.0.0;q=0.5"
@@ -63,6 +67,9 @@ class Options(CountsPageOptions):
     lag: Seconds = 0.0
     """How old the numbers may be, in seconds, where the page shows those of a while ago: the app
     must be seen idle for so much longer."""
+    multiprocess_dir: Path | None = None
+    """What ``PROMETHEUS_MULTIPROC_DIR`` is for an app in Python with several workers: only there
+    it is to be seen whether its gauges count every worker."""
 
 
 class PrometheusProbe(IdleProbe):
@@ -73,7 +80,9 @@ class PrometheusProbe(IdleProbe):
         self._options, self._page = options, page
         self._terms = terms_by_kind(options.presets, options.in_flight)
         self._counters = tuple(_counters(options))
-        self._wanted = {Selector.of(text).name for text in self._mentioned()}
+        names = {Selector.of(text).name for text in self._mentioned()}
+        buckets = {f"{name.removesuffix('_count')}_bucket" for name in names if "_count" in name}
+        self._wanted = names | buckets
         self._starts, self._reads = StartedCounter(options.own_starts), ReadLock()
 
     def _mentioned(self) -> Iterator[str]:
@@ -96,64 +105,26 @@ class PrometheusProbe(IdleProbe):
 
     def _metrics(self, limit: float) -> MetricsPage:
         answer = self._page.get(limit, accept=ACCEPT, lag=self._options.lag)
+        if self._options.multiprocess_dir is not None:
+            must_add_up(self._options.multiprocess_dir, self._wanted)
         return _metrics(answer, self._wanted)
 
     def _reading(self, metrics: MetricsPage) -> Reading:
-        options = self._options
+        options, totals = self._options, Totals(metrics, self._options.labels)
         in_flight = {
             kind: above_baseline(
-                kind, sum(self._term(metrics, t) for t in terms), options.baseline.get(kind, 0)
+                kind, sum(totals.term(term) for term in terms), options.baseline.get(kind, 0)
             )
             for kind, terms in self._terms.items()
         }
+        mark = "" if options.mark is None else totals.only(options.mark)
         started = None
         if self._counters:
-            sums = [self._sum(metrics, (text,), absent="unknown") for text in self._counters]
-            started = self._starts.count(sum(sums))
-        return Reading(in_flight, started, self._mark(metrics), options.lag)
-
-    def _term(self, metrics: MetricsPage, term: Term) -> int:
-        names = metrics_in(term.metric)
-        total = self._sum(metrics, names, absent=term.absent)
-        if term.minus is None:
-            for name in (Selector.of(text).name for text in names):
-                if metrics.counts_up(name):
-                    raise Unclear(f"{name} is a counter, which never falls: give its minus")
-            return total
-        less = self._sum(metrics, (term.minus,), absent=term.absent)
-        if less > total:
-            raise Unclear(f"{term.metric} are {total}, fewer than {term.minus}, which are {less}")
-        return total - less
-
-    def _sum(self, metrics: MetricsPage, names: Sequence[str], *, absent: str) -> int:
-        """Add up the samples of whichever of *names* is there."""
-        found = [samples for text in names if (samples := self._samples(metrics, text))]
-        if len(found) > 1:
-            raise Unclear(f"there is more than one of {', '.join(names)}")
-        if not found and absent == "unknown":
-            raise Unclear(f"there is no sample of {' or '.join(self._shown(names))}")
-        return sum(sample.count() for samples in found for sample in samples)
-
-    def _samples(self, metrics: MetricsPage, text: str) -> Sequence[Sample]:
-        selector = Selector.of(text).also(self._options.labels)
-        found = [sample for sample in metrics.samples if selector.fits(sample)]
-        for sample in found:
-            if sample.dated:
-                raise Unclear(f"{sample} has a time of its own: it may be old")
-        return found
-
-    def _shown(self, names: Sequence[str]) -> list[str]:
-        return [Selector.of(text).also(self._options.labels).text for text in names]
-
-    def _mark(self, metrics: MetricsPage) -> str:
-        if self._options.mark is None:
-            return ""
-        found = self._samples(metrics, self._options.mark)
-        if len(found) != 1:
-            raise Unclear(
-                f"there are {len(found)} samples of the mark {self._options.mark}, not one"
-            )
-        return found[0].value
+            counters = totals.counters(self._counters)
+            if options.started:
+                must_cover(sum(counters.values()), in_flight)
+            started = self._starts.count(counters, mark)
+        return Reading(in_flight, started, mark, options.lag)
 
 
 def _counters(options: Options) -> Iterator[str]:
@@ -179,10 +150,9 @@ def _metrics(answer: Answer, wanted: set[str]) -> MetricsPage:
         metrics = read_metrics(answer.body.decode(), wanted)
     except (NotMetricsError, UnicodeDecodeError) as e:
         raise Unclear(f"the answer is no valid metrics: {e}") from e
-    chunked = answer.headers.get("Transfer-Encoding", "").lower() == "chunked"
     if kind == OPENMETRICS and not metrics.ended:
         raise Unclear("the answer breaks off: it does not end with # EOF")
-    if not (metrics.ended or chunked or "Content-Length" in answer.headers):
+    if not (metrics.ended or tells_its_length(answer)):
         raise Unclear("the answer may break off: the app does not tell how long it is")
     if not metrics.lines:
         raise Unclear("there is not one sample in the answer")
@@ -200,9 +170,6 @@ def build(options: Options, instance: Instance) -> PrometheusProbe:
 
 
 def warnings(options: Options, instance: Instance) -> Sequence[str]:
-    """Name the presets that no test has run against the real product."""
+    """Say what each preset does not see."""
     del instance
-    return [
-        f"preset {preset!r} is unproven: compare it with the app's own count while work is in hand"
-        for preset in sorted(UNPROVEN.intersection(options.presets))
-    ]
+    return [f"preset {preset!r} {BLIND[preset]}" for preset in options.presets]

@@ -25,7 +25,7 @@ _ITEM = re.compile(
 _SELECTOR = re.compile(rf"(?P<name>{_NAME})(?:\{{(?P<labels>.*)\}})?")
 _ESCAPED = re.compile(r"\\(.)")
 _ODD_ESCAPE = re.compile(r'(?<!\\)(?:\\\\)*\\[^\\"n]')  # PromQL refuses most of them too
-_EXACT = 2**53  # up to here a float shows every whole number
+_EXACT = 2**53  # below it a float shows every whole number
 
 
 class NotMetricsError(ValueError):
@@ -101,14 +101,14 @@ class Sample:
     dated: bool  # with a time of its own, so perhaps old
 
     def __str__(self) -> str:
-        """Return name and labels as they are written."""
-        labels = ",".join(f'{key}="{text}"' for key, text in self.labels.items())
+        """Return name and labels, in the same order each time."""
+        labels = ",".join(f'{key}="{text}"' for key, text in sorted(self.labels.items()))
         return f"{self.name}{{{labels}}}" if labels else self.name
 
     def count(self) -> int:
         """Return the value as a count of things. Raises ValueError for any other number."""
         number = float(self.value)
-        if not math.isfinite(number) or number < 0 or not number.is_integer() or number > _EXACT:
+        if not math.isfinite(number) or number < 0 or not number.is_integer() or number >= _EXACT:
             raise ValueError(f"{self} is {self.value}, not a whole number of at least 0")
         return int(number)
 

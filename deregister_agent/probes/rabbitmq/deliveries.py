@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deregister_agent.host.json_values import is_whole_number
-from deregister_agent.probes.counting import Unclear
+from deregister_agent.probes.counting import MOST_STARTED, Unclear, a_count
 from deregister_agent.probes.rabbitmq.owners import RabbitObject
 
 PUSHED = ("deliver", "deliver_no_ack")
@@ -98,6 +98,4 @@ def _has_fallen(before: Sample, now: Sample) -> bool:
 
 
 def _count(channel: RabbitObject, key: str, value: Any) -> int:
-    if not is_whole_number(value) or value < 0:
-        raise Unclear(f"channel {channel.get('name')} tells of {value!r} as its {key}")
-    return int(value)
+    return a_count(value, f"{key} of channel {channel.get('name')}", most=MOST_STARTED)

@@ -9,11 +9,10 @@ from pydantic import AfterValidator, Field
 
 from deregister_agent.config.options import Secret
 from deregister_agent.errors import AgentError, ConfigError, ProbeError, excerpt
-from deregister_agent.host.json_values import is_whole_number
 from deregister_agent.model import Instance, Reading
 from deregister_agent.net.tls import tls_context
 from deregister_agent.ports import IdleProbe
-from deregister_agent.probes.counting import Unclear, fits_name
+from deregister_agent.probes.counting import Unclear, a_count, fits_name
 from deregister_agent.probes.http_endpoint import TlsProbeOptions
 from deregister_agent.probes.redis_stream.resp import RedisConnection, RedisRefusal, RedisReply
 
@@ -128,7 +127,7 @@ class RedisStreamProbe(IdleProbe):
                 f"group {self._options.group} of {stream} has no consumer "
                 f"{self._options.consumer}, but {names}"
             )
-        return sum(_count(consumer.get("pending")) for consumer in own)
+        return sum(a_count(consumer.get("pending"), "pending") for consumer in own)
 
 
 def _must_be_master(hello: RedisReply) -> None:
@@ -145,12 +144,6 @@ def _fields(reply: RedisReply) -> Mapping[str, RedisReply]:
     if not isinstance(reply, list) or len(reply) % 2:
         raise Unclear(f"the answer holds {_shown(reply)} where names and values were expected")
     return {str(name): value for name, value in zip(reply[::2], reply[1::2], strict=True)}
-
-
-def _count(value: RedisReply | None) -> int:
-    if not is_whole_number(value) or value < 0:
-        raise Unclear(f"pending is {_shown(value)}, not a whole number of at least 0")
-    return value
 
 
 def _shown(value: RedisReply) -> str:

@@ -8,6 +8,8 @@ from deregister_agent.model import Instance
 from deregister_agent.ports import IdleProbe
 
 Nothing = Callable[[], None]
+Begin = Callable[[], Nothing]
+"""Begins something, and returns what ends it."""
 
 
 @dataclass(frozen=True)
@@ -15,7 +17,8 @@ class World:
     """
     A probe and the app behind it. Each file has ``world()``, a context manager.
 
-    What a probe cannot meet is None: the kernel's table never hangs.
+    What a probe cannot meet is None: the kernel's table never hangs. What it cannot tell, or
+    what cannot be arranged here, is a sentence: the reason.
     """
 
     probe: IdleProbe
@@ -23,8 +26,10 @@ class World:
     busy: Callable[[int], None]  # from now on the app has so many in hand
     lose: Nothing  # from now on it cannot be known what the app has in hand
     find: Nothing  # undoes ``lose``
+    outlives: Begin | str  # one piece of work goes on, and whoever waited for it has left
+    strangers: Begin | str  # somebody else has work in hand at the same place
     hang: Nothing | None = None  # from now on the app accepts and never answers
-    serve: Nothing | None = None  # the app begins and ends one piece of work, unseen
+    serve: Nothing | str = "it does not tell how much has ever been started"  # one piece, unseen
     lingers: bool = False  # the probe's last question may count as one more, for a moment
 
     def settled(self, count: int) -> set[int]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from deregister_agent.probes.celery import Options, build
 from tests.apps.celery_shop import shared
 
-from . import World, orders, wait_for
+from . import Nothing, World, orders, wait_for
 
 
 @contextmanager
@@ -40,8 +40,23 @@ def world() -> Iterator[World]:
         wait_for(lambda: probe.read(0.0).started != before, "a task has begun", 60)
         wait_for(lambda: probe.read(0.0).idle, "it has ended", 60)
 
+    def outlives() -> Nothing:
+        task = worker.send()  # nobody waits for its result
+        wait_for(lambda: not probe.read(0.0).idle, "the task has begun", 60)
+        return task.touch
+
     with ExitStack() as stack:
         stack.callback(worker.finish)
         stack.callback(worker.cont)
         stack.callback(redis.cont)
-        yield World(probe, "tasks", busy, worker.stop, worker.cont, redis.stop, serve)
+        yield World(
+            probe,
+            "tasks",
+            busy,
+            worker.stop,
+            worker.cont,
+            outlives,
+            "tests/integration/test_probe_celery.py has other workers at the same broker",
+            redis.stop,
+            serve,
+        )

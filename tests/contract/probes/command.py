@@ -31,4 +31,13 @@ def world() -> Iterator[World]:
             file.write_text(str(text))
 
         say(0)
-        yield World(probe, "tasks", say, file.unlink, lambda: say(0), hang=lambda: say("hang"))
+        yield World(
+            probe,
+            "tasks",
+            say,
+            file.unlink,
+            lambda: say(0),
+            outlives="the program says what is in hand; the agent does not see whose it is",
+            strangers="the program says whose work it tells",
+            hang=lambda: say("hang"),
+        )

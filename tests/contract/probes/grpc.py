@@ -21,6 +21,8 @@ def world() -> Iterator[World]:
             lambda count: app.tell(f"busy {count}"),
             lambda: app.tell("stop"),
             lambda: app.tell("start"),
+            "channelz counts a call as ended when its client has left; its page says so",
+            "channelz tells of all calls of the process, whoever made them",
             app.freeze,
             lambda: app.tell("serve"),
             lingers=True,

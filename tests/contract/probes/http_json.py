@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from deregister_agent.probes.http_json import Options, build
 
-from . import World, orders
+from . import Nothing, World, orders
 
 JSON = "application/json; charset=utf-8"
 
@@ -20,7 +20,7 @@ class App(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Status)
-        self.requests = self.tasks = self.started = 0
+        self.requests = self.tasks = self.started = self.others = 0
         self.mark = "first"
         self.answer: tuple[int, str, bytes] | None = None  # instead of the counts
         self.asked: list[tuple[str, str | None]] = []  # path, Authorization
@@ -35,7 +35,7 @@ class App(ThreadingHTTPServer):
         return json.dumps(
             {
                 "requests": {"in_flight": self.requests + 1, "started": self.started},
-                "tasks": [{"pool/a": self.tasks}, {"pool/a": 0}],
+                "tasks": [{"pool/a": self.tasks}, {"pool/a": self.others}],
                 "id": self.mark,
             }
         ).encode()
@@ -113,5 +113,13 @@ def world() -> Iterator[World]:
         def serve() -> None:
             app.started += 1
 
+        def outlives() -> Nothing:
+            app.tasks += 1  # of a request that was answered
+            return lambda: setattr(app, "tasks", 0)
+
+        def strangers() -> Nothing:
+            app.others = 5
+            return lambda: setattr(app, "others", 0)
+
         probe = build(options(app), orders(app.server_address[1]))
-        yield World(probe, "requests", busy, lose, find, hang, serve)
+        yield World(probe, "requests", busy, lose, find, outlives, strangers, hang, serve)

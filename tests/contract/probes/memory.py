@@ -49,5 +49,7 @@ def world() -> Iterator[World]:
         probe.busy,
         lose=lambda: know(False),
         find=lambda: know(True),
+        outlives="there is nobody who waits",
+        strangers="there is only one app",
         serve=probe.serve,
     )

@@ -7,23 +7,24 @@ from contextlib import contextmanager
 from deregister_agent.probes.prometheus.probe import Options, build
 from tests.apps.pages import TEXT, page, pages
 
-from . import World, orders
+from . import Nothing, World, orders
 
 
 class Metrics:
     """What an app counts, its own scrapes included."""
 
     def __init__(self) -> None:
-        self.requests = self.started = 0
+        self.requests = self.started = self.begun = self.ended = 0
+        self.others = 7
         self.known = True
 
     def page(self, _: str) -> bytes:
         self.started += 1
         text = f"""# TYPE http_requests_in_flight gauge
 http_requests_in_flight{{pool="a",path="/x}}y"}} {self.requests + 1}
-http_requests_in_flight{{pool="b"}} 7
-tasks_started_total 9
-tasks_done_total 9
+http_requests_in_flight{{pool="b"}} {self.others}
+tasks_started_total {9 + self.begun}
+tasks_done_total {9 + self.ended}
 http_requests_total {self.started}
 process_start_time_seconds 1.7e+09
 """
@@ -67,5 +68,14 @@ def world() -> Iterator[World]:
         def serve() -> None:
             app.started += 1
 
+        def outlives() -> Nothing:
+            app.begun += 1  # a task of a request that was answered
+            return lambda: setattr(app, "ended", app.begun)
+
+        def strangers() -> Nothing:
+            app.others = 70
+            return lambda: setattr(app, "others", 0)
+
         probe = build(options(f"{server.url}/metrics"), orders(server.port))
-        yield World(probe, "requests", busy, lambda: know(False), lambda: know(True), hang, serve)
+        known = (lambda: know(False), lambda: know(True))
+        yield World(probe, "requests", busy, *known, outlives, strangers, hang, serve)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from deregister_agent.probes.pulsar import Options, build
 from tests.apps.pages import JSON, document, page, pages
 
-from . import World, orders
+from . import Nothing, World, orders
 
 
 def stats(*consumers: tuple[str, int]) -> dict[str, object]:
@@ -52,5 +52,11 @@ def world() -> Iterator[World]:
             "count_consumers": False,
             "timeout": 0.5,
         }
+
+        def strangers() -> Nothing:
+            held["web-3"] = 50
+            return lambda: held.update({"web-3": 0})
+
         probe = build(Options.model_validate_json(json.dumps(table)), orders(80))
-        yield World(probe, "messages", busy, lose, find, hang)
+        lost = "the broker takes back what a connection that is lost had in hand"
+        yield World(probe, "messages", busy, lose, find, lost, strangers, hang)

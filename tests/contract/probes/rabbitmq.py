@@ -63,4 +63,14 @@ def world() -> Iterator[World]:
             busy(0)
 
         busy(0)
-        yield World(probe, "messages", busy, lose, find, rabbit.stop, serve)
+        yield World(
+            probe,
+            "messages",
+            busy,
+            lose,
+            find,
+            "RabbitMQ takes back what a connection that is lost had in hand",
+            "tests/integration/test_rabbitmq_consumers.py has others at the same broker",
+            rabbit.stop,
+            serve,
+        )

@@ -8,7 +8,7 @@ from pathlib import Path
 from deregister_agent.probes.redis_stream.probe import Options, build
 from tests.servers.redis import Redis
 
-from . import World, orders
+from . import Nothing, World, orders
 
 GROUP = ("orders", "shop")
 
@@ -34,6 +34,12 @@ def world() -> Iterator[World]:
                 held.append(str(redis.call("XADD", "orders", "*", "n", "1")))
                 redis.call("XREADGROUP", "GROUP", "shop", "web-1", "STREAMS", "orders", ">")
 
+        def delivered(consumer: str) -> Nothing:
+            """Deliver an entry to a client that has gone as soon as it had it."""
+            entry = str(redis.call("XADD", "orders", "*", "n", "1"))
+            redis.call("XREADGROUP", "GROUP", "shop", consumer, "STREAMS", "orders", ">")
+            return lambda: redis.call("XACK", *GROUP, entry)
+
         find()
         options = Options(
             kind="redis_stream",
@@ -43,4 +49,13 @@ def world() -> Iterator[World]:
             consumer="web-1",
             timeout=1.0,
         )
-        yield World(build(options, orders(80)), "messages", busy, lose, find, redis.stop)
+        yield World(
+            build(options, orders(80)),
+            "messages",
+            busy,
+            lose,
+            find,
+            lambda: delivered("web-1"),
+            lambda: delivered("web-12"),
+            redis.stop,
+        )

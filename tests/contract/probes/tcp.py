@@ -15,7 +15,7 @@ from deregister_agent.host import sockets
 from deregister_agent.host.sockets import connections
 from deregister_agent.probes.tcp import Options, build
 
-from . import World, orders, wait_for
+from . import Nothing, World, orders, wait_for
 
 CLIENT = """
 import socket, sys
@@ -102,5 +102,25 @@ def world() -> Iterator[World]:
             server.accept(count)
             wait_for(lambda: len(connections(server.port)) == count, f"{count} connections")
 
+        def outlives() -> Nothing:
+            busy(1)
+            client.hold(server.port, 0)  # the app's end waits to be closed: CLOSE_WAIT
+            return server.drop
+
+        def strangers() -> Nothing:
+            other, theirs = Server(stack), Client(stack)
+            theirs.hold(other.port, 3)
+            other.accept(3)
+            return lambda: theirs.hold(other.port, 0)
+
         probe = build(Options(kind="tcp"), orders(server.port))
-        yield World(probe, "connections", busy, lambda: forbid(patch), patch.undo)
+        yield World(
+            probe,
+            "connections",
+            busy,
+            lambda: forbid(patch),
+            patch.undo,
+            outlives,
+            strangers,
+            serve="the kernel's table does not tell which connections there have been",
+        )
