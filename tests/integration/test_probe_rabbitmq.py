@@ -162,13 +162,13 @@ def without(entry: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 ODD: dict[str, tuple[str, object, str]] = {
-    "negative": ("channels", [CHANNEL | {"messages_unacknowledged": -1}], "tells of -1"),
-    "missing": ("channels", [without(CHANNEL, "messages_unacknowledged")], "tells of None"),
+    "negative": ("channels", [CHANNEL | {"messages_unacknowledged": -1}], "of channel"),
+    "missing": ("channels", [without(CHANNEL, "messages_unacknowledged")], "is None, not a whole number"),
     "uncommitted": ("channels", [without(CHANNEL, "acks_uncommitted")], "None uncommitted"),
-    "nan": ("channels", [CHANNEL | {"messages_unacknowledged": float("nan")}], "tells of nan"),
-    "text": ("channels", [CHANNEL | {"messages_unacknowledged": "0"}], "tells of '0'"),
-    "boolean": ("channels", [CHANNEL | {"messages_unacknowledged": False}], "tells of False"),
-    "begun": ("channels", [{"name": f"{NAME} (1)"}], "tells of None"),
+    "nan": ("channels", [CHANNEL | {"messages_unacknowledged": float("nan")}], "is nan, not a whole number"),
+    "text": ("channels", [CHANNEL | {"messages_unacknowledged": "0"}], "is '0', not a whole number"),
+    "boolean": ("channels", [CHANNEL | {"messages_unacknowledged": False}], "is False, not a whole number"),
+    "begun": ("channels", [{"name": f"{NAME} (1)"}], "is None, not a whole number"),
     "nameless channel": ("channels", [{}], "does not tell whose it is"),
     "nameless": ("connections", [{}], "a connection has no name"),
     "unnamed yet": ("connections", [{"name": NAME}], "does not tell its name yet"),

@@ -19,11 +19,10 @@ from pydantic import Field
 
 from deregister_agent.config.options import Seconds, Secret, Timeout
 from deregister_agent.errors import AgentError, ProbeError
-from deregister_agent.host.json_values import is_whole_number
 from deregister_agent.model import Instance, Reading
 from deregister_agent.net.fetcher import Fetcher
 from deregister_agent.ports import IdleProbe
-from deregister_agent.probes.counting import ReadLock, Unclear, fits_name
+from deregister_agent.probes.counting import ReadLock, Unclear, a_count, fits_name
 from deregister_agent.probes.http_endpoint import HttpProbeOptions, Url, ok_json, open_fetcher
 from deregister_agent.probes.rabbitmq.deliveries import COLUMNS, Deliveries
 from deregister_agent.probes.rabbitmq.owners import Owners, RabbitObject, plain
@@ -223,14 +222,8 @@ def _channels(consumers: Sequence[RabbitObject]) -> frozenset[str]:
 
 
 def _in_hand(channel: RabbitObject) -> int:
-    counts = [channel.get(key) for key in ("messages_unacknowledged", "acks_uncommitted")]
-    for count in counts:
-        if not is_whole_number(count) or count < 0:
-            raise Unclear(
-                f"channel {channel.get('name')} tells of {counts[0]!r} unacknowledged messages "
-                f"and {counts[1]!r} uncommitted ones"
-            )
-    return sum(count for count in counts if count is not None)
+    keys = ("messages_unacknowledged", "acks_uncommitted")
+    return sum(a_count(channel.get(key), f"{key} of channel {channel.get('name')}") for key in keys)
 
 
 def build(options: Options, instance: Instance) -> RabbitMQProbe:
