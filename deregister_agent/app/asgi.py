@@ -3,9 +3,11 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
 from typing import Any
 
 from deregister_agent.app.board import KINDS, Ticket
+from deregister_agent.app.message_scope import MessageScope
 from deregister_agent.app.page import POLL, Exchange, PageRequest, WorkPage
 from deregister_agent.app.threads import CountedRequest, current, watch
 
@@ -15,32 +17,65 @@ Send = Callable[[Message], Awaitable[None]]
 AsgiApp = Callable[[Message, Receive, Send], Awaitable[None]]
 
 REQUESTS, WEBSOCKETS = KINDS.index("requests"), KINDS.index("websockets")
+MESSAGES = KINDS.index("messages")
+SCOPES = {
+    "http": REQUESTS,
+    "websocket": WEBSOCKETS,
+    "webtransport": WEBSOCKETS,  # a session, too
+    "message": MESSAGES,  # AMGI calls the app once for each message
+}
+"""What one call of the app is, by the type of its scope; any other type is a request."""
+BY_MESSAGE = {"channel", "mqtt"}
+"""
+Scopes that live as long as the server, with a message for each piece of work.
+
+Channels' ``runworker`` (channels/worker.py) and mqttasgi (mqttasgi/server.py). What lives as
+long and does not stand here counts as one request: such a drain does not end, and says why.
+"""
 
 
 class AsgiWork:
-    """The middleware: it counts requests and WebSockets and answers the page itself."""
+    """The middleware: it counts requests, sessions and messages, and answers the page itself."""
 
     def __init__(self, app: AsgiApp, begin: Callable[[int], Ticket], page: WorkPage) -> None:
         self._app, self._begin, self._page = app, begin, page
         self._watched: asyncio.AbstractEventLoop | None = None
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer one request, or serve one WebSocket."""
+        """Answer one request, or serve one WebSocket, or one consumer of messages."""
         kind = scope["type"]
         path = scope.get("path", "").removeprefix(scope.get("root_path", "").rstrip("/"))
         if kind == "http" and self._page.has(path):
             await self._answer(scope, path, send)
         elif kind == "lifespan" or path in self._page.ignored:
             await self._app(scope, receive, send)
+        elif kind in BY_MESSAGE:
+            await self._consume(scope, receive, send)
         else:
-            request = CountedRequest(self._begin(WEBSOCKETS if kind == "websocket" else REQUESTS))
-            before = current.set(request)
-            try:
-                self._watch_threads()
-                await self._served(scope, receive, send)
-            finally:
-                current.reset(before)
-                request.end_part()
+            await self._count(
+                CountedRequest(self._begin(SCOPES.get(kind, REQUESTS))), scope, receive, send
+            )
+
+    async def _count(
+        self, request: CountedRequest, scope: Message, receive: Receive, send: Send
+    ) -> None:
+        before = current.set(request)
+        try:
+            self._watch_threads()
+            await self._served(scope, receive, send)
+        finally:
+            current.reset(before)
+            request.end_part()
+
+    async def _consume(self, scope: Message, receive: Receive, send: Send) -> None:
+        messages = MessageScope(partial(self._begin, MESSAGES), receive)
+        before = current.set(messages)
+        try:
+            self._watch_threads()
+            await self._app(scope, messages.receive, send)
+        finally:
+            current.reset(before)
+            messages.end()
 
     def _watch_threads(self) -> None:
         try:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from deregister_agent.app.board import DONE, FAILED, HOOKS, PID, WISH, Board
 from deregister_agent.app.hook_call import HookCall
+from deregister_agent.app.intake import Intake
 
 POLL = 0.1  # seconds after which a process notices what another was asked
 
@@ -34,6 +35,7 @@ class Hooks:
     def __init__(self, board: Board, timeout: float) -> None:
         self._board, self._timeout = board, timeout
         self._hooks: dict[bool, list[HookCall]] = {True: [], False: []}
+        self._intakes = list[Intake]()
         self._asked = threading.Event()
         self._watcher = 0  # the process that has a thread for them
         board.joiners.add(self)
@@ -43,6 +45,18 @@ class Hooks:
         self._hooks[stop].append(HookCall(hook, self._timeout))
         self.watch()
 
+    def add_intake(self) -> Intake:
+        """Return an intake that is shut from the moment of a stop until that of a start."""
+        intake = Intake(self.shut)
+        self._intakes.append(intake)
+        self.watch()
+        return intake
+
+    def forked(self) -> None:
+        """Forget, in a child, who was taking something in its parent."""
+        for intake in self._intakes:
+            intake.forked()
+
     def watch(self) -> None:
         """
         Start the thread of this process, if it has hooks and no thread.
@@ -50,7 +64,7 @@ class Hooks:
         A forked child calls this when it first counts or answers, or has added a hook of its
         own: the hooks of others must not run in a child that computes something, say.
         """
-        if any(self._hooks.values()) and self._watcher != os.getpid():
+        if self._has_any() and self._watcher != os.getpid():
             self._watcher = os.getpid()
             self._asked = threading.Event()
             self._board.join().cells[HOOKS] = 1
@@ -66,6 +80,11 @@ class Hooks:
             elif any(cells[FAILED] == wish for cells in self._concerned()):
                 self._board.cells[WISH] = wish + 2
         self._asked.set()
+
+    def shut(self) -> bool:
+        """Tell whether nobody may take anything now. Whoever asks is a process to be waited for."""
+        self.watch()
+        return bool(self._board.cells[WISH] % 2)
 
     def settled(self) -> bool:
         """Tell whether in every process the hooks have returned, or failed."""
@@ -88,6 +107,9 @@ class Hooks:
         self._board.reap()
         return [cells for cells in self._board.members() if cells[HOOKS]]
 
+    def _has_any(self) -> bool:
+        return bool(self._intakes) or any(self._hooks.values())
+
     def _watch(self) -> None:
         cells = self._board.slot.cells
         while True:
@@ -103,6 +125,9 @@ class Hooks:
             if stop != bool(cells[DONE] % 2) or cells[FAILED] > cells[DONE]:
                 for hook in self._hooks[stop]:
                     hook()
+            # For each stop: a start before it that no hook has seen has let somebody in.
+            for intake in self._intakes if stop else ():
+                intake.wait_empty()
         # The app's own code may raise anything, sys.exit() too; the asker is told.
         except BaseException:  # noqa: BLE001 - and the thread must live on for the next wish
             _log.exception("a hook of on_%s failed", "stop" if stop else "start")

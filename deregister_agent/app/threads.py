@@ -4,14 +4,23 @@ import asyncio
 import sys
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Protocol
 
 from deregister_agent.app.board import Ticket
 from deregister_agent.app.locks import RLock
 
 Enter = Callable[..., Any]
 
-current: ContextVar["CountedRequest | None"] = ContextVar("current", default=None)
+
+class Whole(Protocol):
+    """What a thread may be a part of: a request, or a consumer of messages."""
+
+    def part(self) -> "Part | None":
+        """Return one more part; None when what it would be a part of is over."""
+        ...
+
+
+current: ContextVar[Whole | None] = ContextVar("current", default=None)
 """The request in whose context this code runs; the tasks that it made have it, too."""
 
 

@@ -18,6 +18,7 @@ from deregister_agent.app.child_process import start_counted
 from deregister_agent.app.counted import Counted, F, finishing, handed_on
 from deregister_agent.app.executor import CountedExecutor, CountedThreadPool
 from deregister_agent.app.hooks import Hook, Hooks
+from deregister_agent.app.intake import Intake
 from deregister_agent.app.outcome import end_with
 from deregister_agent.app.own_port import serve
 from deregister_agent.app.page import UnknownWorkError, WorkPage, hold
@@ -193,6 +194,10 @@ class Work:
         self._hooks.add(hook, stop=False)
         return hook
 
+    def intake(self) -> Intake:
+        """Return where one consumer takes its messages: shut while the app is stopped."""
+        return self._hooks.add_intake()
+
     @property
     def stopped(self) -> bool:
         """Whether the agent has stopped traffic, and every hook has returned."""
@@ -253,6 +258,7 @@ class Work:
     def _forked(self) -> None:
         """Start afresh in a child: nothing in hand."""
         self._board.forked()
+        self._hooks.forked()
 
 
 _works: weakref.WeakSet[Work] = weakref.WeakSet()

@@ -163,12 +163,16 @@ def without(entry: dict[str, Any], key: str) -> dict[str, Any]:
 
 ODD: dict[str, tuple[str, object, str]] = {
     "negative": ("channels", [CHANNEL | {"messages_unacknowledged": -1}], "of channel"),
-    "missing": ("channels", [without(CHANNEL, "messages_unacknowledged")], "is None, not a whole number"),
-    "uncommitted": ("channels", [without(CHANNEL, "acks_uncommitted")], "None uncommitted"),
-    "nan": ("channels", [CHANNEL | {"messages_unacknowledged": float("nan")}], "is nan, not a whole number"),
-    "text": ("channels", [CHANNEL | {"messages_unacknowledged": "0"}], "is '0', not a whole number"),
-    "boolean": ("channels", [CHANNEL | {"messages_unacknowledged": False}], "is False, not a whole number"),
-    "begun": ("channels", [{"name": f"{NAME} (1)"}], "is None, not a whole number"),
+    "missing": ("channels", [without(CHANNEL, "messages_unacknowledged")], "is None"),
+    "uncommitted": (
+        "channels",
+        [without(CHANNEL, "acks_uncommitted")],
+        "acks_uncommitted of channel",
+    ),
+    "nan": ("channels", [CHANNEL | {"messages_unacknowledged": float("nan")}], "is nan"),
+    "text": ("channels", [CHANNEL | {"messages_unacknowledged": "0"}], "is '0'"),
+    "boolean": ("channels", [CHANNEL | {"messages_unacknowledged": False}], "is False"),
+    "begun": ("channels", [{"name": f"{NAME} (1)"}], "is None"),
     "nameless channel": ("channels", [{}], "does not tell whose it is"),
     "nameless": ("connections", [{}], "a connection has no name"),
     "unnamed yet": ("connections", [{"name": NAME}], "does not tell its name yet"),

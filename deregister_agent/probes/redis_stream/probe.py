@@ -3,7 +3,6 @@
 import ssl
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
-from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, Field
 
@@ -14,33 +13,23 @@ from deregister_agent.net.tls import tls_context
 from deregister_agent.ports import IdleProbe
 from deregister_agent.probes.counting import Unclear, a_count, fits_name
 from deregister_agent.probes.http_endpoint import TlsProbeOptions
+from deregister_agent.probes.redis_stream.place import RedisPlace, place
 from deregister_agent.probes.redis_stream.resp import RedisConnection, RedisRefusal, RedisReply
 
-DEFAULT_PORT = 6379
 RedisName = Annotated[str, Field(min_length=1)]
 
 
 def _url(value: str) -> str:
-    parts = urlsplit(value)
-    path = unquote(parts.path)
-    if "@" in parts.netloc:
-        raise ValueError("must not hold a user name or a password: give user and password")
-    if parts.scheme == "unix" and path.startswith("/") and not parts.netloc:
-        return value
-    plain = not (parts.query or parts.fragment)
-    database = path.removeprefix("/")
-    if parts.scheme in ("redis", "rediss") and parts.hostname and plain:
-        _ = parts.port  # raises ValueError if it is no port
-        if not database or (database.isascii() and database.isdigit()):
-            return value
-    raise ValueError("must be redis://HOST:PORT/DATABASE, rediss://... or unix:///path/to/socket")
+    place(value)
+    return value
 
 
 class Options(TlsProbeOptions):
     """A consumer of one group of one stream, or of several."""
 
     url: Annotated[str, AfterValidator(_url)]
-    """``redis://HOST:PORT/DATABASE``, ``rediss://...`` (TLS) or ``unix:///path/to/socket``."""
+    """``redis://HOST:PORT/DATABASE``, ``rediss://...`` (TLS) or
+    ``unix:///path/to/socket?db=DATABASE``."""
     streams: Annotated[tuple[RedisName, ...], Field(min_length=1)]
     """The keys of the streams."""
     group: RedisName
@@ -63,11 +52,7 @@ class RedisStreamProbe(IdleProbe):
     def __init__(self, options: Options) -> None:
         self.name = options.label
         self._options = options
-        parts = urlsplit(options.url)
-        self._unix = unquote(parts.path) if parts.scheme == "unix" else None
-        self._host, self._port = parts.hostname or "", parts.port or DEFAULT_PORT
-        self._tls = parts.scheme == "rediss"
-        self._database = "" if self._unix else parts.path.removeprefix("/")
+        self._place: RedisPlace = place(options.url)
 
     def read(self, wait: float) -> Reading:
         """Return what is pending. Raises ProbeError unless a master of Redis says so."""
@@ -89,9 +74,9 @@ class RedisStreamProbe(IdleProbe):
         before = self._introduction()
         groups = [("XINFO", "CONSUMERS", s, self._options.group) for s in self._options.streams]
         connection = RedisConnection(
-            self._unix or (self._host, self._port),
+            self._place.address,
             limit=self._options.timeout,
-            tls=self._trusted() if self._tls else None,
+            tls=self._trusted() if self._place.tls else None,
         )
         try:
             replies = connection.ask([*before, ("HELLO",), *groups])
@@ -108,8 +93,9 @@ class RedisStreamProbe(IdleProbe):
         if options.password is not None:
             user = () if options.user is None else (options.user,)
             found.append(("AUTH", *user, options.password.read()))
-        if self._database:
-            found.append(("SELECT", self._database))
+        # A connection begins in database 0; SELECT would be one more right to be given.
+        if self._place.database:
+            found.append(("SELECT", str(self._place.database)))
         return found
 
     def _trusted(self) -> ssl.SSLContext:
@@ -156,7 +142,7 @@ def build(options: Options, instance: Instance) -> RedisStreamProbe:
     mistakes = []
     if options.user is not None and options.password is None:
         mistakes.append("user: says nothing without password")
-    if (options.ca or options.certificate) and not options.url.startswith("rediss:"):
+    if (options.ca or options.certificate) and not place(options.url).tls:
         mistakes.append("ca, certificate: say nothing unless the url begins with rediss:")
     if mistakes:
         raise ConfigError(f"probe {options.label}", mistakes)
