@@ -76,6 +76,34 @@ def try_again(self: Any, until: str, countdown: float) -> None:
     raise self.retry(countdown=countdown, max_retries=None)
 
 
+def _nap(piece: str, duration: float) -> None:
+    note("begin", piece)
+    try:
+        time.sleep(duration)
+    finally:
+        note("end", piece)
+
+
+@app.task(name="shop.nap")  # type: ignore[untyped-decorator]
+def nap(piece: str, duration: float) -> None:
+    """Work for that long, and note the end however it comes; a kill alone is not noted."""
+    _nap(piece, duration)
+
+
+@app.task(name="shop.nap_late", acks_late=True)  # type: ignore[untyped-decorator]
+def nap_late(piece: str, duration: float) -> None:
+    """Work for that long; the broker keeps the task until then."""
+    _nap(piece, duration)
+
+
+@app.task(name="shop.nap_twice", bind=True, max_retries=1)  # type: ignore[untyped-decorator]
+def nap_twice(self: Any, piece: str, duration: float) -> None:
+    """Work for that long, fail, and work once more a little later."""
+    _nap(f"{piece}/{self.request.retries}", duration)
+    if not self.request.retries:
+        raise self.retry(countdown=duration)
+
+
 for module in os.environ.get("SHOP_MORE", "").split():
     importlib.import_module(module).add_to(app)
 

@@ -15,7 +15,7 @@ from tests.servers.child import wait_until
 from tests.servers.rabbitmq import own_host, shared
 from tests.servers.redis import Redis
 
-SHARED = {"control_queue_exclusive": False}  # as every kombu before 5.6 had it
+SHARED = {"control_queue_exclusive": False}  # as older kombu had it
 TWINS = "2 workers have that name, not one"
 
 
