@@ -23,7 +23,7 @@ from kombu.utils.imports import symbol_by_name
 
 UNASKED = 60  # seconds
 LIFE = 600.0  # seconds
-SECOND_REPLY = 0.3  # seconds that a second worker of the same name may take longer
+SECOND_REPLY = 0.5  # seconds that a second worker of the same name may take longer
 NAMES_AGE = 5.0  # seconds for which "one worker has that name" is repeated while tasks are active
 ORDINARY = "Strategy=celery.worker.strategy:default]"  # how Celery itself treats a message
 NO_QUEUE, EXCLUSIVE = 404, 405  # what AMQP answers of a queue that is not there, or another's own
@@ -78,18 +78,19 @@ class Worker:
         """
         now = time.monotonic()
         if decides or now - self._counted_at >= NAMES_AGE:
-            within = min(self._within, SECOND_REPLY)
             _, listeners = self._broker()
-            # AMQP gives two that share a queue every other question: only the broker knows.
-            self._so_called = max(len(self._replies("ping", {}, 2, within)), listeners or 0)
-            self._counted_at = now
+            if listeners is None:
+                within = min(self._within, SECOND_REPLY)
+                listeners = len(self._replies("ping", {}, 2, within))
+            self._so_called, self._counted_at = listeners, now
         return self._so_called
 
     def _broker(self) -> tuple[bool, int | None]:
         """
         Tell whether the broker can reach all workers, and who listens to that name.
 
-        Only AMQP counts its consumers, frozen ones included; None for others.
+        Only AMQP counts its consumers, frozen ones included; None for others. Nor would
+        replies tell there: two that share a queue get every other question each.
         """
         with self._app.connection_or_acquire() as connection:
             fanout = connection.supports_exchange_type("fanout")
