@@ -14,6 +14,7 @@ from tests.servers.rabbitmq import own_host, shared
 from tests.servers.redis import Redis
 
 LOOKS = 5  # at work that is held
+SLOTS = 4
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +97,10 @@ class TestEnds:
 
     def test_terminated_and_not_dead(self, tmp_path: Path, redis_url: str) -> None:
         """A task that survives its termination is in no list, and not known to have ended."""
-        with Worker(tmp_path, redis_url, pool="prefork") as worker, worker.client() as client:
+        with (
+            Worker(tmp_path, redis_url, pool="prefork", slots=SLOTS) as worker,
+            worker.client() as client,
+        ):
             asked = probe(worker)
             told(asked)
             task = client.send_task("shop.clean_up", [str(tmp_path / "end")])
@@ -107,12 +111,13 @@ class TestEnds:
             assert not any(is_idle(asked) for _ in range(LOOKS))
             (tmp_path / "end").touch()
             wait_until(lambda: worker.noted("end"), "it has ended", limit=60)
-            for number in range(worker_slots := 4):  # the process takes another task, and ends it
-                client.send_task("shop.pack", [str(tmp_path / f"more-{number}")])
-            wait_until(lambda: len(worker.noted("begin")) == 1 + worker_slots, "all", limit=60)
+            others = {str(tmp_path / f"more-{number}") for number in range(SLOTS)}
+            for other in others:  # so each process takes another task
+                client.send_task("shop.pack", [other])
+            wait_until(lambda: others <= set(worker.noted("begin")), "all work", limit=60)
             wait_until(lambda: not told(asked).idle, "it tells again", limit=60)
-            for number in range(worker_slots):
-                (tmp_path / f"more-{number}").touch()
+            for other in others:
+                Path(other).touch()
             wait_until(lambda: is_idle(asked), "it is idle", limit=60)
 
     @pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL"])
