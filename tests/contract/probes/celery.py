@@ -23,7 +23,7 @@ def world() -> Iterator[World]:
         python=(sys.executable,),
         folder=Path(__file__).parents[3],
         env=dict(worker.environment),
-        timeout=6.0,
+        timeout=12.0,
     )
     probe = build(options, orders(80))
 
