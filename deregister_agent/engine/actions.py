@@ -30,9 +30,9 @@ def keep(known: Knowledge) -> None:
 def action(known: Knowledge) -> Callable[[Knowledge, RegistryView], None] | None:
     """Return what is asked of the registries now; None while nothing is."""
     match known.drain.phase:
-        case Phase.WITHDRAWING:
+        case Phase.WITHDRAWING if known.drain.announced is None:
             return _take_out
-        case Phase.EXPIRED if _may_hold_out(known):
+        case Phase.WITHDRAWING | Phase.EXPIRED if _may_hold_out(known):
             return _take_out
         case Phase.RESTORING if known.is_ready:
             return _put_back
@@ -47,10 +47,10 @@ def keeping(known: Knowledge) -> frozenset[str]:
 
 def _may_hold_out(known: Knowledge) -> bool:
     """
-    Tell whether an expired drain may still withdraw: only from the process it was about.
+    Tell whether a drain may still withdraw whose end was announced: only its own process.
 
-    After "expired" was announced the platform may have replaced it, and then
-    whoever registers is the next version: so the process must have been seen
+    After "expired", or a "drained" that was taken back, the platform may have replaced it, and
+    then whoever registers is the next version: so the process must have been seen
     there, if it ever was, after the registries said that they list it.
     """
     words = [word for view in known.registries if (word := view.says(0.0)) and word.listed]

@@ -10,6 +10,7 @@ from deregister_agent.engine.presence import (
     is_needed,
     may_put_back,
     never_seen,
+    note_in_drain,
     note_served,
 )
 from deregister_agent.engine.registry_view import RegistryView
@@ -63,6 +64,7 @@ def watch_over(known: Knowledge) -> None:
     Once when it is not listed everywhere, and once when it is again. Raises JournalError.
     """
     note_served(known)
+    note_in_drain(known)
     said = tuple(unlisted(known))
     if bool(said) is not known.is_missed and known.drain.phase is Phase.SERVING:
         known.is_missed = bool(said)

@@ -35,7 +35,7 @@ from deregister_agent.engine.new_record import (
     new_restore,
 )
 from deregister_agent.engine.newcomer import meet
-from deregister_agent.engine.presence import counts_from
+from deregister_agent.engine.presence import counts_from, let_count
 from deregister_agent.engine.registry_view import RegistryView
 from deregister_agent.engine.schedule import begin_looks, rest, restore_due
 from deregister_agent.engine.sighting import sighting
@@ -293,6 +293,7 @@ class InstanceLoop(Waiters):
         self.known.decided(drain)
         if new_phase:
             log.info("%s: %s -> %s %s", self.instance, before, after, in_words(said))
+            let_count(self.known, after)
             self.known.begin_phase()
         self._written(decision, event)
         self.changed.notify_all()

@@ -231,9 +231,11 @@ class Knowledge:
 
         What a route brought in its last moment has yet to reach the app, and to be counted there.
         """
-        vouched = self.drain.vouched
-        asked = [one for one in self.registries if one.name not in vouched or one.sends]
-        since = [view.clear for view in asked if view.clear is not None]
-        if len(since) < len(asked):
-            return None
+        vouched, since = self.drain.vouched, []
+        for view in self.registries:
+            believed = view.name in vouched and not view.sends
+            when = view.ceased if believed else view.clear
+            if when is None:
+                return None
+            since.append(when)
         return max(since, default=0.0) + min(ARRIVES, self.policy.quiet)

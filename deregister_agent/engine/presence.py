@@ -140,6 +140,20 @@ def note_served(known: Knowledge) -> None:
         view.has_snapshot = view.has_snapshot and good is None  # of an older journal
 
 
+def note_in_drain(known: Knowledge) -> None:
+    """
+    Write down what registries show of an instance that is being withdrawn. Raises JournalError.
+
+    They may do so before the first of them lets it be withdrawn, and lose it after that.
+    """
+    if known.drain.phase is not Phase.WITHDRAWING or known.process.presence is None:
+        return
+    for view in known.registries:
+        word = _shows(view)
+        if word is not None and not view.seen and word.asked >= view.seen_from:
+            note(known, view, word.look)
+
+
 def is_same(one: Snapshot | None, other: Snapshot | None) -> bool:
     """Tell whether two snapshots say the same once they have been in the journal."""
     return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
@@ -175,23 +189,33 @@ def counts_from(known: Knowledge, phase: Phase | None) -> Mapping[str, Registrat
     """
     match phase:
         case Phase.GONE:
-            for view in known.registries:
-                view.forget(known.clock.now())
+            return {}
         case Phase.SERVING:
-            for view in known.registries:
-                word, view.seen_once = view.says(0.0), view.seen_once or view.seen
-                view.seen = word is not None and word.look.listing is not Listing.ABSENT
-                view.out_by = word.look.out_by if word is not None else ""
+            words = [(view, _shows(view)) for view in known.registries]
+            counting = [(view, word.look.out_by) for view, word in words if word is not None]
         case Phase.WITHDRAWING | None:
-            pass
+            counting = [(view, view.out_by) for view in known.registries if view.seen]
         case _:
             return None
     app = known.process.app
-    return {
-        view.name: Registration(view.identity, view.out_by, app)
-        for view in known.registries
-        if view.seen
-    }
+    return {view.name: Registration(view.identity, by, app) for view, by in counting}
+
+
+def let_count(known: Knowledge, phase: Phase) -> None:
+    """Let those count that counts_from() has returned for *phase*, now that it is entered."""
+    for view in known.registries:
+        if phase is Phase.GONE:
+            view.forget(known.clock.now())
+        elif phase is Phase.SERVING:
+            word = _shows(view)
+            view.seen_once |= view.seen
+            view.seen, view.out_by = word is not None, "" if word is None else word.look.out_by
+
+
+def _shows(view: RegistryView) -> RegistryWord | None:
+    """Return the word of a registry if it has the instance, listed or out."""
+    word = view.says(0.0)
+    return None if word is None or word.look.listing is Listing.ABSENT else word
 
 
 def check(known: Knowledge, view: RegistryView) -> None:

@@ -77,6 +77,7 @@ class RegistryView:
         self._watches = True  # until it says that it cannot
         self._cursor: str | None = None
         self._sent = False  # whether it sends work, by its last answer in this drain
+        self.ceased = 0.0  # when it was first heard that it does no more; 0: it never did
         self._turn = 0  # counts the phases that act: late answers belong to an earlier one
 
     def begin(self) -> None:
@@ -88,7 +89,7 @@ class RegistryView:
 
     def begin_drain(self, *, is_alone: bool) -> None:
         """Begin a drain; *is_alone*: nothing else in the registry was found to send it work."""
-        self.is_alone, self._sent = is_alone, False
+        self.is_alone, self._sent, self.ceased = is_alone, False, 0.0
 
     def forget(self, now: float) -> None:
         """Forget that it has shown the instance: what counts is seen from *now* on."""
@@ -202,6 +203,8 @@ class RegistryView:
             return
         look, others, self.good = result.value
         self.word = RegistryWord(self._told_apart(look), result.asked)
+        if self._sent and not self.word.sends:
+            self.ceased = result.answered
         self._sent = self.word.sends
         self.others = self.others if others is None else others
         phase, word = self._shared.phase(), self.says(0.0)

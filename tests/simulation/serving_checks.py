@@ -96,7 +96,7 @@ class ServingChecks:
             return  # what was lost was another's
         if not lost or not (world.ready or world.presence.anyway):
             return
-        if world.loop.drain.kind is DrainKind.RESTORE:
+        if world.phase is Phase.RESTORING:
             world.timeline.after(PUT_BACK_BY, lambda: self._put_back(lost))
         elif all(self._answers(one) for one in lost):
             world.broken(f"does not put back what {lost[0].name} has lost")

@@ -379,6 +379,37 @@ def test_the_next_version_is_left_alone(make: Make) -> None:
     assert bench.registries[0].did == ["withdraw"]
 
 
+@pytest.mark.parametrize("phase", [Phase.WITHDRAWING, Phase.DRAINING])
+@pytest.mark.parametrize("sees", [True, False])
+def test_who_came_while_no_agent_was_there_is_left_alone(
+    make: Make, phase: Phase, sees: bool
+) -> None:
+    """A "drained" that was taken back may have been acted on: first it is seen who is there."""
+    bench = drained(make())
+    registry = bench.registries[0]
+    registry.listed = True
+    bench.until(Phase.WITHDRAWING, within=2.0)
+    bench.until(phase)
+    did = len(registry.did)
+    bench.finder.running, bench.finder.sees, registry.listed = NEW, sees, True
+    bench.new_life()
+    bench.go_on(3.0)
+    bench.finder.sees = True
+    bench.until(Phase.SERVING)
+    assert registry.did[did:] == []
+
+
+def test_a_taken_back_drain_goes_on_after_a_restart(make: Make) -> None:
+    """Its process is still there, and is withdrawn as soon as that is seen."""
+    bench = drained(make())
+    bench.registries[0].listed = True
+    bench.until(Phase.WITHDRAWING, within=2.0)
+    bench.new_life()
+    bench.registries[0].listed = True
+    bench.until(Phase.DRAINED)
+    assert not bench.registries[0].listed
+
+
 def test_a_crash_of_the_app_while_draining_changes_nothing(make: Make) -> None:
     """Its supervisor starts it again: the new process is drained in its place."""
     bench = make()
@@ -596,6 +627,26 @@ def test_what_cannot_be_written_down_is_not_done(
         assert (bench.phase, str(bench.loop.known.error)) == (Phase.WITHDRAWING, "disk is full")
     bench.until(Phase.DRAINED)
     assert bench.loop.known.error is None
+
+
+def test_a_full_disk_is_no_reason_to_ask_without_rest(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That the drained process has exited cannot be written down: nothing is forgotten yet."""
+    bench = drained(make())
+    bench.finder.running = None
+
+    def full(*_: object) -> int:
+        raise JournalError("disk is full")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(bench.journal, "write", full)
+        ticks = bench.go_on(20.0)
+        assert bench.phase is Phase.DRAINED
+        assert bench.loop.known.registries[0].seen
+    assert ticks < 200
+    bench.until(Phase.GONE)
+    assert not bench.loop.known.registries[0].seen
 
 
 def test_no_snapshot_no_withdraw(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

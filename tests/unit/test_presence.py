@@ -1,5 +1,6 @@
 """Absence is believed only of what was seen present, and "serving" only of what is seen."""
 
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -786,3 +787,50 @@ def test_what_a_refused_stop_traffic_is_told_is_remembered(make: Make, why: str)
         bench.stop(StopRequest(vouch=vouch))
     assert bench.loop.known.registries[0].seen_once
     assert bench.phase is Phase.SERVING
+
+
+def test_what_is_shown_while_a_withdraw_hangs_is_known_after_a_crash(make: Make) -> None:
+    """Lost then, the registration is seen and gone; it was not looked for in a wrong place."""
+    registry = ListRegistry()
+    registry.down = True
+    bench = make(registries=[registry])
+    bench.stop()
+    registry.down = False
+    bench.loop.tick()
+    del bench.calls.waiting[0]  # what would withdraw it hangs
+    bench.go_on(1.0)
+    assert (bench.phase, registry.did) == (Phase.WITHDRAWING, [])
+    registry.listed = False
+    bench.new_life()
+    bench.until(Phase.DRAINED)
+
+
+def test_work_by_the_last_routes_of_a_vouched_registry_is_waited_for(make: Make) -> None:
+    """Nothing counts as idle that was read before the registry had ceased to send."""
+    bench, consul, _ = two(make, policy=Policy(quiet=0.0, settle=0.0, min_others=0))
+    consul.down, bench.page.in_flight = True, 1
+    bench.stop(StopRequest(vouch=("consul",)))
+    bench.until(Phase.DRAINING)
+    consul.down, consul.listed, consul.old_routes = False, False, [Straggler("old worker 7")]
+    bench.go_on(2.0)
+    bench.page.in_flight = 0
+    bench.go_on(2.0)
+
+    later: list[Callable[[], None]] = []
+
+    def ceases() -> None:
+        consul.old_routes, consul.while_looking = [], lambda: None
+        later.extend(bench.calls.waiting)  # what is read now is answered after that
+        bench.calls.waiting.clear()
+
+    consul.while_looking = ceases
+    while consul.old_routes:
+        bench.step(1.0)
+    bench.page.in_flight = 1  # brought by the last of the old routes
+    bench.loop.tick()
+    assert bench.phase is Phase.DRAINING
+    bench.calls.waiting.extend(later)
+    bench.go_on(5.0)
+    assert bench.phase is Phase.DRAINING
+    bench.page.in_flight = 0
+    bench.until(Phase.DRAINED)
