@@ -275,7 +275,8 @@ if not agent:
     while (after.running is None or len(after.running.pids) > 1) and time.monotonic() < end:
         time.sleep(0.01)
         after = finder.look(was)
-    print(json.dumps([first, worker, after.exited, [pid for pid, _ in after.running.pids]]))
+    left = [pid for pid, _ in after.running.pids]
+    print(json.dumps([first, worker, after.exited, left]), flush=True)
     os._exit(0)
 os.waitpid(agent, 0)
 """
