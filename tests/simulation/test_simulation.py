@@ -25,6 +25,7 @@ SEEN_IN = {
     "leases_run_out": 152,
     "gaps_are_ignored": 38,
     "listed_again_is_ignored": 134,
+    "other_names_are_looked_for_in_time_only": 15468,
     "overtaken_announcements_are_sent": 179,
     "stragglers_end_in_silence": 490,
     "taken_back_forgets_who_was_announced": 822,
