@@ -91,7 +91,11 @@ class HealthListener:
             peer = writer.get_extra_info("peername")
             if peer is None:
                 raise ConnectionResetError("whoever asked has gone already")
-            reply = await self._loop.run_in_executor(self._threads, self._decide, peer[0])
+            try:
+                deciding = self._loop.run_in_executor(self._threads, self._decide, peer[0])
+            except RuntimeError as e:  # no thread begins any more: the agent is ending
+                raise ConnectionAbortedError("nobody is left to answer") from e
+            reply = await deciding
         try:
             writer.transport.set_write_buffer_limits(0)  # so that drain() waits for all of it
             writer.write(_encoded(reply, bodiless=method == b"HEAD"))
