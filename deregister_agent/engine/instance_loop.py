@@ -267,8 +267,7 @@ class InstanceLoop(Waiters):
     def _enter(self, phase: Phase, seen: Sighting, now: float) -> None:
         after = moved(self.drain, phase, seen, now)
         if phase in {Phase.DRAINED, Phase.EXPIRED}:
-            self.known.process.close(now)
-            after = replace(after, process=self.known.process.app)
+            after = replace(after, process=self.known.process.closed(now))
         if after.outcome is Outcome.REFUSED and self.drain.outcome is None:
             after = replace(after, refusal=refusal(self.known))
         self._write(after, phase, detail(self.known, after))

@@ -182,7 +182,9 @@ class Knowledge:
         for check in self.ready:
             check.begin()
         self.process.begin()
-        if self.drain.announced is None and self.drain.phase is not Phase.EXPIRED:
+        if self.drain.phase in {Phase.DRAINED, Phase.EXPIRED}:
+            self.process.app = self.drain.process  # closed, as it was written down
+        elif self.drain.announced is None:
             self.process.open()
 
     @property

@@ -116,10 +116,9 @@ class ProcessView:
         self._again.now()
         self._wait_again.later(result.answered)
 
-    def close(self, moment: float) -> None:
-        """From *moment* on nobody joins the app: who begins later is its successor."""
-        if self.app is not None:
-            self.app = replace(self.app, closed=self.app.closed or moment)
+    def closed(self, moment: float) -> Process | None:
+        """Return the app that nobody joins from *moment* on: who begins later succeeds it."""
+        return self.app and replace(self.app, closed=self.app.closed or moment)
 
     def open(self) -> None:
         """Let whoever comes belong to the app again: nobody has been told that it may be killed."""

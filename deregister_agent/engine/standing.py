@@ -119,13 +119,17 @@ def _of_process(known: Knowledge, oldest: float) -> list[str]:
 
 
 def works_on(known: Knowledge) -> list[str]:
-    """Return what probes say to be in hand though the process has exited."""
-    return [
-        f"its process has exited, and there is work in hand: {busy} ({view.name}): somebody of it "
-        "works on, or the next version has begun"
-        for view in known.probes
-        if (busy := view.in_hand)
-    ]
+    """Return what probes say to be in hand though the process has exited, or have yet to say."""
+    lines = []
+    for view in known.probes:
+        if busy := view.in_hand:
+            lines.append(
+                f"its process has exited, and there is work in hand: {busy} ({view.name}): "
+                "somebody of it works on, or the next version has begun"
+            )
+        elif view.reading is None and view.error is None:
+            lines.append(f"the agent was restarted: {view.name} has not been asked yet")
+    return lines
 
 
 def _of_successor(known: Knowledge) -> list[str]:

@@ -129,14 +129,10 @@ def _sum(document: Any, pointers: str | tuple[str, ...]) -> int:
 
 
 def _number(document: Any, pointer: str, most: int) -> int:
-    value = pointed(document, pointer)
-    if not is_whole_number(value):
-        raise Unclear(f"at {pointer or 'the top'} there is {_shown(value)}, not a whole number")
-    if value < 0:
-        raise Unclear(
-            f"at {pointer or 'the top'} there is {_shown(value)}, which is less than zero"
-        )
-    return a_count(value, f"the number at {pointer or 'the top'}", most=most)
+    value, where = pointed(document, pointer), pointer or "the top"
+    if not is_whole_number(value):  # shown as JSON has it
+        raise Unclear(f"at {where} there is {_shown(value)}, not a whole number")
+    return a_count(value, f"the number at {where}", most=most)
 
 
 def _name(document: Any, pointer: str) -> str:

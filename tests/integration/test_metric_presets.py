@@ -373,18 +373,19 @@ class TestFrameworksByThemselves:
             server.release()
 
     @pytest.mark.parametrize(
-        "scope", ["io.opentelemetry.netty-4.1", "otelhttp", "Microsoft.AspNet"]
+        "scope", ["io.opentelemetry.netty-4.1", "otelhttp", "Microsoft.AspNet", ""]
     )
     def test_others_are_the_operators_word(self, scope: str) -> None:
         """What nobody has seen count is believed only where the configuration names it."""
-        text = f'http_server_active_requests{{otel_scope_name="{scope}"}} 0\n'
+        metric = f'http_server_active_requests{{otel_scope_name="{scope}"}}'
+        text = f"{metric} 0\n" if scope else "http_server_active_requests 0\n"
         with pages(lambda _: page(text)) as server:
             table = {"kind": "prometheus", "url": f"{server.url}/m", "timeout": 10}
             own = Instance("orders-1", "orders", "127.0.0.1", 80)
             asked = Options.model_validate_json(json.dumps(table | ACTIVE))
-            with pytest.raises(ProbeError, match=f"of {scope} may end before the request does"):
+            said = f"of {scope or 'no named library'} may end before the request does"
+            with pytest.raises(ProbeError, match=said):
                 build(asked, own).read(0.0)
-            metric = f'http_server_active_requests{{otel_scope_name="{scope}"}}'
             named = {"in_flight": {"requests": metric}}
             asked = Options.model_validate_json(json.dumps(table | named))
             assert build(asked, own).read(0.0).idle

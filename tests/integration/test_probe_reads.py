@@ -130,7 +130,7 @@ FAIL_CLOSED = {
     "overflow": (answer(b'{"n": 1e999}'), "at /n there is Infinity, not a whole number"),
     "nan elsewhere": (answer(b'{"n": 0, "m": NaN}'), "NaN is no JSON"),
     "twice": (answer(b'{"n": 5, "n": 0}'), "a key stands twice"),
-    "negative": (answer(b'{"n": -1}'), "at /n there is -1, which is less than zero"),
+    "negative": (answer(b'{"n": -1}'), "the number at /n is -1, not a whole number of at least 0"),
     "missing": (answer(b'{"m": 0}'), "has nothing at /n"),
     "list": (answer(b"[0]"), "has nothing at /n"),
     "null": (answer(b'{"n": null}'), "at /n there is null, not a whole number"),

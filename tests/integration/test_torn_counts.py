@@ -75,9 +75,7 @@ class TestNoCountAtAll:
     )
     def test_what_nobody_can_have(self, server: Pages, kind: str, count: int) -> None:
         """Below zero, below zero without a sign, and what stands for no limit are not known."""
-        with pytest.raises(
-            ProbeError, match=r"cannot tell .*(not (a|one) whole|less than zero|more)"
-        ):
+        with pytest.raises(ProbeError, match=r"cannot tell .*(not (a|one) whole|more)"):
             saying(server, kind, count).read(0.0)
 
     @pytest.mark.parametrize("count", [1, 255, 65_535, 1_000_000])
@@ -119,7 +117,9 @@ class TestSumsThatHide:
     def test_pointers(self, server: Pages) -> None:
         """Each number of a sum in JSON is looked at."""
         server.said = document({"a": 3, "b": -3})
-        with pytest.raises(ProbeError, match="at /b there is -3, which is less than zero"):
+        with pytest.raises(
+            ProbeError, match="the number at /b is -3, not a whole number of at least 0"
+        ):
             of_json(server, in_flight={"r": ["/a", "/b"]}).read(0.0)
 
     def test_a_counter_among_others(self, server: Pages) -> None:

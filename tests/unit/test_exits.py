@@ -1,11 +1,13 @@
 """What an exit proves: nothing while a probe has work in hand or somebody of the app lives on."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from deregister_agent.engine.calls import Calls, Then
 from deregister_agent.engine.quiet_window import QuietWindow, quiet_for
 from deregister_agent.model import Announcement, Outcome, Phase, Policy, Reading
 from tests.unit.loop_bench import NEW, OLD, Bench, Page
@@ -149,6 +151,32 @@ def test_the_guard_ends_with_the_process_and_the_word_with_the_work(tmp_path: Pa
     bench.registries[0].listed = True
     bench.go_on(3.0)
     assert bench.registries[0].listed
+    bench.journal.close()
+
+
+def test_after_a_restart_no_word_is_said_before_the_probes_are_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process has exited; whether somebody of it works on, this agent has yet to hear."""
+    bench = Bench(tmp_path, Policy(quiet=0.5, min_others=0))
+    bench.stop()
+    bench.until(Phase.DRAINED)
+    bench.finder.running = None
+    bench.until(Phase.GONE)
+    bench.new_life()
+    start = Calls.start
+
+    def late(calls: Calls, name: str, call: Callable[[], Any], then: Then) -> None:
+        if name != "page read":
+            start(calls, name, call, then)
+
+    with monkeypatch.context() as hanging:
+        hanging.setattr(Calls, "start", late)
+        bench.go_on(1.0)
+        assert not bench.loop.stands_by(Announcement.DRAINED)
+        assert "page has not been asked yet" in bench.loop.status().what_blocks
+    bench.go_on(1.0)
+    assert bench.loop.stands_by(Announcement.DRAINED)
     bench.journal.close()
 
 

@@ -649,6 +649,31 @@ def test_a_full_disk_is_no_reason_to_ask_without_rest(
     assert not bench.loop.known.registries[0].seen
 
 
+def test_who_joins_before_the_word_is_written_belongs_to_the_app(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is full when it is drained: from the writing on, who begins is a successor."""
+    bench = make()
+    bench.go_on(0.5)
+    bench.stop()
+    bench.until(Phase.DRAINING)
+
+    def full(*_: object) -> int:
+        raise JournalError("disk is full")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(bench.journal, "write", full)
+        bench.go_on(5.0)
+        app = bench.loop.known.process.app
+        assert (bench.phase, app and app.closed) == (Phase.DRAINING, 0.0)
+    written = bench.clock.time
+    bench.until(Phase.DRAINED)
+    app = bench.loop.known.process.app
+    assert app is not None
+    assert app.closed >= written
+    assert bench.loop.drain.process == app
+
+
 def test_no_snapshot_no_withdraw(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """What restoring needs is on disk before anything is withdrawn."""
     bench = make()

@@ -7,7 +7,7 @@ from typing import Any
 
 from deregister_agent.errors import excerpt
 from deregister_agent.host.json_values import is_whole_number
-from deregister_agent.probes.counting import Unclear
+from deregister_agent.probes.counting import MOST_STARTED, Unclear, a_count
 
 POOLS = frozenset(
     f"celery.concurrency.{name}:TaskPool"
@@ -36,7 +36,7 @@ class Answers:
     @property
     def pid(self) -> int:
         """The worker's process id."""
-        return _count(self._stats.get("pid"), "its process id")
+        return a_count(self._stats.get("pid"), "its process id")
 
     @property
     def started(self) -> int:
@@ -44,7 +44,7 @@ class Answers:
         total = self._stats.get("total")
         if not isinstance(total, dict):
             raise Unclear(f"its stats have {shown(total)} as total, not a count for each task")
-        return sum(_count(number, "total") for number in total.values())
+        return sum(a_count(n, "total", most=MOST_STARTED) for n in total.values())
 
     @property
     def pool(self) -> str:
@@ -60,7 +60,7 @@ class Answers:
         found = self._stats.get("processes")
         if not isinstance(found, list):
             raise Unclear(f"its stats have {shown(found)} as the pool's processes")
-        return [_count(pid, "a process of the pool") for pid in found]
+        return [a_count(pid, "a process of the pool") for pid in found]
 
     @property
     def active(self) -> Mapping[str, Any]:
@@ -71,7 +71,7 @@ class Answers:
     def terminated(self) -> Mapping[str, int]:
         """The tasks that were revoked and are active no more, each with its process."""
         pairs = _pairs(self.told.get("terminated"), "terminated")
-        return {task: _count(pid, "the process of a task") for task, pid in pairs}
+        return {task: a_count(pid, "the process of a task") for task, pid in pairs}
 
     @property
     def limited(self) -> Sequence[str]:
@@ -82,7 +82,7 @@ class Answers:
         """Return how many tasks are in that state: active, reserved or scheduled."""
         if state == "active":
             return len(_pairs(self._own("active"), "active"))
-        return _count(self._own(state), state)
+        return a_count(self._own(state), state)
 
     def must_be_of_one_worker(self) -> None:
         """Raise Unclear where the name is not that of one worker alone."""
@@ -182,12 +182,6 @@ def document(output: bytes) -> Mapping[str, Any]:
 def shown(value: Any) -> str:
     """Return a value as a sentence shows it, cut where it is long."""
     return excerpt(repr(value))
-
-
-def _count(value: Any, what: str) -> int:
-    if not is_whole_number(value) or value < 0:
-        raise Unclear(f"{what} is {shown(value)}, not a whole number of at least 0")
-    return value
 
 
 def _pairs(value: Any, what: str) -> Sequence[tuple[str, Any]]:

@@ -96,7 +96,7 @@ def _last_buckets(samples: Iterable[Sample]) -> Mapping[tuple[str, Labels], Samp
 def _must_count_to_the_end(sample: Sample, selector: Selector) -> None:
     """Raise Unclear for active requests of OpenTelemetry that are not known to be active."""
     scope = sample.labels.get(SCOPE, "")
-    if sample.name != ACTIVE_REQUESTS or not scope or scope in TO_THE_END:
+    if sample.name != ACTIVE_REQUESTS or scope in TO_THE_END:
         return
     if scope.startswith(PYTHON_SCOPES) or scope in WITHOUT_TASKS:
         raise Unclear(
@@ -106,8 +106,9 @@ def _must_count_to_the_end(sample: Sample, selector: Selector) -> None:
         )
     if not any(matcher.label == SCOPE for matcher in selector.matchers):
         raise Unclear(
-            f"{sample.name} of {scope} may end before the request does: hold a streamed answer "
-            f"open, and see that it counts; then write {SCOPE}={scope!r} into the selector"
+            f"{sample.name} of {scope or 'no named library'} may end before the request does: hold "
+            "a streamed answer open, and see that it counts; then write "
+            f'{sample.name}{{{SCOPE}="{scope}"}} for the metric'
         )
 
 

@@ -54,7 +54,7 @@ def _look_at(path: Path, mode: str, pid: str, metrics: Container[str]) -> None:
             raise Unclear(
                 f"{name} holds {value:g} of worker {pid}, which has gone ({path.name}): have the "
                 "app's server call prometheus_client.multiprocess.mark_process_dead (in gunicorn, "
-                f"child_exit); for now remove that file{_if_it_is_not_live(mode)}"
+                f"child_exit), and remove that file by hand{_if_it_is_not_live(mode)}"
             )
 
 
