@@ -168,12 +168,6 @@ def and_back(program: Program) -> None:
     assert sorted(program.taken()) == ["first", "second", "third"]
 
 
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
-    with Redis(tmp_path_factory.mktemp("redis")) as running:
-        yield running
-
-
 class TestRedis:
     def test_streams(self, redis: Redis, tmp_path: Path) -> None:
         """What was in hand is acknowledged, what came later is delivered to nobody meanwhile."""

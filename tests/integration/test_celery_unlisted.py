@@ -1,6 +1,5 @@
 """What is in none of Celery's lists, and workers that tell nothing: each with a real worker."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,23 +9,10 @@ from tests.apps.celery_shop import Worker
 from tests.integration.celery_stage import is_idle, probe, refusal, told
 from tests.servers import python_packages
 from tests.servers.child import wait_until
-from tests.servers.redis import Redis
 
 APPS = "tests.apps"
 STEP = f"{APPS}.celery_consumer_step.NotesStep"
 POOL = f"{APPS}.celery_own_pool:HastyPool"
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
-    with Redis(tmp_path_factory.mktemp("redis")) as running:
-        yield running
-
-
-@pytest.fixture
-def redis_url(redis: Redis) -> str:
-    redis.call("FLUSHALL")
-    return f"{redis.url}/0"
 
 
 class TestUnlisted:

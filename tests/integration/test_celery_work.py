@@ -1,7 +1,6 @@
 """When a piece of a worker's work has ended, in each pool and in each way to end, for real."""
 
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,18 +14,6 @@ from tests.servers.redis import Redis
 
 LOOKS = 5  # at work that is held
 SLOTS = 4
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
-    with Redis(tmp_path_factory.mktemp("redis")) as running:
-        yield running
-
-
-@pytest.fixture
-def redis_url(redis: Redis) -> str:
-    redis.call("FLUSHALL")
-    return f"{redis.url}/0"
 
 
 @pytest.mark.parametrize(

@@ -15,17 +15,9 @@ from tests.apps.pages import JSON, Pages, document, page, pages
 from tests.apps.rabbit_consumer import Consumer
 from tests.integration.rabbit_stage import error, probe, told
 from tests.servers.child import wait_until
-from tests.servers.rabbitmq import RabbitMQ, own_host, shared
+from tests.servers.rabbitmq import RabbitMQ, own_host
 
-
-@pytest.fixture(scope="module")
-def rabbit() -> RabbitMQ:
-    return shared()
-
-
-@pytest.fixture(autouse=True)
-def _password(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RABBIT", "guest")
+pytestmark = pytest.mark.usefixtures("rabbit_password")
 
 
 class TestRabbitMQ:

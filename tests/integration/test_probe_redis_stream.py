@@ -28,12 +28,6 @@ def probe(url: str, **more: object) -> RedisStreamProbe:
     return build(options, Instance("orders-1", "orders", "127.0.0.1", 80))
 
 
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
-    with Redis(tmp_path_factory.mktemp("redis")) as running:
-        yield running
-
-
 @pytest.fixture
 def stream(redis: Redis) -> Redis:
     """Redis with a group of which web-1 and two others are consumers."""

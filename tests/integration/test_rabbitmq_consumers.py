@@ -27,25 +27,11 @@ from tests.integration.rabbit_stage import (
 )
 from tests.loops import until
 from tests.servers.child import wait_until
-from tests.servers.rabbitmq import RabbitMQ, own_host, shared
+from tests.servers.rabbitmq import RabbitMQ
+
+pytestmark = pytest.mark.usefixtures("rabbit_password")
 
 IDLE = {"messages": 0, "consumers": 0}
-
-
-@pytest.fixture(scope="module")
-def rabbit() -> RabbitMQ:
-    return shared()
-
-
-@pytest.fixture(autouse=True)
-def _password(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RABBIT", "guest")
-
-
-@pytest.fixture
-def host(rabbit: RabbitMQ) -> Iterator[str]:
-    with own_host(rabbit) as name:
-        yield name
 
 
 def ignore(*_: object) -> None:
@@ -71,14 +57,14 @@ WAYS = ("on a channel of its own", "on the same channel", "fixed and acknowledge
 class TestQueues:
     @pytest.mark.parametrize("way", WAYS)
     def test_a_drain_with_a_reply_consumer(
-        self, tmp_path: Path, rabbit: RabbitMQ, host: str, way: str
+        self, tmp_path: Path, rabbit: RabbitMQ, vhost: str, way: str
     ) -> None:
         """It ends though the app goes on waiting for replies, and not while it consumes orders."""
-        with Consumer(rabbit, host=host) as consumer:
+        with Consumer(rabbit, host=vhost) as consumer:
             replies = Replies(consumer, way)
             consumer.consume()
-            asked = probe(rabbit.url, lag=rabbit.lag, vhost=host, queues=["orders"])
-            every = probe(rabbit.url, lag=rabbit.lag, vhost=host)
+            asked = probe(rabbit.url, lag=rabbit.lag, vhost=vhost, queues=["orders"])
+            every = probe(rabbit.url, lag=rabbit.lag, vhost=vhost)
             wait_until(lambda: told(asked) == {"messages": 0, "consumers": 1}, "one works")
             wait_until(lambda: told(every) == {"messages": 0, "consumers": 2}, "two consume")
             with draining(tmp_path, asked) as (loop, _):
@@ -93,20 +79,20 @@ class TestQueues:
             assert told(every) == {"messages": 0, "consumers": 1}
             replies.channel.basic_cancel(replies.tag)
 
-    def test_direct_replies(self, rabbit: RabbitMQ, host: str) -> None:
+    def test_direct_replies(self, rabbit: RabbitMQ, vhost: str) -> None:
         """The pseudo-queue of direct replies is no consumer, with and without ``queues``."""
-        with Consumer(rabbit, host=host) as consumer:
+        with Consumer(rabbit, host=vhost) as consumer:
             consumer.more().basic_consume("amq.rabbitmq.reply-to", ignore, auto_ack=True)
             for more in ({}, {"queues": ["orders"]}):
-                asked = probe(rabbit.url, lag=rabbit.lag, vhost=host, **more)
+                asked = probe(rabbit.url, lag=rabbit.lag, vhost=vhost, **more)
                 wait_until(lambda a=asked: told(a) == IDLE, "it has no consumer")  # type: ignore[misc]
 
-    def test_replies_are_no_new_work(self, rabbit: RabbitMQ, host: str) -> None:
+    def test_replies_are_no_new_work(self, rabbit: RabbitMQ, vhost: str) -> None:
         """What comes to a consumer that is left out is no work; what is asked for there is."""
-        with Consumer(rabbit, host=host) as consumer:
+        with Consumer(rabbit, host=vhost) as consumer:
             replies = Replies(consumer, "on a channel of its own")
-            asked = probe(rabbit.url, lag=rabbit.lag, vhost=host, queues=["orders"])
-            every = probe(rabbit.url, lag=rabbit.lag, vhost=host)
+            asked = probe(rabbit.url, lag=rabbit.lag, vhost=vhost, queues=["orders"])
+            every = probe(rabbit.url, lag=rabbit.lag, vhost=vhost)
             wait_until(lambda: started(every) == 0, "nothing was begun")
             assert started(asked) == 0
             consumer.channel.basic_publish("", replies.queue, b"x")
@@ -116,37 +102,37 @@ class TestQueues:
             assert replies.channel.basic_get("orders", auto_ack=True)[0] is not None
             wait_until(lambda: started(asked) == 1, "the order shows")
 
-    def test_what_is_not_acknowledged_always_counts(self, rabbit: RabbitMQ, host: str) -> None:
+    def test_what_is_not_acknowledged_always_counts(self, rabbit: RabbitMQ, vhost: str) -> None:
         """A message that the app holds is in hand, of whichever queue it is."""
-        with Consumer(rabbit, host=host) as consumer:
+        with Consumer(rabbit, host=vhost) as consumer:
             replies = Replies(consumer, "fixed and acknowledged")
-            asked = probe(rabbit.url, lag=rabbit.lag, vhost=host, queues=["orders"])
+            asked = probe(rabbit.url, lag=rabbit.lag, vhost=vhost, queues=["orders"])
             consumer.channel.basic_publish("", replies.queue, b"x")
             wait_until(lambda: told(asked) == {"messages": 1, "consumers": 0}, "it shows")
 
-    def test_a_queue_that_nobody_has_seen(self, rabbit: RabbitMQ, host: str) -> None:
+    def test_a_queue_that_nobody_has_seen(self, rabbit: RabbitMQ, vhost: str) -> None:
         """A mistyped name would leave out all work: unknown, until such a queue was there."""
-        with Consumer(rabbit, host=host) as consumer:
+        with Consumer(rabbit, host=vhost) as consumer:
             consumer.consume()
             for name in ("ordres", "order", "orders?", "Orders", "*.orders"):
-                asked = probe(rabbit.url, lag=rabbit.lag, vhost=host, queues=["orders", name])
+                asked = probe(rabbit.url, lag=rabbit.lag, vhost=vhost, queues=["orders", name])
                 assert f"is called {name!r}" in error(asked)
-            asked = probe(rabbit.url, lag=rabbit.lag, vhost=host, queues=["ord*", "jobs-é [1]"])
+            asked = probe(rabbit.url, lag=rabbit.lag, vhost=vhost, queues=["ord*", "jobs-é [1]"])
             assert "is called 'jobs-é [1]'" in error(asked)
             consumer.channel.queue_declare("jobs-é [1]")
             wait_until(lambda: told(asked) == {"messages": 0, "consumers": 1}, "both were seen")
             consumer.channel.queue_delete("jobs-é [1]")
             assert told(asked) is not None
 
-    def test_a_user_who_only_watches(self, rabbit: RabbitMQ, host: str) -> None:
+    def test_a_user_who_only_watches(self, rabbit: RabbitMQ, vhost: str) -> None:
         """RabbitMQ shows queues only to who has a permission in their virtual host; even none."""
         rabbit.call("PUT", "/api/users/watcher", {"password": "guest", "tags": "monitoring"})
-        with Consumer(rabbit, host=host) as consumer:
+        with Consumer(rabbit, host=vhost) as consumer:
             consumer.consume()
             asked = probe(rabbit.url, lag=rabbit.lag, user="watcher", queues=["orders"])
             assert "give the user a permission in the virtual host" in error(asked)
             rights = {"configure": "", "write": "", "read": ""}
-            rabbit.call("PUT", f"/api/permissions/{host}/watcher", rights)
+            rabbit.call("PUT", f"/api/permissions/{vhost}/watcher", rights)
             wait_until(lambda: (told(asked) or {}).get("consumers") == 1, "it is told")
 
     def test_who_cannot_be_asked(self) -> None:
@@ -155,10 +141,10 @@ class TestQueues:
         with pytest.raises(ProbeError, match=r"cannot tell which consumers of .* leave out"):
             warnings(options(f"http://127.0.0.1:{port}", queues=["orders"]), INSTANCE)
 
-    def test_what_is_left_out_is_said(self, rabbit: RabbitMQ, host: str) -> None:
+    def test_what_is_left_out_is_said(self, rabbit: RabbitMQ, vhost: str) -> None:
         """check-config names the queues whose consumers are not waited for."""
-        more: dict[str, Any] = {"lag": rabbit.lag, "vhost": host, "queues": ["orders"]}
-        with Consumer(rabbit, host=host) as consumer:
+        more: dict[str, Any] = {"lag": rabbit.lag, "vhost": vhost, "queues": ["orders"]}
+        with Consumer(rabbit, host=vhost) as consumer:
             consumer.consume()
             (said,) = warnings(options(rabbit.url, **more), INSTANCE)
             assert said.startswith(
@@ -169,24 +155,24 @@ class TestQueues:
             wait_until(
                 lambda: named in warnings(options(rabbit.url, **more), INSTANCE)[0], "it is named"
             )
-            assert not warnings(options(rabbit.url, vhost=host), INSTANCE)
+            assert not warnings(options(rabbit.url, vhost=vhost), INSTANCE)
 
 
 class TestKindsOfConsumers:
-    def test_several_channels(self, rabbit: RabbitMQ, host: str) -> None:
+    def test_several_channels(self, rabbit: RabbitMQ, vhost: str) -> None:
         """The channels of a connection are added up."""
-        with Consumer(rabbit, host=host) as consumer:
-            asked = probe(rabbit.url, lag=rabbit.lag, vhost=host)
+        with Consumer(rabbit, host=vhost) as consumer:
+            asked = probe(rabbit.url, lag=rabbit.lag, vhost=vhost)
             for channel in (consumer.channel, consumer.more(), consumer.more()):
                 channel.basic_publish("", "orders", b"x")
                 channel.basic_consume("orders", ignore)
                 consumer.wait()
             wait_until(lambda: told(asked) == {"messages": 3, "consumers": 3}, "all are told")
 
-    def test_without_a_limit(self, rabbit: RabbitMQ, host: str) -> None:
+    def test_without_a_limit(self, rabbit: RabbitMQ, vhost: str) -> None:
         """With prefetch 0 all of the queue is in hand, also after the consumer was cancelled."""
-        with Consumer(rabbit, host=host) as consumer:
-            asked = probe(rabbit.url, lag=rabbit.lag, vhost=host)
+        with Consumer(rabbit, host=vhost) as consumer:
+            asked = probe(rabbit.url, lag=rabbit.lag, vhost=vhost)
             for _ in range(200):
                 consumer.channel.basic_publish("", "orders", b"x")
             tag = consumer.channel.basic_consume("orders", ignore)
@@ -196,10 +182,10 @@ class TestKindsOfConsumers:
             wait_until(lambda: told(asked) == {"messages": 200, "consumers": 0}, "none is lost")
 
     @pytest.mark.parametrize("kind", ["quorum", "stream"])
-    def test_other_queues(self, rabbit: RabbitMQ, host: str, kind: str) -> None:
+    def test_other_queues(self, rabbit: RabbitMQ, vhost: str, kind: str) -> None:
         """Replicated queues and streams count by AMQP 0-9-1 like others."""
-        with Consumer(rabbit, host=host) as consumer:
-            asked = probe(rabbit.url, lag=rabbit.lag, vhost=host)
+        with Consumer(rabbit, host=vhost) as consumer:
+            asked = probe(rabbit.url, lag=rabbit.lag, vhost=vhost)
             channel = consumer.more()
             channel.queue_declare("jobs", durable=True, arguments={"x-queue-type": kind})
             channel.basic_qos(prefetch_count=10)
@@ -210,12 +196,12 @@ class TestKindsOfConsumers:
             channel.basic_cancel(tag)
             wait_until(lambda: told(asked) == {"messages": 1, "consumers": 0}, "it is still held")
 
-    def test_one_that_waits_for_its_turn(self, rabbit: RabbitMQ, host: str) -> None:
+    def test_one_that_waits_for_its_turn(self, rabbit: RabbitMQ, vhost: str) -> None:
         """With a single active consumer, one that waits may be the next at any moment."""
-        with Consumer(rabbit, "web-1", host=host) as mine, Consumer(
-            rabbit, "web-2", host=host
+        with Consumer(rabbit, "web-1", host=vhost) as mine, Consumer(
+            rabbit, "web-2", host=vhost
         ) as other:  # fmt: skip
-            asked = probe(rabbit.url, lag=rabbit.lag, vhost=host, connection="web-1")
+            asked = probe(rabbit.url, lag=rabbit.lag, vhost=vhost, connection="web-1")
             keys = {"x-single-active-consumer": True}
             other.channel.queue_declare("jobs", durable=True, arguments=keys)
             other.channel.basic_consume("jobs", ignore)

@@ -1,6 +1,5 @@
 """Apps that ask RabbitMQ for messages: what they were given counts, though it is hardly in hand."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,25 +9,11 @@ from tests.apps.rabbit_consumer import Consumer
 from tests.integration.rabbit_stage import Poller, draining, error, probe, started, told
 from tests.loops import eventually, until
 from tests.servers.child import wait_until
-from tests.servers.rabbitmq import RabbitMQ, own_host, shared
+from tests.servers.rabbitmq import RabbitMQ
+
+pytestmark = pytest.mark.usefixtures("rabbit_password")
 
 MANY = 20  # messages that are taken during the drain: many more than its statistics are late
-
-
-@pytest.fixture(scope="module")
-def rabbit() -> RabbitMQ:
-    return shared()
-
-
-@pytest.fixture(autouse=True)
-def _password(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RABBIT", "guest")
-
-
-@pytest.fixture
-def host(rabbit: RabbitMQ) -> Iterator[str]:
-    with own_host(rabbit) as name:
-        yield name
 
 
 def take(consumer: Consumer) -> None:
@@ -47,11 +32,11 @@ APPS: dict[str, dict[str, bool]] = {
 
 @pytest.mark.parametrize("app", APPS)
 def test_a_drain_waits_for_an_app_that_asks(
-    tmp_path: Path, rabbit: RabbitMQ, host: str, app: str
+    tmp_path: Path, rabbit: RabbitMQ, vhost: str, app: str
 ) -> None:
     """Never "drained" while the app asks for messages, which it may be given at any moment."""
-    asked = probe(rabbit.url, lag=rabbit.lag, vhost=host)
-    with Poller(rabbit, host, **APPS[app]) as poller, draining(tmp_path, asked) as (loop, _):
+    asked = probe(rabbit.url, lag=rabbit.lag, vhost=vhost)
+    with Poller(rabbit, vhost, **APPS[app]) as poller, draining(tmp_path, asked) as (loop, _):
         loop.stop_traffic(StopRequest())
         until(loop, lambda drain: drain.phase is Phase.DRAINING, "draining")
         began = poller.asked
@@ -65,10 +50,10 @@ def test_a_drain_waits_for_an_app_that_asks(
 
 
 class TestStarted:
-    def test_each_message_counts_once(self, rabbit: RabbitMQ, host: str) -> None:
+    def test_each_message_counts_once(self, rabbit: RabbitMQ, vhost: str) -> None:
         """However it is taken: by asking or by a consumer, acknowledged or not."""
-        asked = probe(rabbit.url, lag=rabbit.lag, vhost=host)
-        with Consumer(rabbit, host=host) as consumer:
+        asked = probe(rabbit.url, lag=rabbit.lag, vhost=vhost)
+        with Consumer(rabbit, host=vhost) as consumer:
             wait_until(lambda: started(asked) == 0, "it has begun nothing")
             take(consumer)
             wait_until(lambda: started(asked) == 1, "the first shows")
@@ -85,10 +70,10 @@ class TestStarted:
                 consumer.held.clear()
             wait_until(lambda: started(asked) == 4, "the others show")
 
-    def test_channels_that_close(self, rabbit: RabbitMQ, host: str) -> None:
+    def test_channels_that_close(self, rabbit: RabbitMQ, vhost: str) -> None:
         """What a closed channel was given is not forgotten, nor taken for that of the next."""
-        asked = probe(rabbit.url, lag=rabbit.lag, vhost=host)
-        with Consumer(rabbit, host=host) as consumer:
+        asked = probe(rabbit.url, lag=rabbit.lag, vhost=vhost)
+        with Consumer(rabbit, host=vhost) as consumer:
             known = [0]
             for _ in range(3):  # each is number 1 of the same connection, and is given one message
                 take(consumer)
@@ -97,10 +82,10 @@ class TestStarted:
                 consumer.new_channel()
         wait_until(lambda: "it has no connection" in error(asked), "it has gone")
 
-    def test_messages_that_go_back(self, rabbit: RabbitMQ, host: str) -> None:
+    def test_messages_that_go_back(self, rabbit: RabbitMQ, vhost: str) -> None:
         """What a closed channel had in hand is no longer in hand; taken again, it counts again."""
-        asked = probe(rabbit.url, lag=rabbit.lag, vhost=host)
-        with Consumer(rabbit, host=host) as consumer:
+        asked = probe(rabbit.url, lag=rabbit.lag, vhost=vhost)
+        with Consumer(rabbit, host=vhost) as consumer:
             consumer.take(2)
             wait_until(lambda: started(asked) == 2, "they show")
             consumer.new_channel()
