@@ -1,6 +1,7 @@
 """A registry, as it behaves on a bad day. The truth is in here."""
 
 from collections.abc import Sequence
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -199,10 +200,11 @@ class FakeRegistry(Registry):
         busy = not listed and when < self.old_routes
         job = self.world.host.job
         assert job is not None
+        heard = partial(self._heard, when, mark or "", listed=listed, sends=listed or busy)
         if self.world.host.at_once and (listed or mark is not None):
             self._shown_to = self.world.host.life
         if not self.world.host.at_once:  # what is seen before a drain is no word in it
-            job.on_answer.append(lambda: self._heard(when, mark or "", sends=listed or busy))
+            job.on_answer.append(heard)
         return (Straggler("old worker 7"),) if busy else ()
 
     @property
@@ -210,9 +212,9 @@ class FakeRegistry(Registry):
         """Whether the agent knows that it has had the instance."""
         return self.ever_shown or self._shown_to is self.world.host.life
 
-    def _heard(self, when: float, mark: str, *, sends: bool) -> None:
+    def _heard(self, when: float, mark: str, *, listed: bool, sends: bool) -> None:
         self.known, self.known_out_by = (when, sends), mark
-        self.ever_shown |= sends or bool(mark)
+        self.ever_shown |= listed or bool(mark)  # old routes alone show nobody
 
     def others(self) -> int | None:
         """Count the others."""
