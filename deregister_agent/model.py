@@ -201,6 +201,23 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
+class Peer:
+    """Who keeps connections to the port of an instance, as the kernel shows it."""
+
+    address: str
+    program: str = ""  # what has the other end, where that is on this host and shown
+    connections: int = 1
+    waiting: int = 0  # of these, how many have sent something since they were last sent anything
+    last_byte: float | None = None  # seconds since one of them carried a byte; None: not told
+    used: bool = True  # whether one of them has ever carried one
+
+    @property
+    def who(self) -> str:
+        """The address, with the program where it is known."""
+        return f"{self.address} ({self.program})" if self.program else self.address
+
+
+@dataclass(frozen=True, slots=True)
 class Straggler:
     """Something that may still send work along an old route, such as an old Nginx worker."""
 

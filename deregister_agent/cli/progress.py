@@ -21,7 +21,9 @@ _COLOURS = {
     Phase.RESTORING: 33,
 }
 _BOLD_RED = "1;31"
-_SECONDS = re.compile(r"\d+\.\d+")
+_PASSING = re.compile(  # what differs from second to second while nothing happens
+    r"\d+\.\d+|\d+(?= s\b| in the )|\d+ connections? of|, \d+ waiting for an answer"
+)
 
 Paint = Callable[[str, object], str]
 
@@ -58,13 +60,14 @@ class Plain:
     def show(self, status: Status) -> None:
         """Print a line if anything but the passing of time has changed."""
         text = f"{status.instance.name}: {summary(status)}"
-        if _SECONDS.sub("", text) != self._last:
+        kind = _PASSING.sub("", text)
+        if kind != self._last:
             self._print(text)
-            self._last = _SECONDS.sub("", text)
+            self._last = kind
 
     def say(self, sentence: str) -> None:
         """Print *sentence*, once until something else is printed, however its seconds pass."""
-        kind = re.sub(r"\d+ s$", "", sentence)
+        kind = _PASSING.sub("", sentence)
         if kind != self._last:
             self._print(sentence)
             self._last = kind

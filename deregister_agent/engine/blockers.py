@@ -1,5 +1,6 @@
 """Why a drain is not where it should be yet, in sentences for a tired person."""
 
+from deregister_agent.engine.arrivals import OF_LATE
 from deregister_agent.engine.in_service import silent, unlisted
 from deregister_agent.engine.knowledge import Knowledge
 from deregister_agent.engine.presence import is_back, is_believed, never_seen
@@ -7,9 +8,11 @@ from deregister_agent.engine.probe_view import ProbeView
 from deregister_agent.engine.quiet_window import lateness, quiet_for
 from deregister_agent.engine.registry_view import RegistryView
 from deregister_agent.engine.standing import doubts, works_on
-from deregister_agent.model import Phase
+from deregister_agent.model import Peer, Phase
 
 RESTARTED = "the agent was restarted: each registry must be seen once more not to list it"
+MOST_PEERS = 3  # that are named; the most active ones stand first
+IDLE = 5.0  # seconds without a byte after which a connection is called idle
 HABIT = 2  # registrations after stop-traffic from which on the app is said to keep doing so
 
 
@@ -23,7 +26,8 @@ def blocking(known: Knowledge) -> list[str]:
             lines = [f"routes handed out before may be in use for another {max(0.0, left):.1f} s"]
         case Phase.DRAINING:
             lines = _listing(known)
-            lines += _work(known, enough=bool(lines))
+            holding = [] if lines else _for_whom(known)
+            lines += _work(known, enough=bool(lines)) + holding
         case Phase.DRAINED:
             lines = [RESTARTED] if known.in_doubt else []
             lines += doubts(known)
@@ -32,7 +36,8 @@ def blocking(known: Knowledge) -> list[str]:
         case Phase.GONE if known.process.vacant or known.process.left:
             lines = works_on(known)
         case Phase.EXPIRED:
-            lines = _listing(known) + _in_hand_of(known)
+            lines = _listing(known)
+            lines += _in_hand_of(known) + ([] if lines else _for_whom(known))
         case Phase.RESTORING:
             lines = _missing(known)
         case Phase.SERVING:
@@ -96,6 +101,47 @@ def _in_hand(probe: ProbeView) -> str:
         return f"{probe.name} has not been read yet"
     busy = probe.in_hand
     return f"{busy} in flight ({probe.name})" if busy else ""
+
+
+def _for_whom(known: Knowledge) -> list[str]:
+    """Say what arrives though every registry has let go, and who keeps a connection."""
+    now = known.clock.now()
+    lines = [line for probe in known.probes if (line := _arriving(probe, now))]
+    peers = known.peers.found if known.is_held_up else ()
+    if peers:
+        named = "; ".join(_connected(peer) for peer in peers[:MOST_PEERS])
+        more = len(peers) - MOST_PEERS
+        lines.append(named + (f"; and those of {more} other peers" if more > 0 else ""))
+    return lines
+
+
+def _arriving(probe: ProbeView, now: float) -> str:
+    arrivals = probe.arrivals
+    if arrivals.since is None or not arrivals.total:
+        return ""
+    if of_late := arrivals.of_late(now):
+        return (
+            f"work keeps arriving though every registry has let go ({probe.name}): {of_late} in "
+            f"the last {OF_LATE:g} s, {arrivals.total} in the last {now - arrivals.since:.0f} s"
+        )
+    return (
+        f"work arrived though every registry had let go ({probe.name}): {arrivals.total}, "
+        f"the last {now - arrivals.last:.0f} s ago"
+    )
+
+
+def _connected(peer: Peer) -> str:
+    """Say how many connections a peer keeps, and whether they are at work."""
+    said = f"{peer.connections} connection{'s' * (peer.connections != 1)} of {peer.who}"
+    if peer.waiting:
+        said += f", {peer.waiting} waiting for an answer"
+    if not peer.used:
+        return f"{said}, never used"
+    if peer.last_byte is None:
+        return said
+    idle = not peer.waiting and peer.last_byte >= IDLE
+    age = f"idle {peer.last_byte:.0f} s" if idle else f"last byte {peer.last_byte:.1f} s ago"
+    return f"{said}, {age}"
 
 
 def not_ready(known: Knowledge) -> list[str]:

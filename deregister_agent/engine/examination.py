@@ -1,10 +1,10 @@
 """How each kind of backend is asked for doctor, and what its answer means for a drain."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from deregister_agent.errors import AgentError, NotifyError, TooFewOthers
-from deregister_agent.model import GUARDED, Instance, Listing, Look, Phase, Process
+from deregister_agent.model import GUARDED, Instance, Listing, Look, Peer, Phase, Process
 from deregister_agent.ports import Notifier, ProcessFinder, ReadyCheck, Registry
 from deregister_agent.status import Finding, FindingKind
 
@@ -176,11 +176,11 @@ def _told_of_itself(running: Process | None) -> str:
     return f"seen by its mark alone: {mark}" if mark else "it cannot be seen from here"
 
 
-def of_connections(name: str, peers: Callable[[], Mapping[str, int]]) -> list[Finding]:
+def of_connections(name: str, peers: Callable[[], Sequence[Peer]]) -> list[Finding]:
     """Say who keeps connections to the port now, those with the most of them first."""
-    found = sorted(peers().items(), key=lambda one: (-one[1], one[0]))
-    total = sum(count for _, count in found)
-    named = ", ".join(f"{count} of {peer}" for peer, count in found[:MOST_PEERS])
+    found = sorted(peers(), key=lambda one: (-one.connections, one.who))
+    total = sum(one.connections for one in found)
+    named = ", ".join(f"{one.connections} of {one.who}" for one in found[:MOST_PEERS])
     said = f"{total} kept: {named}" if found else "none is kept"
     if len(found) > MOST_PEERS:
         said += f", and those of {len(found) - MOST_PEERS} other peers"

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field, replace
 
 from deregister_agent.engine.calls import Calls, Submit
 from deregister_agent.engine.last_instance_guard import Guard
+from deregister_agent.engine.peers_view import PeersView
 from deregister_agent.engine.probe_view import ProbeView, ReadyView
 from deregister_agent.engine.process_view import ProcessView
-from deregister_agent.engine.quiet_window import QuietWindow
+from deregister_agent.engine.quiet_window import QuietWindow, quiet_since
 from deregister_agent.engine.registry_view import ACTING, RegistryView
 from deregister_agent.engine.view_context import ViewContext
 from deregister_agent.errors import AgentError
@@ -21,6 +22,7 @@ from deregister_agent.model import (
     Instance,
     Listing,
     Look,
+    Peer,
     Phase,
     Policy,
     Process,
@@ -45,7 +47,7 @@ class InstanceSetup:
     notifiers: Mapping[str, frozenset[Announcement]] = field(default_factory=dict)
     may_be_absent: frozenset[str] = frozenset()  # registries that need not have the instance
     identities: Mapping[str, str] = field(default_factory=dict)  # where each registry looks
-    peers: Callable[[], Mapping[str, int]] | None = None  # who is connected to the port; for doctor
+    peers: Callable[[], Sequence[Peer]] | None = None  # asks who is connected to the port
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,7 @@ class Knowledge:
         self.probes = [ProbeView(one, self._heard, shared) for one in setup.probes]
         self.ready = [ReadyView(one, shared) for one in setup.ready]
         self.process = ProcessView(app, setup.finder, shared)
+        self.peers = PeersView(setup.peers, shared)
         self._mark = ""  # what the app has last said of itself
         self.seen_out = False  # whether "drained" was decided or seen to hold in this process life
         self.is_missed = False  # whether it was said that it serves and is not listed everywhere
@@ -182,6 +185,7 @@ class Knowledge:
         for check in self.ready:
             check.begin()
         self.process.begin()
+        self.peers.begin(self.since)
         if self.drain.phase in {Phase.DRAINED, Phase.EXPIRED}:
             self.process.app = self.drain.process  # closed, as it was written down
         elif self.drain.announced is None:
@@ -226,6 +230,13 @@ class Knowledge:
     def quiet_windows(self) -> Sequence[QuietWindow]:
         """Return the times for which the app has been quiet."""
         return [view.window for view in self.quiet_views()]
+
+    @property
+    def is_held_up(self) -> bool:
+        """Whether the app is not seen idle, though every registry had let it go."""
+        if self.drain.phase not in {Phase.DRAINING, Phase.EXPIRED}:
+            return False
+        return quiet_since(self.quiet_windows()) is None
 
     def clear(self) -> float | None:
         """

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from functools import partial
 
+from deregister_agent.engine.arrivals import Arrivals
 from deregister_agent.engine.calls import Backoff, CallResult, FailureLog
 from deregister_agent.engine.quiet_window import AnswerAge, QuietWindow
 from deregister_agent.engine.view_context import AT_REST, ViewContext
@@ -16,6 +17,7 @@ READ_BEHIND = 0.2  # the same while idleness proves nothing: old routes may stil
 READ_SLOWLY, SLOWEST = 4, 1.0  # times the seconds that an answer took, and their most: _pause
 READS_OF_LATE = 20  # readings, while draining, in the time by which a probe's news may be late
 READ_AT_EASE = 1.0  # seconds between two readings in the other phases of a drain
+_LET_GO = frozenset({Phase.SETTLING, Phase.DRAINING, Phase.DRAINED, Phase.EXPIRED})
 HELD = 4.0  # seconds a probe may hold its answer while work is in flight
 
 
@@ -30,6 +32,7 @@ class ProbeView:
         self.name = probe.name
         self.window = QuietWindow()
         self.work_again = WorkAgain()
+        self.arrivals = Arrivals()  # since its registries let go of the app
         self.reading: Reading | None = None
         self.asked: float | None = None
         self.age = AnswerAge()  # of the last answer
@@ -49,6 +52,8 @@ class ProbeView:
         """Begin a phase: the app must be seen quiet again, in this phase."""
         self.window.broken()
         self.work_again.begin(self.reading)
+        if self._shared.phase() not in _LET_GO:
+            self.arrivals = Arrivals()
         self._turn += 1
         self._again.now()
 
@@ -79,6 +84,8 @@ class ProbeView:
         gap = self._shared.gap(self._pace)
         self.window.saw(self.reading, result.asked, result.answered, gap)
         self.work_again.saw(self.reading, result.asked, result.answered)
+        if self._shared.phase() in _LET_GO:
+            self.arrivals.saw(self.reading, result.asked, result.answered)
         took = 0.0 if held else result.answered - result.asked
         self._pace = self._pause(self.reading, took)
         self._again.after(self._pace, result.asked)

@@ -5,12 +5,15 @@ from collections.abc import Sequence
 
 from deregister_agent.engine.actions import action, keeping
 from deregister_agent.engine.knowledge import Knowledge
+from deregister_agent.engine.peers_view import PeersView
 from deregister_agent.engine.probe_view import ProbeView, ReadyView
 from deregister_agent.engine.process_view import ProcessView
 from deregister_agent.engine.quiet_window import lateness, quiet_since
 from deregister_agent.engine.registry_view import RegistryView
 from deregister_agent.engine.view_context import AT_REST
 from deregister_agent.model import UNFINISHED, Phase
+
+_View = RegistryView | ProbeView | ReadyView | ProcessView | PeersView
 
 
 def begin_looks(known: Knowledge) -> None:
@@ -52,9 +55,10 @@ def restore_due(known: Knowledge) -> float:
     return known.since + known.policy.restore_deadline
 
 
-def _looked_at(known: Knowledge) -> Sequence[RegistryView | ProbeView | ReadyView | ProcessView]:
+def _looked_at(known: Knowledge) -> Sequence[_View]:
     """Return what is looked at in this phase."""
-    return (*known.registries, *known.probes, *ready_checks(known), known.process)
+    peers = (known.peers,) if known.is_held_up else ()
+    return (*known.registries, *known.probes, *ready_checks(known), known.process, *peers)
 
 
 def ready_checks(known: Knowledge) -> Sequence[ReadyView]:

@@ -89,13 +89,13 @@ def _followed(before: _Past | None, info: TcpInfo, now: float, *, loaded: bool) 
     """Return what is known of a connection after a look, from what was known before."""
     counts = (info.bytes_received, info.bytes_sent, info.bytes_retrans, info.bytes_acked)
     if before is None:
-        return _Past(counts, _received_last(info), now)
+        return _Past(counts, received_last(info), now)
     if counts == before.counts:
         return before._replace(still_since=now) if loaded else before
     received = counts[0] != before.counts[0]
     sent = counts[1] - counts[2] != before.counts[1] - before.counts[2]
     if received and sent:
-        owes = _received_last(info)
+        owes = received_last(info)
     elif received or sent:
         owes = received
     else:
@@ -103,7 +103,7 @@ def _followed(before: _Past | None, info: TcpInfo, now: float, *, loaded: bool) 
     return _Past(counts, owes, now)
 
 
-def _received_last(info: TcpInfo) -> bool:
+def received_last(info: TcpInfo) -> bool:
     """
     Tell whether something was certainly received after the last byte was sent.
 

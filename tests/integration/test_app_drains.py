@@ -118,7 +118,7 @@ def blocks(loop: InstanceLoop, said: Callable[[str], bool]) -> None:
     """Wait until the drain is held up by nothing but what *said* recognises."""
 
     def so() -> bool:
-        blocking = loop.status().blocking
+        blocking = [line for line in loop.status().blocking if not line.startswith("work arrived")]
         return bool(blocking) and all(said(line) for line in blocking)
 
     eventually(so, f"that blocks; but {loop.status().blocking}")

@@ -6,13 +6,14 @@ from random import Random
 
 from deregister_agent.engine.instance_loop import InstanceLoop
 from deregister_agent.engine.knowledge import AgentContext, InstanceSetup
-from deregister_agent.errors import ProbeError, RegistryError
+from deregister_agent.errors import AgentError, ProbeError, RegistryError
 from deregister_agent.journal.journal import Decision, Journal
 from deregister_agent.model import (
     Announcement,
     Instance,
     Listing,
     Look,
+    Peer,
     Phase,
     Policy,
     Presence,
@@ -218,6 +219,8 @@ class Bench:
         self.more = more  # probes beside the page
         self.may_be_absent = may_be_absent
         self.identities: dict[str, str] = {}  # where each registry looks
+        self.peers: list[Peer] | AgentError = []  # who keeps connections; an error: not seen
+        self.peers_asked = 0
         self.journal = Journal(folder / "journal.db", self.clock)
         self.written: list[Decision] = []
         self.loop = self.new_life()
@@ -242,9 +245,16 @@ class Bench:
             {"platform": frozenset(Announcement)},
             self.may_be_absent,
             self.identities,
+            self._peers,
         )
         self.loop = InstanceLoop(setup, context, lambda: None)
         return self.loop
+
+    def _peers(self) -> list[Peer]:
+        self.peers_asked += 1
+        if isinstance(self.peers, AgentError):
+            raise self.peers
+        return self.peers
 
     @property
     def phase(self) -> Phase:

@@ -265,6 +265,21 @@ def test_plain_prints_changes_and_not_the_passing_of_time() -> None:
     assert len(out.getvalue().splitlines()) == 3
 
 
+def test_plain_prints_once_that_work_keeps_arriving() -> None:
+    """How much has come so far, and over how many connections, would be a line each second."""
+    out = io.StringIO()
+    view = Plain(out)
+    for late, total, age, peers in (
+        (5, 9, 2, "1 connection of 10.0.0.9, 1 waiting for an answer, last byte 0.0 s ago"),
+        (10, 19, 4, "2 connections of 10.0.0.9, last byte 0.3 s ago"),
+    ):
+        came = f"work keeps arriving (app): {late} in the last 5 s, {total} in the {age} s since"
+        view.show(status(blocking=(came, peers)))
+    assert len(out.getvalue().splitlines()) == 1
+    view.show(status(blocking=("3 connections of 10.0.0.12, idle 7 s",)))
+    assert len(out.getvalue().splitlines()) == 2
+
+
 def test_live_draws_over_what_it_drew() -> None:
     """The cursor goes up by exactly the lines drawn before, a message below them included."""
     out = io.StringIO()

@@ -3,7 +3,7 @@
 import json
 import sqlite3
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +29,7 @@ from deregister_agent.model import (
     Instance,
     Listing,
     Look,
+    Peer,
     Phase,
     Policy,
     Presence,
@@ -369,13 +370,12 @@ def test_a_notifier_of_the_contract_before_is_not_asked() -> None:
 
 def test_at_most_ten_peers_are_named() -> None:
     """Those with the most connections first, and how many more there are."""
-    peers = {f"10.0.0.{number}": number for number in range(1, 14)}
+    peers = [Peer(f"10.0.0.{number}", connections=number) for number in range(1, 14)]
     (found,) = of_connections("port 8080", lambda: peers)
     assert found.said.startswith("91 kept: 13 of 10.0.0.13, ")
     assert found.said.endswith("and those of 3 other peers")
     assert found.ok is None
-    empty: Callable[[], Mapping[str, int]] = dict
-    assert of_connections("port 8080", empty)[0].said == "none is kept"
+    assert of_connections("port 8080", list)[0].said == "none is kept"
 
 
 def _written(journal: Journal, phase: Phase) -> None:
@@ -415,6 +415,6 @@ def test_a_journal_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
 
 def test_every_kind_of_finding_is_made() -> None:
     """Each kind that the model knows stands in a report."""
-    made = setup(Shown(Listing.LISTED), peers=dict)
+    made = setup(Shown(Listing.LISTED), peers=list)
     kinds = {one.kind for one in examine(made, FakeNotifier()).findings}
     assert kinds == set(FindingKind)

@@ -129,7 +129,7 @@ def test_connections_of_others_are_counted_and_own_ones_are_not() -> None:
     """Those that the agent keeps to the app would keep it busy in no drain."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        assert kept_peers(port) == {}
+        assert kept_peers(port) == []
         with (
             socket.create_connection(("127.0.0.1", port)),
             closing(listener.accept()[0]),
@@ -138,5 +138,7 @@ def test_connections_of_others_are_counted_and_own_ones_are_not() -> None:
             ) as child,
             closing(listener.accept()[0]),
         ):
-            assert kept_peers(port) == {"127.0.0.1": 1}
+            (peer,) = kept_peers(port)
+            assert (peer.address, peer.connections, peer.used) == ("127.0.0.1", 1, False)
+            assert peer.program.startswith("python")
             child.communicate(b"\n")
