@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 
 from deregister_agent.engine.knowledge import Knowledge
-from deregister_agent.engine.registry_view import RegistryView, RegistryWord
+from deregister_agent.engine.registry_view import ACTING, RegistryView, RegistryWord
 from deregister_agent.errors import (
     AgentError,
     NeverSeen,
@@ -142,16 +142,19 @@ def note_served(known: Knowledge) -> None:
 
 def note_in_drain(known: Knowledge) -> None:
     """
-    Write down what registries show of an instance that is being withdrawn. Raises JournalError.
+    Write down what registries show of an instance that is withdrawn or put back.
 
-    They may do so before the first of them lets it be withdrawn, and lose it after that.
+    One may show it before the first of them lets it be withdrawn, or for the first time when
+    it is put back, and lose it after that: then it is waited for. Raises JournalError.
     """
-    if known.drain.phase is not Phase.WITHDRAWING or known.process.presence is None:
+    if known.drain.phase not in ACTING or known.process.presence is None:
         return
     for view in known.registries:
         word = _shows(view)
-        if word is not None and not view.seen and word.asked >= view.seen_from:
-            note(known, view, word.look)
+        excused = known.drain.phase is Phase.RESTORING and is_excused(known, view)
+        if word is None or view.seen or excused or word.asked < view.seen_from:
+            continue
+        note(known, view, word.look)
 
 
 def is_same(one: Snapshot | None, other: Snapshot | None) -> bool:

@@ -213,7 +213,8 @@ class FakeRegistry(Registry):
         return self.ever_shown or self._shown_to is self.world.host.life
 
     def _heard(self, when: float, mark: str, *, listed: bool, sends: bool) -> None:
-        self.known, self.known_out_by = (when, sends), mark
+        if self.known is None or when >= self.known[0]:  # else an action's own look, late
+            self.known, self.known_out_by = (when, sends), mark
         self.ever_shown |= listed or bool(mark)  # old routes alone show nobody
 
     def others(self) -> int | None:

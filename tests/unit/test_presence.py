@@ -834,3 +834,51 @@ def test_work_by_the_last_routes_of_a_vouched_registry_is_waited_for(make: Make)
     assert bench.phase is Phase.DRAINING
     bench.page.in_flight = 0
     bench.until(Phase.DRAINED)
+
+
+@pytest.mark.parametrize("dies", [False, True], ids=["", "agent-dies"])
+def test_what_shows_it_first_when_it_is_put_back_is_waited_for(make: Make, *, dies: bool) -> None:
+    """It was silent all through the drain, tells in mid-restore that it has it, and loses it."""
+    policy = Policy(deadline=5.0, quiet=1.0, min_others=0, on_deadline=OnDeadline.RESTORE)
+    consul, nginx = ListRegistry("consul"), ListRegistry("nginx")
+    consul.down = True
+    bench = make(policy, registries=[consul, nginx])
+    bench.go_on(0.5)
+    bench.stop(StopRequest(force=True))
+    nginx.lies = 1000  # so it is not restored for as long as the test wants
+    nginx.listed = False
+    bench.until(Phase.RESTORING)
+    consul.down, consul.lies = False, 1000
+    bench.go_on(12.0)
+    if dies:
+        bench.new_life()
+        bench.go_on(0.1)
+    consul.listed = False
+    bench.go_on(6.0)
+    nginx.lies, nginx.listed = 0, True
+    bench.go_on(12.0)
+    assert bench.phase is Phase.RESTORING
+    consul.listed = True
+    bench.until(Phase.SERVING)
+
+
+def test_what_shows_the_next_version_and_loses_it_is_waited_for(make: Make) -> None:
+    """It was silent until the process was replaced, and told of the new one for a moment."""
+    policy = Policy(deadline=5.0, quiet=1.0, min_others=0, on_deadline=OnDeadline.KILL)
+    consul, nginx = ListRegistry("consul"), ListRegistry("nginx")
+    consul.down = True
+    bench = make(policy, registries=[consul, nginx])
+    bench.go_on(0.5)
+    bench.stop(StopRequest(force=True))
+    bench.until(Phase.EXPIRED)
+    bench.finder.running = NEW
+    bench.until(Phase.GONE)
+    consul.down, consul.lies = False, 1000
+    bench.go_on(8.0)
+    consul.listed = False
+    bench.go_on(8.0)
+    bench.start()
+    bench.go_on(8.0)
+    assert bench.phase is Phase.RESTORING
+    consul.listed = True
+    bench.until(Phase.SERVING)
