@@ -156,7 +156,7 @@ class Checks:
 
     def _just_unseen(self, app: FakeApp) -> bool:
         """Whether the last work came while the agent was frozen, and is too new to be known."""
-        came = self.world.frozen_at + UNSEEN_AFTER
+        came = self.world.unseen_came
         return app.last_arrival == came and self.world.now - came <= FRESH + LATEST
 
     def _hidden(self, idle_at: float) -> None:

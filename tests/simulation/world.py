@@ -46,7 +46,7 @@ class World:
         self.agent_up: float | None = None
         self.dying: object = object()
         self.full_until = 0.0
-        self.frozen_at = self.frozen_until = 0.0
+        self.frozen_until = self.unseen_came = 0.0
         self.unseen: list[tuple[Process, float]] = []  # work done while it was: whose, and its end
         self.carried_by_a_wrong_date = False  # a deadline goes by the date over a reboot
         self.checks = Checks(self)
@@ -230,7 +230,6 @@ class World:
     def freeze_agent(self, lasts: float) -> None:
         """Stop the agent's process for a time; work may come and go meanwhile."""
         self.say(f"agent is frozen ({lasts} s)")
-        self.frozen_at = self.now
         self.frozen_until = self.host.frozen_until = self.now + lasts
         if self.phase is Phase.DRAINING and not self.app.in_hand:
             self.timeline.after(UNSEEN_AFTER, partial(self._unseen, lasts - 0.2))
@@ -241,6 +240,7 @@ class World:
             self.say(f"work comes while the agent is frozen ({lasts} s)")
             self.app.arrive(lasts)
             self.unseen.append((self.app.process, self.now + lasts))
+            self.unseen_came = self.now
 
     def _register(self) -> None:
         if self.app.process is not None:
