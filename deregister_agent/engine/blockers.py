@@ -107,8 +107,9 @@ def _for_whom(known: Knowledge) -> list[str]:
     """Say what arrives though every registry has let go, and who keeps a connection."""
     now = known.clock.now()
     lines = [line for probe in known.probes if (line := _arriving(probe, now))]
-    peers = known.peers.found if known.is_held_up else ()
-    if peers:
+    peers = known.peers.found
+    late = any(probe.in_hand or probe.arrivals.of_late(now) for probe in known.probes)
+    if late and peers:
         named = "; ".join(_connected(peer) for peer in peers[:MOST_PEERS])
         more = len(peers) - MOST_PEERS
         lines.append(named + (f"; and those of {more} other peers" if more > 0 else ""))

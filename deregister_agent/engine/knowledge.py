@@ -9,7 +9,7 @@ from deregister_agent.engine.last_instance_guard import Guard
 from deregister_agent.engine.peers_view import PeersView
 from deregister_agent.engine.probe_view import ProbeView, ReadyView
 from deregister_agent.engine.process_view import ProcessView
-from deregister_agent.engine.quiet_window import QuietWindow, quiet_since
+from deregister_agent.engine.quiet_window import QuietWindow
 from deregister_agent.engine.registry_view import ACTING, RegistryView
 from deregister_agent.engine.view_context import ViewContext
 from deregister_agent.errors import AgentError
@@ -230,13 +230,6 @@ class Knowledge:
     def quiet_windows(self) -> Sequence[QuietWindow]:
         """Return the times for which the app has been quiet."""
         return [view.window for view in self.quiet_views()]
-
-    @property
-    def is_held_up(self) -> bool:
-        """Whether the app is not seen idle, though every registry had let it go."""
-        if self.drain.phase not in {Phase.DRAINING, Phase.EXPIRED}:
-            return False
-        return quiet_since(self.quiet_windows()) is None
 
     def clear(self) -> float | None:
         """

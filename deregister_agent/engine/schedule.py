@@ -57,8 +57,8 @@ def restore_due(known: Knowledge) -> float:
 
 def _looked_at(known: Knowledge) -> Sequence[_View]:
     """Return what is looked at in this phase."""
-    peers = (known.peers,) if known.is_held_up else ()
-    return (*known.registries, *known.probes, *ready_checks(known), known.process, *peers)
+    ready = ready_checks(known)
+    return (*known.registries, *known.probes, *ready, known.process, known.peers)
 
 
 def ready_checks(known: Knowledge) -> Sequence[ReadyView]:

@@ -105,6 +105,34 @@ def test_an_expired_drain_keeps_its_reason(make: Make) -> None:
     assert blocking(bench)[2] == "2 connections of 10.0.0.13"
 
 
+def test_whoever_sends_short_requests_is_named(make: Make) -> None:
+    """Each is over before the next look, so nothing is ever in hand: it is never quiet either."""
+    bench = make()
+    bench.peers = [KEPT]
+    held_up(bench, 0.0)
+    bench.page.in_flight = 0
+    for _ in range(20):
+        bench.page.started = (bench.page.started or 0) + 1
+        bench.go_on(0.25)
+    assert bench.phase is Phase.DRAINING
+    assert blocking(bench)[0].startswith("quiet for 0.")
+    assert blocking(bench)[2].startswith("3 connections of 10.0.0.9")
+
+
+def test_who_keeps_an_idle_connection_holds_up_nothing(make: Make) -> None:
+    """Where a registry is waited for, or another probe, it is not named."""
+    bench = make()
+    bench.peers = [IDLE]
+    bench.go_on(0.5)
+    bench.page.in_flight = 1
+    bench.stop()
+    bench.go_on(6.0)
+    assert len(blocking(bench)) == 2
+    bench.page.in_flight = 0
+    bench.go_on(0.5)
+    assert len(blocking(bench)) == 1
+
+
 def test_nobody_is_looked_for_where_the_app_becomes_idle_in_time(make: Make) -> None:
     """An ordinary drain costs no look: neither in service, nor while quiet is waited for."""
     bench = make()
