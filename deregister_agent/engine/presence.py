@@ -46,16 +46,16 @@ def is_waited_for(known: Knowledge, view: RegistryView) -> bool:
     """
     Tell whether a registry has to list the instance before it is in service again.
 
-    Not one that did not have it before: because it need not, because it has never shown it,
-    or because the drain ended when that came out. Nor one that was vouched for, unless it
-    was withdrawn from after all. What was lost in service is put back where it had been seen,
+    Not one that did not have it before: because it has never shown it, or because the drain
+    ended when that came out. Nor one that need not have it or was vouched for, unless it was
+    withdrawn from after all. What was lost in service is put back where it had been seen,
     and is waited for there.
     """
     if view.has_snapshot:
         return True
     if known.drain.kind is DrainKind.RESTORE:
         return may_put_back(known, view)
-    if view.name in known.drain.vouched:
+    if view.name in known.may_be_absent.union(known.drain.vouched):
         return False
     return view.seen or (view.seen_once and not is_passed_over(known, view))
 
@@ -144,17 +144,18 @@ def note_in_drain(known: Knowledge) -> None:
     """
     Write down what registries show of an instance that is withdrawn or put back.
 
-    One may show it before the first of them lets it be withdrawn, or for the first time when
-    it is put back, and lose it after that: then it is waited for. Raises JournalError.
+    One may show it before the first of them lets it be withdrawn, or list it for the first
+    time when it is put back, and lose it after that: then it is waited for. By whom it is out
+    when it is put back says nothing of who had it out before. Raises JournalError.
     """
     if known.drain.phase not in ACTING or known.process.presence is None:
         return
     for view in known.registries:
         word = _shows(view)
-        excused = known.drain.phase is Phase.RESTORING and is_excused(known, view)
-        if word is None or view.seen or excused or word.asked < view.seen_from:
+        if word is None or view.seen or word.asked < view.seen_from:
             continue
-        note(known, view, word.look)
+        if known.drain.phase is not Phase.RESTORING or word.listed:
+            note(known, view, word.look)
 
 
 def is_same(one: Snapshot | None, other: Snapshot | None) -> bool:

@@ -202,7 +202,7 @@ class RegistryView:
             self.look_again.later(result.answered)
             return
         look, others, self.good = result.value
-        self.seen_once |= look.listing is not Listing.ABSENT
+        self.seen_once |= look.listed
         self.word = RegistryWord(self._told_apart(look), result.asked)
         if self._sent and not self.word.sends:
             self.ceased = result.answered

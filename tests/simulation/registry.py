@@ -84,7 +84,8 @@ class FakeRegistry(Registry):
 
     def meets(self, before: Process | None) -> None:
         """Note that a process has begun that took the place of the one *before*."""
-        crashed = self.world.phase in UNFINISHED and self.listed_by == before
+        ours = self.listed_by == before or self.removed is not None  # by who took it out
+        crashed = self.world.phase in UNFINISHED and ours
         if self.listed or self.shown_out_by is not None or crashed:
             self.listed_by = self.world.app.process
 

@@ -882,3 +882,40 @@ def test_what_shows_the_next_version_and_loses_it_is_waited_for(make: Make) -> N
     assert bench.phase is Phase.RESTORING
     consul.listed = True
     bench.until(Phase.SERVING)
+
+
+class Forgetful(ListRegistry):
+    """A registry of which no snapshot can be taken: somebody has removed it, and it lags."""
+
+    def snapshot(self) -> None:
+        return None
+
+
+def test_a_mark_that_comes_while_it_is_put_back_is_waited_for(make: Make) -> None:
+    """That it is shown then for the first time does not say that it was so before the drain."""
+    consul, nginx = Forgetful("consul"), ListRegistry("nginx")
+    bench = make(registries=[consul, nginx])
+    bench.go_on(0.5)
+    gone(bench)
+    consul.lies = 1000
+    bench.start()
+    bench.go_on(1.0)
+    consul.out, consul.out_by = True, "down"
+    bench.go_on(8.0)
+    assert bench.phase is Phase.RESTORING
+    consul.out, consul.listed = False, True
+    bench.until(Phase.SERVING)
+
+
+def test_what_need_not_be_there_is_not_waited_for_where_others_took_it_out(make: Make) -> None:
+    """The drain was cancelled before it was withdrawn there, and there is nothing to put back."""
+    consul, nginx = Forgetful("consul"), ListRegistry("nginx")
+    bench = make(registries=[consul, nginx], may_be_absent=frozenset({"consul"}))
+    bench.go_on(0.5)
+    consul.lies = 1000
+    bench.stop()
+    bench.step(0.0)
+    bench.start()
+    consul.listed = False
+    bench.until(Phase.SERVING)
+    assert bench.loop.known.registries[0].seen_once
