@@ -38,7 +38,7 @@ ARROWS: dict[str, set[str]] = {
     "cli.client": {"errors"},
     "cli": {
         *{"errors", "model", "status", "drain", "config", "engine"},
-        *{"wiring", "api", "cli.client", "demo"},
+        *{"wiring", "api", "cli.client", "demo", "host"},
     },
     "app": {"host"},
     "demo": {"errors", "app", "cli.client"},
