@@ -189,11 +189,12 @@ def counts_from(known: Knowledge, phase: Phase | None) -> Mapping[str, Registrat
 
     A *phase* of None is the one that goes on, where another process has come into it.
     To be written down with the decision to enter it. In "gone" nobody does: the process
-    that was seen has exited. In service those do that have it now.
+    that was seen has exited. In service those do that have it now. Who has shown it once
+    is written down all the same, without counting.
     """
     match phase:
         case Phase.GONE:
-            return {}
+            counting = []
         case Phase.SERVING:
             words = [(view, _shows(view)) for view in known.registries]
             counting = [(view, word.look.out_by) for view, word in words if word is not None]
@@ -202,7 +203,13 @@ def counts_from(known: Knowledge, phase: Phase | None) -> Mapping[str, Registrat
         case _:
             return None
     app = known.process.app
-    return {view.name: Registration(view.identity, by, app) for view, by in counting}
+    once = {view.name: Registration("") for view in known.registries if _is_known(view)}
+    return once | {view.name: Registration(view.identity, by, app) for view, by in counting}
+
+
+def _is_known(view: RegistryView) -> bool:
+    """Tell whether a registry has ever shown the instance, as far as is known."""
+    return view.seen or view.seen_once
 
 
 def let_count(known: Knowledge, phase: Phase) -> None:

@@ -105,7 +105,13 @@ def keep_as_good(db: sqlite3.Connection, instance: str) -> None:
 def rewrite(
     db: sqlite3.Connection, instance: str, shown: Mapping[str, Registration], wall: float
 ) -> None:
-    """Let what was seen of *instance* be what is *shown* now, by registry, and nothing else."""
+    """
+    Let what was seen of *instance* be what is *shown* now, by registry, and nothing else.
+
+    What is kept of one whose identity is empty stays as it is, and counts no more.
+    """
     forget(db, instance)
     for registry, one in shown.items():
+        if not one.identity and find(db, instance, registry) is not None:
+            continue
         put(db, instance, registry, Registration(one.identity, one.out_by, one.process, None, wall))

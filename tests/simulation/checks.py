@@ -193,8 +193,9 @@ class Checks:
         plan, world = self.world.plan, self.world
         named = not any(one.names.misnamed for one in world.registries)
         named &= world.presence.renames is None
+        hung = any(one.hangs_until > self.began for one in world.registries)
         well = plan.error_rate == plan.hang_rate == plan.lie_rate == 0 and plan.counts_work
-        return bool(drain.vouched) and well and named and plan.late_messages < 0.1
+        return bool(drain.vouched) and well and not hung and named and plan.late_messages < 0.1
 
     def _unhindered(self, world: "World") -> float:
         """Return from when on nothing has been in the way of the agent."""
@@ -288,7 +289,8 @@ class Checks:
             return
         oldest = world.now - FRESH - LATEST
         for registry in world.registries if drain.phase is Phase.DRAINED else ():
-            known = registry.name not in drain.vouched or self._has_told(registry)
+            told = self._has_told(registry) and registry.heard_since < world.now - LATEST
+            known = registry.name not in drain.vouched or told
             if registry.listed and registry.changed < oldest and known:
                 world.broken(f"answers drained while {registry.name} lists it")
         in_hand = world.app.in_hand.values() if world.app.process == drain.process else ()

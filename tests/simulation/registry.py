@@ -53,6 +53,7 @@ class FakeRegistry(Registry):
         self.old_routes = 0.0  # until when its stragglers may send work
         self.old_clients = 0.0  # until when clients may use a route it gave them before
         self.known: tuple[float, bool] | None = None  # what the agent heard last: as of when, what
+        self.heard_since = 0.0  # since when the agent has heard from it that it sends work
         self.known_out_by = ""  # and by whose mark it was out
         self.ever_shown = False  # whether the agent has ever heard, and written, that it has it
         self._shown_to: object = None  # the life of the agent that was shown it on a request
@@ -215,6 +216,8 @@ class FakeRegistry(Registry):
 
     def _heard(self, when: float, mark: str, *, listed: bool, sends: bool) -> None:
         if self.known is None or when >= self.known[0]:  # else an action's own look, late
+            if sends and not (self.known and self.known[1]):
+                self.heard_since = when
             self.known, self.known_out_by = (when, sends), mark
         self.ever_shown |= listed or bool(mark)  # old routes alone show nobody
 

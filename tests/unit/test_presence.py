@@ -772,6 +772,14 @@ def test_what_start_traffic_is_told_in_service_is_remembered(make: Make) -> None
     registry.listed = True
     bench.start()
     assert bench.loop.known.registries[0].seen_once
+    registry.listed, registry.lies = False, 1000
+    bench.stop(StopRequest(vouch=("memory",)))
+    bench.until(Phase.DRAINED)
+    bench.finder.running = NEW
+    bench.until(Phase.GONE)
+    bench.new_life()
+    view = bench.loop.known.registries[0]
+    assert (view.seen, view.seen_once) == (False, True)
 
 
 @pytest.mark.parametrize("why", ["too few others", "vouched for, and listed"])
