@@ -17,12 +17,12 @@ import deregister_agent
 PACKAGE = Path(inspect.getfile(deregister_agent)).parent
 NAME = PACKAGE.name
 
-SINGLE_FILES = {"config.options", "cli.client"}
+SINGLE_FILES = {"config.options", "cli.client", "host.files"}
 """
 Files of a folder that are rooms of their own, because lower rooms need them.
 
 Backends describe their tables with the first; the demonstration, which the command line
-runs, talks to its agent by the second.
+runs, talks to its agent by the second; with the third the first reads secrets.
 """
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from deregister_agent.api.problem import Problem
 from deregister_agent.errors import AgentError
+from deregister_agent.host.files import read_plain
 
 UNIX = "deregister_agent.unix"
 """Key of the WSGI environ: whether the request came by a Unix socket."""
@@ -101,7 +102,7 @@ def read_token(path: Path) -> str:
     """Return the token in *path*. Raises AgentError where it cannot be used or is no secret."""
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
-        token = path.read_text("ascii").strip()
+        token = read_plain(path).decode("ascii").strip()
     except (OSError, UnicodeDecodeError) as e:
         raise AgentError(f"cannot read the token file {path}: {e}") from e
     if mode & (stat.S_IRWXO | stat.S_IWGRP):

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from deregister_agent.errors import AgentError
+from deregister_agent.host.files import read_plain
 from deregister_agent.model import Announcement, Instance
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -136,7 +137,7 @@ class Secret(Table):
         else:
             source = str(self.file)
             try:
-                value = Path(source).read_text(encoding="utf-8").strip()
+                value = read_plain(Path(source)).decode().strip()
             except (OSError, UnicodeDecodeError) as e:
                 raise AgentError(f"cannot read the secret in {source}: {e}") from e
         if not value:

@@ -1,7 +1,9 @@
 """
-Change a file that others read: nobody, and no crash, ever sees half of it.
+Files that others write or read.
 
-Everything here raises OSError with the path in it, and hides none.
+Reading one never waits: what is no plain file is refused. Changing one shows nobody half
+of it, and neither does a crash. Everything here raises OSError with the path in it, and
+hides none.
 """
 
 import errno
@@ -13,9 +15,39 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
+MOST_BYTES = 64 * 1024 * 1024
+"""What a file that is read as a whole may hold."""
+
+_KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFDIR: "a folder", stat.S_IFSOCK: "a socket"}
 _LOCK_POLL = 0.02
 _OF_THE_CONTENT = frozenset({"security.ima", "security.evm"})  # hashes: wrong for a new content
+
+
+def open_plain(path: Path) -> BinaryIO:
+    """
+    Open the plain file at *path* for reading; a symbolic link is followed.
+
+    To open a FIFO would wait for somebody to write into it, for ever, and a terminal or
+    another device may do so too. Raises OSError, for what is no plain file as well.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
+    if kind == stat.S_IFREG:
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    what = _KINDS.get(kind, "a device")
+    raise OSError(errno.EINVAL, f"it is {what}, and no plain file", str(path))
+
+
+def read_plain(path: Path, most: int = MOST_BYTES) -> bytes:
+    """Return what the plain file at *path* holds. Raises OSError, also beyond *most* bytes."""
+    with open_plain(path) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"it holds more than {most} bytes", str(path))
+    return content
 
 
 def replace_durably(path: Path, content: bytes, *, mode: int = 0o666) -> None:

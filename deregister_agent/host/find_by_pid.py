@@ -9,6 +9,7 @@ from typing import Protocol
 
 from deregister_agent.host import pids
 from deregister_agent.host.clock import Clock
+from deregister_agent.host.files import read_plain
 from deregister_agent.host.forwarders import not_the_app
 from deregister_agent.host.pids import Pid
 from deregister_agent.host.programs import ProgramError, Run, completed, plain_environment
@@ -101,7 +102,7 @@ class PidFile:
     def ask(self) -> PidWord:
         """Say whose pid stands in the file."""
         try:
-            text = self._path.read_text("ascii").strip()
+            text = read_plain(self._path, _MOST).decode("ascii").strip()
             written = self._path.stat().st_mtime
         except FileNotFoundError:
             return PidWord(None, certain=True, note=f"pid file {self._path} does not exist")
@@ -147,6 +148,7 @@ def _of_another_namespace(pid: int) -> str:
     return f"{why}, and not the app: {written}" if why else ""
 
 
+_MOST = 4096  # bytes of a pid file
 _KERNEL = 2  # the parent of the kernel's threads, on the host itself
 _NO_PID = 2**22 + 1  # PID_MAX_LIMIT (linux/threads.h)
 _SLACK = 2.0  # seconds: the wall clock may be slewed, and ticks are coarse

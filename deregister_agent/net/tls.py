@@ -3,6 +3,8 @@
 import ssl
 from pathlib import Path
 
+from deregister_agent.host.files import open_plain
+
 SYSTEM_CAS = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
 """Where Debian and Red Hat keep theirs: a Python built elsewhere may look in other places."""
 
@@ -16,7 +18,7 @@ def tls_context(ca: Path | None, certificate: Path | None, key: Path | None) -> 
     """Return settings that verify the server's name, from the files as they are now."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     for path in filter(None, (ca, certificate, key)):
-        with path.open("rb"):  # so that the error names the file, which OpenSSL's does not
+        with open_plain(path):  # so that the error names the file, which OpenSSL's does not
             pass
     if ca is not None:
         context.load_verify_locations(ca)

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections.abc import Iterator
 
 import pytest
 
@@ -16,7 +17,7 @@ DOCS = PACKAGE.parent / "docs"
 PORTS: tuple[BackendPort, ...] = ("registries", "probes", "notifiers")
 MODULES = architecture.modules()
 
-_BACKEND = {"errors", "model", "ports", "config.options", "net", "host"}
+_BACKEND = {"errors", "model", "ports", "config.options", "net", "host", "host.files"}
 
 ARROWS: dict[str, set[str]] = {
     "errors": set(),
@@ -24,16 +25,20 @@ ARROWS: dict[str, set[str]] = {
     "status": {"errors", "model"},
     "drain": {"model"},
     "ports": {"model"},
-    "config.options": {"errors", "model"},
-    "net": {"errors"},
-    "host": {"errors", "model", "ports", "config.options"},
-    "journal": {"errors", "model", "host"},
+    "config.options": {"errors", "model", "host.files"},
+    "net": {"errors", "host.files"},
+    "host": {"errors", "model", "ports", "config.options", "host.files"},
+    "host.files": set(),
+    "journal": {"errors", "model", "host", "host.files"},
     "registries": {*_BACKEND, "status"},
     "probes": _BACKEND,
     "notifiers": _BACKEND,
     "engine": {"errors", "model", "status", "drain", "ports", "host", "journal"},
     "config": {"errors", "model", "config.options", "host", "probes"},
-    "api": {"errors", "model", "status", "drain", "config", "engine", "journal", "host"},
+    "api": {
+        *{"errors", "model", "status", "drain", "config", "engine", "journal", "host"},
+        "host.files",
+    },
     "wiring": {"config", "engine", "host", "journal", "ports", "probes"},
     "cli.client": {"errors"},
     "cli": {
@@ -97,6 +102,42 @@ def test_the_walks_lead_through_files_that_are_there() -> None:
     for walk in walks:
         for file in re.findall(r"`([\w/]+\.py)`", walk):
             assert (PACKAGE / file).is_file(), file
+
+
+_READS = {"read_text", "read_bytes", "open"}
+_READERS = {
+    "host.files": "the one place",
+    "cli.client": "a person may give the token by a pipe",
+    "config.load": "a person may give the configuration by a pipe",
+    "net.connections": "opens connections",
+    "net.pools": "opens connections",
+    "engine.knowledge": "opens a process to newcomers",
+    "journal.file": "the journal, a file of our own",
+    "journal.generation": "a file of our own",
+    "api.trust": "the token, which it makes",
+    "cli.logs": "standard streams",
+    "probes.celery.probe": "what is in the package",
+    "registries.nginx.main_file": "the program of a running process",
+    "registries.nginx.processes": "what the kernel shows",
+    **dict.fromkeys(
+        ("host.pids", "host.relatives", "host.clock", "host.forwarders", "host.sockets"),
+        "what the kernel shows",
+    ),
+}
+
+
+def test_files_of_others_are_read_in_one_place() -> None:
+    """To open what may be a FIFO would wait for ever, so files.read_plain() opens it."""
+    readers = {name for name, module in MODULES.items() if _READS & set(_methods(module.tree))}
+    found = {name for name in readers if MODULES[name].room not in {"app", "demo"}}
+    assert found == set(_READERS)
+
+
+def _methods(tree: ast.AST) -> Iterator[str]:
+    """Yield the names of the methods that are called anywhere in a module."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            yield node.func.attr
 
 
 def test_the_decision_does_no_io() -> None:

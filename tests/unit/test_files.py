@@ -2,6 +2,7 @@
 
 import errno
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from deregister_agent.host.files import locked, remove_durably, replace_durably
+from deregister_agent.host.files import locked, read_plain, remove_durably, replace_durably
 from tests.apps.receivers import descriptors
 
 HOLD = """
@@ -229,3 +230,43 @@ class TestLock:
             assert descriptors(str(path.parent)) == [str(path.with_name(".targets.json.lock"))]
             replace_durably(path, b"new")
         assert descriptors(str(path.parent)) == []
+
+
+class TestReadPlain:
+    """Files that others write, or have put there in the place of one."""
+
+    def test_a_file_and_a_link_to_one(self, path: Path) -> None:
+        """What it holds, up to the limit."""
+        link = path.with_name("link")
+        link.symlink_to(path)
+        assert read_plain(link) == b"old"
+        assert read_plain(path, 3) == b"old"
+        with pytest.raises(OSError, match="more than 2 bytes") as caught:
+            read_plain(path, 2)
+        assert caught.value.filename == str(path)
+
+    def test_what_is_no_plain_file_is_refused_at_once(self, tmp_path: Path) -> None:
+        """Nobody writes into the FIFO, nothing listens on the socket, the device has no end."""
+        os.mkfifo(tmp_path / "fifo")
+        (tmp_path / "link").symlink_to(tmp_path / "fifo")
+        for path, what in (
+            (tmp_path / "fifo", "a FIFO"),
+            (tmp_path / "link", "a FIFO"),
+            (tmp_path, "a folder"),
+            (Path("/dev/zero"), "a device"),
+        ):
+            with pytest.raises(OSError, match=what) as caught:
+                read_plain(path)
+            assert caught.value.filename == str(path)
+        with socket.socket(socket.AF_UNIX) as one:
+            one.bind(str(tmp_path / "socket"))
+            with pytest.raises(OSError, match=str(tmp_path)):
+                read_plain(tmp_path / "socket")
+
+    def test_none_that_was_refused_is_left_open(self, tmp_path: Path) -> None:
+        """A look that fails once a second would use up all descriptors."""
+        os.mkfifo(tmp_path / "fifo")
+        before = descriptors("fifo")
+        with pytest.raises(OSError, match="FIFO"):
+            read_plain(tmp_path / "fifo")
+        assert descriptors("fifo") == before

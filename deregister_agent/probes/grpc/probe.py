@@ -8,6 +8,7 @@ import grpc
 from grpc_channelz.v1.channelz_pb2 import GetServersRequest, GetServersResponse
 
 from deregister_agent.errors import ProbeError
+from deregister_agent.host.files import read_plain
 from deregister_agent.model import Reading
 from deregister_agent.net.grpc_client import GrpcConnection, GrpcError
 from deregister_agent.ports import IdleProbe
@@ -77,11 +78,11 @@ class GrpcProbe(IdleProbe):
 def _credentials(options: Options) -> grpc.ChannelCredentials | None:
     if not options.tls:
         return None
-    chain = None if options.certificate is None else options.certificate.read_bytes()
+    chain = None if options.certificate is None else read_plain(options.certificate)
     key = options.certificate_key or options.certificate
     return grpc.ssl_channel_credentials(
-        None if options.ca is None else options.ca.read_bytes(),
-        None if key is None else key.read_bytes(),
+        None if options.ca is None else read_plain(options.ca),
+        None if key is None else read_plain(key),
         chain,
     )
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from deregister_agent.errors import AgentError
+from deregister_agent.host.files import read_plain
 
 WRITABLE = (
     *("ID", "Tags", "Meta", "Address", "Port", "Ports", "SocketPath", "TaggedAddresses"),
@@ -40,7 +41,7 @@ def read_definition(file: Path, service_id: str) -> dict[str, Any]:
     ``{"services": [...]}``; or the service alone, as for the API. Raises AgentError.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(read_plain(file))
         services = content.get("services") or [content.get("service", content)]
         found = [_for_api(service) for service in services]
         named = {s.setdefault("ID", s["Name"]): s for s in found}

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from deregister_agent.host import threads
 from deregister_agent.host.addresses import host_and_port
+from deregister_agent.host.files import read_plain
 from deregister_agent.registries.file.target_file import FormatError, Syntax, TargetFile
 
 LOOK_TIMEOUT = 3.0  # seconds that the watch waits for the look of somebody else
@@ -84,7 +85,7 @@ class SharedFile:
         content: bytes | int = errno.EIO
         file = None
         try:
-            content = self._path.read_bytes()
+            content = read_plain(self._path)
             if content == self._content and self._file is not None:
                 file = self._file
             else:

@@ -22,7 +22,7 @@ from pydantic import Field, field_validator
 from deregister_agent.config.options import RegistryOptions, Timeout
 from deregister_agent.errors import AgentError, ConfigError, RegistryError, excerpt
 from deregister_agent.host.addresses import parse_listen_address, server_and_target
-from deregister_agent.host.files import remove_durably, replace_durably
+from deregister_agent.host.files import read_plain, remove_durably, replace_durably
 from deregister_agent.model import Instance, Listing, Look, Snapshot
 from deregister_agent.net.fetcher import Fetcher, FetchError
 from deregister_agent.ports import Registry
@@ -148,7 +148,7 @@ class Health(Registry):
     def _out_by(self) -> str:
         """Say what the marker says where it is not ours; empty where it is, or is just gone."""
         with suppress(FileNotFoundError):
-            said = self._marker.read_text("utf-8", "replace")
+            said = read_plain(self._marker).decode(errors="replace")
             return "" if said == OURS else f"{self._marker} is not ours: {excerpt(said)!r}"
         return ""
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from deregister_agent.errors import AgentError
-from deregister_agent.host.files import remove_durably, replace_durably
+from deregister_agent.host.files import read_plain, remove_durably, replace_durably
 from deregister_agent.registries.nginx import proof_record
 from deregister_agent.registries.nginx.conf import ConfPaths, NginxConf
 from deregister_agent.registries.nginx.obedience import doubts
@@ -102,7 +102,7 @@ def _captured(site: Site, conf: NginxConf, record: ProofRecord) -> ProofRecord:
 def _write(conf: NginxConf, after: dict[Path, bytes]) -> None:
     """Replace files, unless somebody without the lock has just changed them."""
     for path, content in after.items():
-        if path in conf.files and path.read_bytes() != conf.files[path]:
+        if path in conf.files and read_plain(path) != conf.files[path]:
             raise NginxError(f"somebody else is changing {path}")
         replace_durably(path, content)
 

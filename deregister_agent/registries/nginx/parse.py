@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from deregister_agent.host.files import read_plain
 from deregister_agent.registries.nginx.conf import (
     ConfPaths,
     Directive,
@@ -67,7 +68,7 @@ def read(paths: ConfPaths) -> NginxConf:
 
 def preamble(main: Path) -> dict[bytes, str]:
     """Return the first word of each simple directive before ``http``; the last of a name counts."""
-    content, found = main.read_bytes(), {}
+    content, found = read_plain(main), {}
     for statement in statements(content, main):
         if statement.kind is StatementKind.OPEN and statement.name in {b"http", b"stream"}:
             break
@@ -116,7 +117,7 @@ class _Reader:
         if file not in self._conf.files:
             # First the stat: a file replaced in between then shows as changed, not as read.
             self._conf.stats[file] = stat_of(file)
-            self._conf.files[file] = file.read_bytes()
+            self._conf.files[file] = read_plain(file)
         return self._conf.files[file]
 
     def _text_aside(self, file: Path) -> bytes:
@@ -125,7 +126,7 @@ class _Reader:
                 raise UnreadableError(file, 1, "no plain file")
             if file.stat().st_size > _ASIDE_LIMIT:  # every look would read through it
                 raise UnreadableError(file, 1, f"more than {_ASIDE_LIMIT} bytes")
-            self._conf.aside[file] = file.read_bytes()
+            self._conf.aside[file] = read_plain(file)
         return self._conf.content(file)
 
     def _opened(self, statement: Statement, content: bytes, place: _Place) -> _Place:

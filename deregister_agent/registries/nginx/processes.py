@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deregister_agent.errors import AgentError
+from deregister_agent.host.files import read_plain
 from deregister_agent.host.pids import ProcessStat, read_stat
 from deregister_agent.host.sockets import Socket, SocketsError, State, table
 from deregister_agent.registries.nginx.titles import command_of, is_worker
@@ -160,7 +161,7 @@ def held_by(worker: Worker, states: Iterable[State], *, peer_port: int = 0) -> l
 
 def _pid(pid_file: Path) -> int:
     try:
-        return int(pid_file.read_text("ascii"))
+        return int(read_plain(pid_file))
     except FileNotFoundError as e:
         raise NginxError(f"nginx is not running, or pid_file is wrong: no {pid_file}") from e
     except (OSError, ValueError) as e:

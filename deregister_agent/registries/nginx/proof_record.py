@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from deregister_agent.host.clock import SystemClock
-from deregister_agent.host.files import replace_durably
+from deregister_agent.host.files import read_plain, replace_durably
 from deregister_agent.registries.nginx.conf import NginxConf
 from deregister_agent.registries.nginx.server_address import canonical
 
@@ -113,7 +113,7 @@ def load(path: Path) -> ProofRecord:
     A record that cannot be read proves nothing either: then the next change reloads.
     """
     try:
-        data = json.loads(path.read_bytes())
+        data = json.loads(read_plain(path))
         record = ProofRecord(
             proofs=tuple(
                 Proof(tuple(p["ids"]), p["digest"], tuple(p["down"]), p["at"], p.get("doubts"))

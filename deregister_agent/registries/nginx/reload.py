@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from deregister_agent.host.files import open_plain
 from deregister_agent.host.programs import ProgramError, Run, completed, plain_environment
 from deregister_agent.registries.nginx.processes import POLL, Master, NginxError, Worker, Workers
 
@@ -52,7 +53,7 @@ class ErrorLog:
         if self._path is None:
             return ""
         try:
-            with self._path.open("rb") as log:
+            with open_plain(self._path) as log:
                 if os.fstat(log.fileno()).st_ino == self._inode:
                     log.seek(self._offset)
                 lines = log.read(_LOG_LIMIT).decode(errors="replace").splitlines()
