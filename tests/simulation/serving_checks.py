@@ -97,7 +97,8 @@ class ServingChecks:
         if not lost or not (world.ready or world.presence.anyway):
             return
         if world.phase is Phase.RESTORING:
-            world.timeline.after(PUT_BACK_BY, lambda: self._put_back(lost))
+            told = [one for one in lost if self._answers(one)]  # others may yet be unreachable
+            world.timeline.after(PUT_BACK_BY, lambda: self._put_back(told))
         elif all(self._answers(one) for one in lost):
             world.broken(f"does not put back what {lost[0].name} has lost")
 
