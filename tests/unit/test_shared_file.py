@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from deregister_agent.host.files import replace_durably
+from deregister_agent.host.files import read_plain, replace_durably
 from deregister_agent.registries.file import shared_file as shared_file_module
 from deregister_agent.registries.file.shared_file import SharedFile, shared_file
 from deregister_agent.registries.file.target_file import FormatError, Syntax, TargetFile
@@ -166,16 +166,16 @@ def test_a_look_that_hangs_holds_up_nobody_for_ever(
     file = SharedFile(path, "json")
     file.look(LONG)
     cursor = file.watch(OURS, None, LONG)
-    hung, let_go, read = threading.Event(), threading.Event(), Path.read_bytes
+    hung, let_go = threading.Event(), threading.Event()
 
-    def hang(self: Path) -> bytes:
-        content = read(self)
+    def hang(one: Path) -> bytes:
+        content = read_plain(one)
         hung.set()
         assert let_go.wait(LONG)
         return content
 
     monkeypatch.setattr(shared_file_module, "LOOK_TIMEOUT", 0.01)
-    monkeypatch.setattr(Path, "read_bytes", hang)
+    monkeypatch.setattr(shared_file_module, "read_plain", hang)
     with ThreadPoolExecutor(1) as pool:
         looking = pool.submit(file.look, LONG)
         assert hung.wait(LONG)
