@@ -15,6 +15,7 @@ from tests.servers.child import wait_until
 
 KINDS = ("plain", "thread", "impatient", "framework", "background", "pool", "stream")
 LONG = 1.2  # seconds that some pieces take: much longer than the app must be quiet
+LONGEST = 3.0  # seconds of a piece that is to outlast all others
 
 
 class Diary:
@@ -71,13 +72,19 @@ class Balancer(FakeRegistry):
         self.directory.put("web", {"port": port})
 
     @contextmanager
-    def route(self) -> Iterator[bool]:
-        """Tell whether the app may be asked; whoever was told so is on the way in the block."""
+    def route(self) -> Iterator[int]:
+        """
+        Give the number of the listing by which the app may be asked, or 0 where it may not be.
+
+        Whoever was given a number is on the way in the block. A connection of an earlier
+        listing leads to a process that has been killed.
+        """
         with self._lock:
             listed = "web" in self.directory.listed
             self._on_the_way += listed
+            number = self.directory.version if listed else 0
         try:
-            yield listed
+            yield number
         finally:
             with self._lock:
                 self._on_the_way -= listed
@@ -104,6 +111,19 @@ class Load:
         for thread in self._threads:
             thread.start()
 
+    @contextmanager
+    def outlasted_by(self, kind: str) -> Iterator[None]:
+        """Have a piece of that kind in hand that ends after all others, and leave it alone."""
+        piece = f"{next(self._numbers)}"
+        with closing(http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)) as held:
+            with self._balancer.route() as listing:
+                assert listing, "this is for a time when the app is listed"
+                held.request("GET", f"/{kind}/{piece}/{LONGEST}")
+                wait_until(self._begun(piece), f"{kind} {piece} begins", limit=60.0)
+            if kind != "stream":  # which ends without its reader
+                held.close()
+            yield
+
     def stop(self) -> None:
         """Have every client end."""
         self._over.set()
@@ -120,12 +140,14 @@ class Load:
 
     def _ask(self, connection: http.client.HTTPConnection, chance: random.Random) -> None:
         """Ask over that connection, a few times where the client stays to read the answers."""
+        opened_by = 0
         for _ in range(chance.randint(1, 4)):
             kind, piece = chance.choice(KINDS), f"{next(self._numbers)}"
             seconds = LONG if chance.random() < 0.1 else chance.uniform(0.0, 0.2)
-            with self._balancer.route() as may:
-                if not may:
+            with self._balancer.route() as listing:
+                if not listing or opened_by not in (0, listing):
                     return
+                opened_by = listing
                 connection.request("GET", f"/{kind}/{piece}/{seconds:.3f}")
                 wait_until(self._begun(piece), f"{kind} {piece} begins", limit=60.0)
             way = chance.choice(tuple(self.ways))

@@ -1,5 +1,6 @@
 """A day in the life of web apps: a real agent deploys each of them again and again under load."""
 
+import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,8 @@ APPS: Mapping[str, tuple[str, Sequence[str], Mapping[str, str]]] = {
         {},
     ),
 }
+LAST = ("stream", "impatient", "background", "pool", "thread", "framework", "plain")
+"""Which kind of work is the last in hand, deploy after deploy."""
 MANY = [pytest.mark.nightly, pytest.mark.timeout(3000)]
 
 
@@ -65,10 +68,11 @@ def test_never_drained_with_a_piece_in_hand(tmp_path: Path, name: str, deploys: 
         with running_loop(tmp_path, instance, [balancer], [probe], policy) as loop:
             load = Load(server.port, balancer, diary, clients=8)
             try:
-                for _ in range(deploys):
+                for _, last in zip(range(deploys), itertools.cycle(LAST), strict=False):
                     wait_until(_more(diary, 20), "it is at work", limit=LIMIT)
-                    loop.stop_traffic(StopRequest())
-                    drain = until(loop, lambda drain: drain.outcome is not None, "an outcome")
+                    with load.outlasted_by(last):
+                        loop.stop_traffic(StopRequest())
+                        drain = until(loop, lambda drain: drain.outcome is not None, "an outcome")
                     server.end()
                     assert drain.outcome is Outcome.DRAINED
                     assert diary.in_hand() == set()
