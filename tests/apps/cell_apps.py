@@ -203,7 +203,6 @@ app = work.asgi(get_asgi_application())
 """
 )
 
-# Quart and Sanic have the same names for the most of what is needed here.
 QUART = (
     PIECES
     + """
