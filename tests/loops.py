@@ -13,7 +13,7 @@ from deregister_agent.host.process_finder import ProbeMark
 from deregister_agent.journal.history import TimelineEvent
 from deregister_agent.journal.journal import Journal
 from deregister_agent.model import Drain, Instance, Outcome, Phase, Policy
-from deregister_agent.ports import Notifier, Registry
+from deregister_agent.ports import IdleProbe, Notifier, Registry
 from tests.fakes import FakeNotifier, FakeProbe
 
 LIMIT = 60.0  # seconds that a test waits for anything
@@ -49,9 +49,11 @@ class Running:
         return found[1]
 
 
-def until(loop: InstanceLoop, final: Callable[[Drain], bool], what: str) -> Drain:
+def until(
+    loop: InstanceLoop, final: Callable[[Drain], bool], what: str, *, limit: float = LIMIT
+) -> Drain:
     """Wait until *final* says so of the drain; fail with what blocks it."""
-    drain = loop.wait(final, LIMIT)
+    drain = loop.wait(final, limit)
     assert final(drain), f"never came: {what}; {drain.phase}: {loop.status().blocking}"
     return drain
 
@@ -71,6 +73,25 @@ def agent_of(
         yield running
     finally:
         running.agent.stop()
+
+
+@contextmanager
+def running_loop(
+    folder: Path,
+    instance: Instance,
+    registries: Sequence[Registry],
+    probes: Sequence[IdleProbe],
+    policy: Policy = POLICY,
+) -> Iterator[InstanceLoop]:
+    """Run an agent with one instance and nothing faked but what is given; give its loop."""
+    clock = SystemClock()
+    setup = InstanceSetup(instance, policy, registries, probes, ProbeMark(clock))
+    agent = Agent(Journal(folder / "journal.db", clock), clock, [(setup, {})])
+    agent.start()
+    try:
+        yield agent.instances[instance.name]
+    finally:
+        agent.stop()
 
 
 def made_of(

@@ -26,25 +26,36 @@ SHARED = {"DEREGISTER_AGENT_WORK": "work"}
 
 
 class Server:
-    """A server process, its port and what one may do with it."""
+    """
+    A server process, its port and what one may do with it.
 
-    def __init__(self, folder: Path, app: str, command: list[str], env: dict[str, str]) -> None:
+    *command* is a module of Python and its arguments, or options of Python, or a program with
+    its path; PORT in it, and as the value of a variable, is the port of the app, a free one
+    unless it is given. A variable whose value is PAGE tells the port of a page of its own.
+    """
+
+    def __init__(
+        self, folder: Path, app: str, command: list[str], env: dict[str, str], port: int = 0
+    ) -> None:
         self.folder = folder
         (folder / "shop.py").write_text(app)
-        (self.port,) = free_ports(1)
-        command = [
-            sys.executable,
-            "-m",
-            *(part.replace("PORT", str(self.port)) for part in command),
-        ]
-        env = os.environ | {"PYTHONPATH": str(ROOT)} | env
+        free, spare = free_ports(2)
+        self.port = port or free
+        places = {"PORT": str(self.port), "PAGE": str(spare)}
+        self.page = spare if "PAGE" in env.values() else self.port
+        env = os.environ | {"PYTHONPATH": str(ROOT)} | {k: places.get(v, v) for k, v in env.items()}
+        command = [part.replace("PORT", str(self.port)) for part in command]
+        if "/" not in command[0]:
+            command = [sys.executable, *([] if command[0].startswith("-") else ["-m"]), *command]
         self.log = (folder / "log").open("ab")
         self.process = subprocess.Popen(
             command, cwd=folder, env=env, stdout=self.log, stderr=self.log, start_new_session=True
         )
 
     def end(self) -> None:
-        """Kill it with all its workers, and wait until it is gone."""
+        """Kill it with all its workers, and wait until it is gone; once is enough."""
+        if self.log.closed:
+            return
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(10)
@@ -52,7 +63,8 @@ class Server:
 
     def ask(self, path: str = "/-/work", method: str = "GET", **headers: str) -> tuple[int, Any]:
         """Ask over a new connection, so that any worker may answer."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        port = self.page if path.startswith("/-/work") else self.port
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
         try:
             connection.request(method, path, headers=headers)
             answer = connection.getresponse()
@@ -113,8 +125,8 @@ def servers(folder: Path) -> Iterator[Start]:
     """Give what starts servers; all of them end with the block."""
     running: list[Server] = []
 
-    def run(app: str, *command: str, **env: str) -> Server:
-        running.append(Server(folder, app, list(command), env))
+    def run(app: str, *command: str, port: int = 0, **env: str) -> Server:
+        running.append(Server(folder, app, list(command), env, port))
         return running[-1]
 
     try:

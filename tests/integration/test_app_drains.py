@@ -10,17 +10,12 @@ from typing import Any
 import pytest
 
 from deregister_agent.config.backends import find
-from deregister_agent.engine.agent import Agent
 from deregister_agent.engine.instance_loop import InstanceLoop
-from deregister_agent.engine.knowledge import InstanceSetup
-from deregister_agent.host.clock import SystemClock
-from deregister_agent.host.process_finder import ProbeMark
-from deregister_agent.journal.journal import Journal
 from deregister_agent.model import Instance, Outcome, Phase, Policy, StopRequest
 from deregister_agent.registries import file
 from tests.apps.app_server import GUNICORN, SHARED, UVICORN, Server, Start, servers
 from tests.integration.test_app_servers import FASTAPI, FLASK
-from tests.loops import LIMIT, eventually, until
+from tests.loops import LIMIT, eventually, running_loop, until
 
 DOCS = Path(__file__).parents[2] / "docs" / "how-to" / "count-work-in-your-app.md"
 DJANGO = """
@@ -99,19 +94,10 @@ def draining(folder: Path, server: Server, **policy: Any) -> Iterator[InstanceLo
     path = folder / "targets.json"
     path.write_text(json.dumps([{"targets": [f"127.0.0.1:{server.port}"]}]))
     listed = file.build(file.Options(kind="file", path=path), instance)
-    rules, clock = (
-        Policy(**{"deadline": LIMIT, "quiet": 0.3, "min_others": 0} | policy),
-        SystemClock(),
-    )
-    setup = InstanceSetup(instance, rules, [listed], [probe], ProbeMark(clock))
-    agent = Agent(Journal(folder / "journal.db", clock), clock, [(setup, {})])
-    agent.start()
-    try:
-        loop = agent.instances["web"]
+    rules = Policy(**{"deadline": LIMIT, "quiet": 0.3, "min_others": 0} | policy)
+    with running_loop(folder, instance, [listed], [probe], rules) as loop:
         loop.stop_traffic(StopRequest())
         yield loop
-    finally:
-        agent.stop()
 
 
 def blocks(loop: InstanceLoop, said: Callable[[str], bool]) -> None:

@@ -30,6 +30,7 @@ from tests.servers.redis import Redis
 
 RECIPE = ROOT / "docs" / "how-to" / "drain-a-celery-worker.md"
 QUEUES = ("celery", "mail")
+DEADLINE = 300.0  # seconds: each act of the recipe starts a Python with Celery in it
 FOLLOWS = "from tests.apps.celery_shop import app\n__all__ = ['app']\n"
 
 
@@ -76,7 +77,7 @@ def recipe(folder: Path, worker: Worker) -> Iterator[tuple[InstanceLoop, Agent]]
     registry = backend("registries", table["registry"][0], worker, folder)
     probe = backend("probes", table["probe"][0], worker, folder)
     clock = SystemClock()
-    policy = Policy(deadline=300.0, quiet=2.0, min_others=0)
+    policy = Policy(deadline=DEADLINE, quiet=2.0, min_others=0)
     instance = Instance("worker-1", "shop", "127.0.0.1", 1)
     setup = InstanceSetup(instance, policy, [registry], [probe], ProbeMark(clock))
     agent = Agent(Journal(folder / "journal.db", clock), clock, [(setup, {})])
@@ -101,14 +102,14 @@ def still_at_work(worker: Worker) -> list[str]:
 def drained(loop: InstanceLoop) -> None:
     """Stop traffic, and return when it is drained; fail with any other outcome."""
     loop.stop_traffic(StopRequest())
-    drain = until(loop, lambda drain: drain.outcome is not None, "an outcome")
+    drain = until(loop, lambda drain: drain.outcome is not None, "an outcome", limit=DEADLINE)
     assert drain.outcome is Outcome.DRAINED, loop.status().blocking
 
 
 def serving(loop: InstanceLoop) -> None:
     """Start traffic, and return when the worker consumes again."""
     loop.start_traffic("", "")
-    until(loop, lambda drain: drain.phase is Phase.SERVING, "serving")
+    until(loop, lambda drain: drain.phase is Phase.SERVING, "serving", limit=DEADLINE)
 
 
 def test_the_recipe(tmp_path: Path, broker: str) -> None:
@@ -173,7 +174,7 @@ class Load(threading.Thread):
             client.control.revoke(sent.id, terminate=how == "killed")
 
 
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(7200)  # a drain takes 15 to 60 s: most of it is starting Pythons
 @pytest.mark.parametrize("drains", [2, pytest.param(50, marks=pytest.mark.nightly)])
 def test_a_day_in_the_life(tmp_path: Path, broker: str, drains: int) -> None:
     """Never "drained" with a piece of work begun and not ended, and always drained in the end."""

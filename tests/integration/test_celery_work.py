@@ -4,6 +4,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from celery import chord  # type: ignore[import-untyped]
 
 from tests.apps.celery_shop import Worker
 from tests.integration.celery_stage import is_idle, probe, refusal, told
@@ -69,6 +70,36 @@ class TestEnds:
                 end.touch()
             wait_until(lambda: is_idle(asked), "it is idle", limit=60)
             assert told(asked).started == before + 3
+
+    def test_a_chord(self, tmp_path: Path, redis_url: str) -> None:
+        """A group of tasks, and the one that is sent when all of them have ended."""
+        settings = {"result_backend": redis_url}
+        with Worker(tmp_path, redis_url, settings=settings) as worker, worker.client() as client:
+            asked = probe(worker)
+            ends = [tmp_path / f"part-{n}" for n in range(3)]
+            *parts, last = [client.signature("shop.pack", [str(e)], immutable=True) for e in ends]
+            before = told(asked).started or 0
+            chord(parts, app=client)(last)
+            for begun, released in ((2, ends[:1]), (2, ends[1:2]), (3, ends[2:])):
+                wait_until(lambda n=begun: len(worker.noted("begin")) == n, "it works", limit=60)  # type: ignore[misc]
+                assert not any(is_idle(asked) for _ in range(LOOKS))
+                released[0].touch()
+            wait_until(lambda: is_idle(asked), "it is idle", limit=60)
+            assert told(asked).started == before + 3
+
+    def test_a_pool_that_grows_and_shrinks(self, tmp_path: Path, redis_url: str) -> None:
+        """With ``--autoscale`` it has as many processes as it needs: no task is lost sight of."""
+        grows = ["--autoscale", "3,1"]
+        with Worker(tmp_path, redis_url, pool="prefork", command_line=grows) as worker:
+            asked = probe(worker)
+            for done in (4, 8):
+                ends = [worker.send() for _ in range(4)]
+                wait_until(lambda n=done: len(worker.noted("begin")) >= n - 1, "all work", limit=60)  # type: ignore[misc]
+                assert not any(is_idle(asked) for _ in range(LOOKS))
+                for end in ends:
+                    end.touch()
+                wait_until(lambda n=done: len(worker.noted("end")) == n, "they end", limit=60)  # type: ignore[misc]
+                wait_until(lambda: is_idle(asked), "it is idle", limit=60)
 
     def test_a_task_is_to_be_tried_again(self, tmp_path: Path, redis_url: str) -> None:
         """A task that is retried goes back to the broker: it is no work of a worker's then."""

@@ -8,16 +8,11 @@ from pathlib import Path
 import pytest
 
 from deregister_agent.config.backends import find
-from deregister_agent.engine.agent import Agent
 from deregister_agent.engine.instance_loop import InstanceLoop
-from deregister_agent.engine.knowledge import InstanceSetup
-from deregister_agent.host.clock import SystemClock
-from deregister_agent.host.process_finder import ProbeMark
-from deregister_agent.journal.journal import Journal
 from deregister_agent.model import Instance, Outcome, Phase, Policy, StopRequest
 from tests.apps.recipe import Recipe, in_hand, program
 from tests.integration.consumer_brokers import rabbitmq
-from tests.loops import LIMIT, until
+from tests.loops import LIMIT, running_loop, until
 from tests.servers.child import wait_until
 
 ORDERS = 40
@@ -42,16 +37,9 @@ def agent_of(folder: Path, recipe: Recipe) -> Iterator[InstanceLoop]:
         backend = find("probes" if port == "probes" else "registries", str(table["kind"]))
         options = backend.Options.model_validate_json(json.dumps(table | {"url": recipe.url}))
         made[port] = backend.build(options, instance)
-    policy, clock = Policy(deadline=LIMIT, quiet=0.2, min_others=0), SystemClock()
-    setup = InstanceSetup(
-        instance, policy, [made["registries"]], [made["probes"]], ProbeMark(clock)
-    )
-    agent = Agent(Journal(folder / "journal.db", clock), clock, [(setup, {})])
-    agent.start()
-    try:
-        yield agent.instances["web"]
-    finally:
-        agent.stop()
+    policy = Policy(deadline=LIMIT, quiet=0.2, min_others=0)
+    with running_loop(folder, instance, [made["registries"]], [made["probes"]], policy) as loop:
+        yield loop
 
 
 @pytest.mark.parametrize(

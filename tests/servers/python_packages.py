@@ -19,6 +19,8 @@ SETS = {
     "celery-5.3": ("celery==5.3.*", "kombu==5.3.*", "redis<5"),
     # celery-batches of today wants a Celery before 5.7; eventlet warns whoever imports it.
     "celery-5.6": ("celery==5.6.*", "celery-batches>=0.11", "eventlet", "gevent", "redis"),
+    # Beside uvloop and httptools, uvicorn would take these in all tests.
+    "web-servers": ("gevent", "granian", "httptools", "sanic", "uvloop"),
 }
 """What is installed together, by the name of its folder."""
 

@@ -28,6 +28,9 @@ BEAM = "usr/lib/erlang/erts-13.1.5/bin/erlexec"  # what starts RabbitMQ
 RABBITMQ = (*LIBC, *SYSTEMD, *_RABBIT, *(f"erlang-{n}" for n in _ERLANG), "rabbitmq-server")
 
 NATS = (*LIBC, "nats-server")
+_PYTHON = ("libpython3.11", "libpython3.11-minimal", "libpython3.11-stdlib", "libssl3", "zlib1g")
+_APACHE = ("libapr1", "libaprutil1", "libexpat1", "libuuid1", "libpcre2-8-0", "libcrypt1")
+MOD_WSGI = (*LIBC, *_PYTHON, *_APACHE, "apache2-bin", "libapache2-mod-wsgi-py3")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,7 @@ SERVERS = {
         Server(
             "nats", "bookworm", (*LIBC, "nats-server"), "usr/sbin/nats-server", "nats-server: v"
         ),
+        Server("mod_wsgi", "bookworm", MOD_WSGI, "usr/sbin/apache2", "Apache/2.4.", "-v"),
         Server("haproxy", "bookworm", HAPROXY, "usr/sbin/haproxy", "HAProxy version", "-v"),
     )
 }

@@ -193,9 +193,11 @@ class Checks:
         plan, world = self.world.plan, self.world
         named = not any(one.names.misnamed for one in world.registries)
         named &= world.presence.renames is None
-        hung = any(one.hangs_until > self.began for one in world.registries)
+        others = [one for one in world.registries if one.name not in drain.vouched]
+        silent = [one.hangs_until for one in world.registries]
+        silent += [one.down_until for one in others]
         well = plan.error_rate == plan.hang_rate == plan.lie_rate == 0 and plan.counts_work
-        return bool(drain.vouched) and well and not hung and named and plan.late_messages < 0.1
+        return bool(drain.vouched) and well and named and max(silent) <= self.began and plan.late_messages < 0.1
 
     def _unhindered(self, world: "World") -> float:
         """Return from when on nothing has been in the way of the agent."""

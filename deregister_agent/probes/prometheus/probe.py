@@ -24,6 +24,7 @@ from deregister_agent.probes.http_endpoint import (
     media_type,
     tells_its_length,
 )
+from deregister_agent.probes.prometheus.absent_names import absent_names
 from deregister_agent.probes.prometheus.samples import (
     MetricsPage,
     NotMetricsError,
@@ -103,6 +104,18 @@ class PrometheusProbe(IdleProbe):
             doing = f"tell what is in flight from {self._options.url}"
             raise ProbeError(self.name, doing, e) from e
 
+    def absent_now(self) -> Sequence[str]:
+        """Say which metrics that may be absent the page does not show. Raises ProbeError."""
+        every = [term for terms in self._terms.values() for term in terms]
+        if all(term.absent == "unknown" for term in every):
+            return ()
+        try:
+            metrics = self._metrics(self._options.timeout)
+        except (AgentError, ValueError) as e:
+            doing = f"look on {self._options.url} for the metrics that may be absent"
+            raise ProbeError(self.name, doing, e) from e
+        return tuple(absent_names(metrics, every, self._options.labels))
+
     def _metrics(self, limit: float) -> MetricsPage:
         answer = self._page.get(limit, accept=ACCEPT, lag=self._options.lag)
         if self._options.multiprocess_dir is not None:
@@ -170,6 +183,10 @@ def build(options: Options, instance: Instance) -> PrometheusProbe:
 
 
 def warnings(options: Options, instance: Instance) -> Sequence[str]:
-    """Say what each preset does not see."""
-    del instance
-    return [f"preset {preset!r} {BLIND[preset]}" for preset in options.presets]
+    """
+    Say what each preset does not see, and which metrics that may be absent are.
+
+    Raises ProbeError where these cannot be looked for.
+    """
+    blind = [f"preset {preset!r} {BLIND[preset]}" for preset in options.presets]
+    return [*blind, *build(options, instance).absent_now()]
