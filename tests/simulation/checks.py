@@ -197,7 +197,8 @@ class Checks:
         silent = [one.hangs_until for one in world.registries]
         silent += [one.down_until for one in others]
         well = plan.error_rate == plan.hang_rate == plan.lie_rate == 0 and plan.counts_work
-        return bool(drain.vouched) and well and named and max(silent) <= self.began and plan.late_messages < 0.1
+        well &= max(silent) <= self.began and plan.late_messages < 0.1
+        return bool(drain.vouched) and well and named
 
     def _unhindered(self, world: "World") -> float:
         """Return from when on nothing has been in the way of the agent."""
