@@ -38,9 +38,22 @@ def best(call: Callable[[], object]) -> float:
     return min(rounds) / CALLS * 1e6
 
 
-def wsgi_app(_environ: dict[str, Any], _start_response: Any) -> Iterable[bytes]:
+START = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]}
+BODY = {"type": "http.response.body", "body": b""}
+
+
+def wsgi_app(_environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
     """Answer nothing, at once."""
+    start_response("200 OK", [("Content-Length", "0")])
     return [b""]
+
+
+def start_response(_status: str, _headers: list[tuple[str, str]]) -> None:
+    """Take the beginning of an answer, as a server does."""
+
+
+async def take(_message: Any) -> None:
+    """Take a part of an answer, as a server does."""
 
 
 def wsgi_cost(work: Work) -> float:
@@ -49,7 +62,7 @@ def wsgi_cost(work: Work) -> float:
     counted = work.wsgi(wsgi_app)
 
     def serve(app: Callable[..., Iterable[bytes]]) -> None:
-        body = app(environ, None)
+        body = app(environ, start_response)
         for _ in body:
             pass
         close = getattr(body, "close", None)
@@ -59,13 +72,15 @@ def wsgi_cost(work: Work) -> float:
     return best(lambda: serve(counted)) - best(lambda: serve(wsgi_app))
 
 
-async def asgi_app(_scope: Any, _receive: Any, _send: Any) -> None:
+async def asgi_app(_scope: Any, _receive: Any, send: Any) -> None:
     """Answer nothing, at once."""
+    await send(START)
+    await send(BODY)
 
 
 def asgi_cost(work: Work) -> float:
     """Return what the ASGI middleware adds to a request."""
-    scope = {"type": "http", "path": "/orders"}
+    scope = {"type": "http", "http_version": "1.1", "path": "/orders"}
     counted = work.asgi(asgi_app)
 
     async def rounds(app: Callable[..., Any]) -> float:
@@ -73,7 +88,7 @@ def asgi_cost(work: Work) -> float:
         for _ in range(ROUNDS):
             begin = time.thread_time()
             for _ in range(CALLS):
-                await app(scope, None, None)
+                await app(scope, None, take)
             took.append(time.thread_time() - begin)
         return min(took) / CALLS * 1e6
 

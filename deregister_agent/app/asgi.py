@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from deregister_agent.app.board import KINDS, Ticket
+from deregister_agent.app.kept_connections import asgi_send
 from deregister_agent.app.message_scope import MessageScope
 from deregister_agent.app.page import POLL, Exchange, PageRequest, WorkPage
 from deregister_agent.app.threads import CountedRequest, current, watch
@@ -37,8 +38,15 @@ long and does not stand here counts as one request: such a drain does not end, a
 class AsgiWork:
     """The middleware: it counts requests, sessions and messages, and answers the page itself."""
 
-    def __init__(self, app: AsgiApp, begin: Callable[[int], Ticket], page: WorkPage) -> None:
+    def __init__(
+        self,
+        app: AsgiApp,
+        begin: Callable[[int], Ticket],
+        page: WorkPage,
+        letting_go: Callable[[], bool],
+    ) -> None:
         self._app, self._begin, self._page = app, begin, page
+        self._letting_go = letting_go
         self._watched: asyncio.AbstractEventLoop | None = None
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -48,7 +56,7 @@ class AsgiWork:
         if kind == "http" and self._page.has(path):
             await self._answer(scope, path, send)
         elif kind == "lifespan" or path in self._page.ignored:
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, asgi_send(scope, send, self._letting_go))
         elif kind in BY_MESSAGE:
             await self._consume(scope, receive, send)
         else:
@@ -88,7 +96,7 @@ class AsgiWork:
 
     async def _served(self, scope: Message, receive: Receive, send: Send) -> None:
         try:
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, asgi_send(scope, send, self._letting_go))
         except Exception:
             # A background task may fail when the answer is on its way, and is no end of that.
             await _sent(send)

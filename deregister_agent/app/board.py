@@ -36,7 +36,7 @@ SIZE = (SLOTS + 1) * WIDTH * 8
 LAYOUT = 0x776F726B0001  # "work", version 1
 
 # Cells of the header.
-MAGIC, MARK, WISH, BROKEN, USED, KEEPER, KEEPER_BORN = range(7)
+MAGIC, MARK, WISH, BROKEN, USED, KEEPER, KEEPER_BORN, HELD = range(8)
 # Cells of a slot.
 PID, BORN, HOOKS, DONE, FAILED = range(5)
 STARTED, FINISHED = 5, 5 + len(KINDS)
@@ -212,7 +212,7 @@ class Board:
         kept = self._is_kept()
         if not any(self.members()) and not kept:
             self.cells[MARK] = self._new_mark()
-            self.cells[WISH] = self.cells[BROKEN] = 0
+            self.cells[WISH] = self.cells[BROKEN] = self.cells[HELD] = 0
 
     def _is_kept(self) -> bool:
         """Tell whether the last run goes on: all its workers have exited, not their master."""

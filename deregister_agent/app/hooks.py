@@ -5,7 +5,7 @@ import os
 import threading
 from typing import Any, Protocol
 
-from deregister_agent.app.board import DONE, FAILED, HOOKS, PID, WISH, Board
+from deregister_agent.app.board import DONE, FAILED, HELD, HOOKS, PID, WISH, Board
 from deregister_agent.app.hook_call import HookCall
 from deregister_agent.app.intake import Intake
 
@@ -30,6 +30,10 @@ class Hooks:
     grows. Each process with hooks has one thread that runs them, one at a time,
     when its own last number differs from the wish in that; so asking twice for
     the same calls nothing twice.
+
+    While it is stopped the app lets connections go, unless whoever has asked for
+    that stop says so later: then HELD is the number of the stop. A process with an
+    older version of this library leaves that cell alone, and so lets go at once.
     """
 
     def __init__(self, board: Board, timeout: float) -> None:
@@ -70,16 +74,39 @@ class Hooks:
             self._board.join().cells[HOOKS] = 1
             threading.Thread(target=self._watch, name="work-hooks", daemon=True).start()
 
-    def ask(self, *, stop: bool) -> None:
-        """Wish a stop or a start of every process; a wish that failed somewhere is repeated."""
+    def ask(self, *, stop: bool, hold: bool = False) -> None:
+        """
+        Wish a stop or a start of every process; a wish that failed somewhere is repeated.
+
+        *hold*: the stop keeps connections until let_go(), or a stop that does not hold.
+        """
         self._board.join()
         with self._board.exclusive():
             wish = self._board.cells[WISH]
             if stop != bool(wish % 2):
-                self._board.cells[WISH] = wish + 1
+                wish += 1
             elif any(cells[FAILED] == wish for cells in self._concerned()):
-                self._board.cells[WISH] = wish + 2
+                wish += 2
+            # A stop that is repeated takes back nothing; and whoever reads between these two
+            # must not see the new wish beside the old word on connections.
+            if stop:
+                self._board.cells[HELD] = wish if hold and not self.letting_go() else 0
+            self._board.cells[WISH] = wish
         self._asked.set()
+
+    def let_go(self) -> bool:
+        """Let connections go from now until the start; False, and nothing, unless stopped."""
+        with self._board.exclusive():
+            if not self._board.cells[WISH] % 2:
+                return False
+            self._board.cells[HELD] = 0
+        return True
+
+    def letting_go(self) -> bool:
+        """Tell whether each answer says that its connection ends. Asked for each of them."""
+        cells = self._board.cells
+        wish = cells[WISH]
+        return wish % 2 == 1 and cells[HELD] < wish
 
     def shut(self) -> bool:
         """Tell whether nobody may take anything now. Whoever asks is a process to be waited for."""

@@ -47,8 +47,12 @@ class Source(Protocol):
         """Whether the app was stopped, hooks and all."""
         ...
 
-    def ask(self, *, stop: bool) -> None:
-        """Ask every process to call its hooks."""
+    def ask(self, *, stop: bool, hold: bool) -> None:
+        """Ask every process to call its hooks; *hold*: connections stay until let_go()."""
+        ...
+
+    def let_go(self) -> bool:
+        """Let connections go until the start; return whether the app is stopped."""
         ...
 
     def settled(self) -> bool:
@@ -102,8 +106,13 @@ class WorkPage:
         refused = self._refused(asked)
         if refused is not None:
             return _at_once(refused)
+        if asked.path == f"{self._path}/let-go":
+            return _at_once(self._let_go(asked))
         if asked.method == "POST":
-            self._work.ask(stop=asked.path == f"{self._path}/stop")
+            later = parse_qs(asked.query, keep_blank_values=True).get("let_go")
+            if later not in (None, ["later"]):
+                return _at_once(_error(400, "let_go may be: later; leave it out to let go now"))
+            self._work.ask(stop=asked.path == f"{self._path}/stop", hold=later is not None)
             hold = self._hook_timeout if asked.patient else min(self._hook_timeout, IMPATIENT)
             return Exchange(hold, self._work.settled, lambda: self._hooks_done(asked, hold))
         wait = _seconds(asked.query)
@@ -113,9 +122,9 @@ class WorkPage:
         return Exchange(hold, self._work.is_idle, lambda: self._report(asked))
 
     def _refused(self, asked: PageRequest) -> PageAnswer | None:
-        posts = (f"{self._path}/stop", f"{self._path}/start")
+        posts = tuple(f"{self._path}/{word}" for word in ("stop", "let-go", "start"))
         if asked.path != self._path and asked.path not in posts:
-            return _error(404, f"there is {self._path}, and POST {posts[0]} and {posts[1]}")
+            return _error(404, f"there is {self._path}, and POST {', '.join(posts)}")
         allowed = ("POST",) if asked.path in posts else ("GET", "HEAD")
         if asked.method not in allowed:
             return _error(405, f"use {allowed[0]} for {asked.path}", ("Allow", ", ".join(allowed)))
@@ -137,6 +146,11 @@ class WorkPage:
                 "or ask on a port of its own: work.serve(port)",
             )
         return None
+
+    def _let_go(self, asked: PageRequest) -> PageAnswer:
+        if not self._work.let_go():
+            return _error(409, "the app is not stopped: connections are let go only while it is")
+        return self._report(asked)
 
     def _hooks_done(self, asked: PageRequest, hold: float) -> PageAnswer:
         if not self._work.settled():

@@ -149,11 +149,12 @@ class Work:
 
     def wsgi(self, app: WsgiApp) -> WsgiWork:
         """Return a WSGI app that counts its requests: Flask, Django."""
-        return WsgiWork(app, partial(self._board.begin, _number("requests")), self._page)
+        begin = partial(self._board.begin, _number("requests"))
+        return WsgiWork(app, begin, self._page, self._hooks.letting_go)
 
     def asgi(self, app: AsgiApp) -> AsgiWork:
         """Return an ASGI app that counts its requests and WebSockets: FastAPI, Starlette."""
-        return AsgiWork(app, self._board.begin, self._page)
+        return AsgiWork(app, self._board.begin, self._page, self._hooks.letting_go)
 
     def grpc(self, ignored: Collection[str] = NO_WORK) -> WorkInterceptor:
         """
@@ -203,6 +204,11 @@ class Work:
         """Whether the agent has stopped traffic, and every hook has returned."""
         return self._hooks.stopped()
 
+    @property
+    def letting_go(self) -> bool:
+        """Whether each answer is to say that its connection ends. Cheap: ask for each answer."""
+        return self._hooks.letting_go()
+
     def is_idle(self) -> bool:
         """Tell whether no process of the app has anything in hand."""
         tally = self._board.tally()
@@ -239,13 +245,18 @@ class Work:
             "started": tally.started,
             "process": {"mark": board.mark, "pids": tally.pids},
             "stopped": self.stopped,
+            "letting_go": self.letting_go,
         }
 
     # What the page calls.
 
-    def ask(self, *, stop: bool) -> None:
-        """Ask every process of the app to call its hooks."""
-        self._hooks.ask(stop=stop)
+    def ask(self, *, stop: bool, hold: bool = False) -> None:
+        """Ask every process to call its hooks; *hold*: connections stay until let_go()."""
+        self._hooks.ask(stop=stop, hold=hold)
+
+    def let_go(self) -> bool:
+        """Let connections go until the start; return False, having done nothing, if not stopped."""
+        return self._hooks.let_go()
 
     def settled(self) -> bool:
         """Tell whether the hooks of every process have returned or failed."""

@@ -6,6 +6,7 @@ from http import HTTPStatus
 from typing import Any
 
 from deregister_agent.app.board import Ticket
+from deregister_agent.app.kept_connections import WsgiServer
 from deregister_agent.app.page import PageRequest, WorkPage, held
 
 WsgiApp = Callable[..., Iterable[bytes]]
@@ -52,8 +53,15 @@ class CountedBody:
 class WsgiWork:
     """The middleware: it counts requests and answers the page itself."""
 
-    def __init__(self, app: WsgiApp, begin: Callable[[], Ticket], page: WorkPage) -> None:
+    def __init__(
+        self,
+        app: WsgiApp,
+        begin: Callable[[], Ticket],
+        page: WorkPage,
+        letting_go: Callable[[], bool],
+    ) -> None:
         self._app, self._begin, self._page = app, begin, page
+        self._server = WsgiServer(letting_go)
         self._holding = threading.Lock()
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -61,6 +69,7 @@ class WsgiWork:
         path = environ.get("PATH_INFO", "")
         if self._page.has(path):
             return self._answer(environ, start_response)
+        start_response = self._server.start_response(environ, start_response)
         if path in self._page.ignored:
             return self._app(environ, start_response)
         ticket = self._begin()
