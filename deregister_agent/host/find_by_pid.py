@@ -1,8 +1,6 @@
 """Find the app's process by a pid that a pid file or systemd knows."""
 
-import threading
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -12,8 +10,7 @@ from deregister_agent.host.clock import Clock
 from deregister_agent.host.files import read_plain
 from deregister_agent.host.forwarders import not_the_app
 from deregister_agent.host.pids import Pid
-from deregister_agent.host.programs import ProgramError, Run, completed, plain_environment
-from deregister_agent.host.relatives import Relatives, began_after, in_cgroup, in_words
+from deregister_agent.host.relatives import Relatives, began_after, in_words
 from deregister_agent.host.vacant_port import who_uses
 from deregister_agent.model import Presence, Process
 
@@ -26,6 +23,7 @@ class PidWord:
     certain: bool  # no other process can be the app
     note: str = ""
     unknown_name: bool = False  # the source knows nothing by this name, or no longer
+    begins: bool = False  # whoever was there has ended, and the source starts another soon
     others: frozenset[Pid] = frozenset()  # who else belongs to it: the rest of a unit
 
 
@@ -66,19 +64,28 @@ class PidFinder:
         word = self._source.ask()
         running = None if word.process is None else Process(boot, (word.process,), namespace=here)
         if was is None and word.certain and running is None:
-            used = who_uses(self._address, self._port)
-            return Presence(exited=False, running=None, note=used or word.note, nobody=not used)
+            return self._nobody(word)
         known = was is not None and (bool(was.pids) or was.boot_id != boot)
-        certain = word.certain or (known and word.unknown_name)
+        announced = was is not None and was.closed > 0
+        certain = word.certain or (known and word.unknown_name) or (announced and word.begins)
         left = self._left(was, word) if was is not None and was.boot_id == boot else ""
         return Presence(known and certain, running if certain else None, word.note, left=left)
+
+    def _nobody(self, word: PidWord) -> Presence:
+        """Tell whether nobody at all is there, where none was seen and the source has none."""
+        if word.others:
+            note = f"{word.note}; of it there still runs {in_words(word.others)}"
+            return Presence(exited=False, running=None, note=note)
+        used = who_uses(self._address, self._port)
+        return Presence(exited=False, running=None, note=used or word.note, nobody=not used)
 
     def _left(self, was: Process, word: PidWord) -> str:
         """Say who lives on of *was*, which has exited: its children, and the rest of its unit."""
         new = () if word.process is None else (word.process,)
         found = self._relatives.left(was.pids, new)
-        rest = () if word.process is not None else word.others - frozenset(was.pids)
-        return in_words({one for one in (*found, *rest) if not began_after(one, was)})
+        rest = {one for one in word.others if all(one[1] < start for _, start in new)}
+        every = {*found, *rest} - {*was.pids, *new}
+        return in_words({one for one in every if not began_after(one, was)})
 
     def wait_exit(self, was: Process, timeout: float) -> None:
         """Block until *was* may have exited, for at most *timeout* seconds."""
@@ -152,74 +159,3 @@ _MOST = 4096  # bytes of a pid file
 _KERNEL = 2  # the parent of the kernel's threads, on the host itself
 _NO_PID = 2**22 + 1  # PID_MAX_LIMIT (linux/threads.h)
 _SLACK = 2.0  # seconds: the wall clock may be slewed, and ticks are coarse
-
-
-class SystemdUnit:
-    """What systemd says of a unit (man 5 org.freedesktop.systemd1)."""
-
-    def __init__(self, unit: str, systemctl: Sequence[str], timeout: float) -> None:
-        self._unit, self._systemctl, self._timeout = unit, systemctl, timeout
-        self._said = PidWord(None, certain=False)
-        self._cgroup = ""  # of the unit, while systemd has one for it
-        self._until = 0.0
-        self._one_at_a_time = threading.Lock()
-
-    def ask(self) -> PidWord:
-        """Return the unit's main process, as systemd said at most half a second ago."""
-        with self._one_at_a_time:
-            process = self._said.process
-            if time.monotonic() >= self._until or (process and not pids.is_alive(process)):
-                self._said = self._ask()
-                self._until = time.monotonic() + _CACHED
-            return self._said
-
-    def _ask(self) -> PidWord:
-        unit, program = self._unit, self._systemctl[0]
-        wanted = "MainPID,ActiveState,LoadState,ControlGroup"
-        command = (*self._systemctl, "show", "-p", wanted, unit)
-        try:
-            told = completed(Run(command, plain_environment(*_USERS_MANAGER)), self._timeout)
-        except ProgramError as e:
-            return PidWord(None, certain=False, note=f"{program} says nothing of unit {unit}: {e}")
-        lines = told.output.decode("utf-8", "replace").splitlines()
-        said = dict(line.split("=", 1) for line in lines if "=" in line)
-        pid, state = said.get("MainPID", ""), said.get("ActiveState", "")
-        if told.status or not pid.isdecimal():
-            return PidWord(
-                None, certain=False, note=f"{program} says nothing of unit {unit}: {told.why}"
-            )
-        if cgroup := said.get("ControlGroup", ""):
-            self._cgroup = cgroup
-        load = said.get("LoadState", "loaded")
-        if load != "loaded" and not int(pid) and state == "inactive":
-            note = f"systemd knows no unit {unit} (it is {load}): correct process.unit"
-            return PidWord(None, certain=False, note=note, unknown_name=True)
-        return replace(_of_unit(unit, int(pid), state), others=in_cgroup(self._cgroup))
-
-
-_CACHED = 0.5  # seconds
-_USERS_MANAGER = ("XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS")  # where systemctl --user finds it
-
-
-_CONTAINERS = "name the app by a pid file of its own, or by what a probe says of it"
-
-
-def _of_unit(unit: str, pid: int, state: str) -> PidWord:
-    """
-    Judge what systemd said.
-
-    Without a main process, only "inactive" and "failed" mean that nobody is there:
-    "deactivating" may have other processes of the unit at work, "activating" may be
-    about to start one, "active" may be a unit whose main process systemd cannot tell.
-    """
-    process = pids.find(pid) if pid else None
-    if process is not None and (why := not_the_app(pid)):
-        note = f"the main process of unit {unit} is not the app: {why}; {_CONTAINERS}"
-        return PidWord(None, certain=False, note=note)
-    if process is not None:
-        return PidWord(process, certain=True)
-    return PidWord(
-        None,
-        certain=not pid and state in {"inactive", "failed"},
-        note=f"unit {unit} is {state or 'in an unknown state'} and has no main process",
-    )

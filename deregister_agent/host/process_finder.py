@@ -9,16 +9,11 @@ from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from deregister_agent.config.options import Port, Table, Timeout
 from deregister_agent.host.clock import Clock
-from deregister_agent.host.find_by_pid import PidFile, PidFinder, SystemdUnit
+from deregister_agent.host.find_by_pid import PidFile, PidFinder
 from deregister_agent.host.find_by_port import PortFinder
+from deregister_agent.host.systemd_unit import SystemdUnit, unit_name
 from deregister_agent.model import Instance, Presence, Process
 from deregister_agent.ports import ProcessFinder
-
-
-def _unit_name(value: str) -> str:
-    if not value or value.startswith("-") or any(c.isspace() for c in value):
-        raise ValueError("must be the name of a systemd unit, such as orders.service")
-    return value
 
 
 class ByPort(Table):
@@ -47,7 +42,7 @@ class BySystemdUnit(Table):
 
     by: Literal["systemd_unit"]
     """``systemd_unit``: by what systemd says."""
-    unit: Annotated[str, AfterValidator(_unit_name)]
+    unit: Annotated[str, AfterValidator(unit_name)]
     """The unit, such as ``orders.service``."""
     systemctl: Annotated[tuple[str, ...], Field(min_length=1)] = ("systemctl",)
     """The command that asks systemd, as a list of arguments; no shell reads it."""

@@ -77,11 +77,17 @@ class Relatives:
         Not *others*, which have taken its place, nor what is below them, nor this agent.
         """
         table, app = _tables.ask(0.0), frozenset(app)
-        known = pids.living(self._seen - app) | _in_session_of(app, table)
+        known = pids.living(self._seen - app) | _in_session_of(app | self._seen, table)
         found = known | _below(known, table)
+        self._seen |= found  # their children are known by them when they have ended in turn
         new = frozenset(others)
         own = frozenset(one for one in found if one[0] == os.getpid())
         return found - app - new - _below(new, table) - own
+
+
+def apart_from(helper: Pid, processes: Iterable[Pid]) -> frozenset[Pid]:
+    """Return *processes* without *helper* and those below it."""
+    return frozenset(processes) - {helper} - _below([helper], _tables.ask(0.0))
 
 
 def _below(above: Iterable[Pid], table: Table) -> frozenset[Pid]:

@@ -60,6 +60,7 @@ class Host:
     apps: Apps = field(default_factory=lambda: Apps(["app"]))
     tables: dict[str, str] = field(default_factory=dict)
     child: Child | None = None
+    before: tuple[str, ...] = ()  # what goes before the agent's command
 
     @property
     def port(self) -> int:
@@ -88,7 +89,7 @@ class Host:
     @contextmanager
     def agent(self) -> Iterator[AgentClient]:
         """Run the agent until the block ends, or it is killed."""
-        command = [sys.executable, "-m", "deregister_agent", "serve"]
+        command = [*self.before, sys.executable, "-m", "deregister_agent", "serve"]
         log = self.root / "agent.log"
         with Child(command, log, environment=self.environment()) as self.child:
             self.child.wait_ready(self._answers)

@@ -15,6 +15,7 @@ import pytest
 
 from deregister_agent.model import Presence
 from deregister_agent.ports import ProcessFinder
+from tests.integration.presence_stage import Host, TargetFile
 from tests.integration.process_stage import (
     WSGI,
     Started,
@@ -274,3 +275,38 @@ def test_the_real_program_is_tested() -> None:
     asked = [sys.executable, "-c", RUNS, "--version"]
     said = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=True)
     assert said.stdout.startswith("2."), said
+
+
+DRAINS = "[[instance.probe]]\nkind = 'tcp'\n[[instance.notifier]]\nkind = 'process'\ngrace = 60\n"
+
+
+@on_each_socket
+@by_both
+def test_a_whole_drain(stack: ExitStack, tmp_path: Path, sockets: str, by: str) -> None:
+    """From stop-traffic to the end by the notifier, and to a successor that registers itself."""
+    app, host = Uwsgi(stack, tmp_path, sockets), Host(tmp_path)
+    stack.callback(host.apps.close)
+    target = f"127.0.0.1:{app.port}"
+    listed = TargetFile(tmp_path / "targets.json", target, "b:1")
+    process = f'process = {{ by = "{by}" }}'
+    if by == "pid_file":
+        process = f'process = {{ by = "pid_file", file = "{app.pid_file}" }}'
+    table = listed.table(f"target = '{target}'")
+    host.add("app", table, probe=DRAINS, port=app.port, process=process, quiet=0.3)
+    with host.agent(), app.request_in_hand() as finish:
+        eventually(lambda: host.get("app").body["process"]["pids"], "the app is seen")
+        old, below = app.master, app.below()
+        assert host.post("app", "stop-traffic").status == 202
+        eventually(lambda: host.phase("app") == "draining", "it drains")
+        assert listed.targets() == ["b:1"]
+        assert host.get("app", "traffic-drained", wait=1.0).status == 503
+        assert is_alive(old)
+        assert finish() == b"HTTP/1.1 200"
+        app.wait()
+        eventually(lambda: host.phase("app") == "gone", "it has been ended")
+        assert not [pid for pid in (old, *below) if is_alive(pid)]
+        app.start(stack)
+        listed.write(target, "b:1")
+        eventually(lambda: host.phase("app") == "serving", "the successor serves")
+        eventually(lambda: app.master in host.get("app").body["process"]["pids"], "who it is")
+        assert listed.targets() == [target, "b:1"]

@@ -288,6 +288,34 @@ ONE_MISTAKE = [
         "instance[0].process.prot: no such key; did you mean 'port'?",
     ),
     (
+        "port = 8080",
+        "port = 8080\nprocess = { by = 'systemd_unit', unit = 'orders@*.service' }",
+        "instance[0].process.unit: must be the name of one systemd unit, such as orders.service",
+    ),
+    (
+        "port = 8080",
+        "port = 8080\nprocess = { by = 'systemd_unit', unit = 'a.service b.service' }",
+        "instance[0].process.unit: must be the name of one systemd unit, such as orders.service",
+    ),
+    (
+        "port = 8080",
+        "port = 8080\nprocess = { by = 'systemd_unit', unit = '4711' }",
+        "instance[0].process.unit: must be the name of one systemd unit, such as orders.service",
+    ),
+    (
+        "port = 8080",
+        "port = 8080\nprocess = { by = 'systemd_unit', unit = 'orders.socket' }",
+        (
+            "instance[0].process.unit: a socket has no main process: name the service, such as "
+            "orders.service"
+        ),
+    ),
+    (
+        "port = 8080",
+        "port = 8080\nprocess = { by = 'systemd_unit', unit = 'orders@' }",
+        "instance[0].process.unit: is a template: name an instance of it, such as orders@1.service",
+    ),
+    (
         '"orders-1"',
         '"orders 1"',
         "instance[0].name: must be 1 to 128 letters, digits, '.', '_' or '-': it stands in URLs",

@@ -122,7 +122,7 @@ class TestUnits:
         finder = build(options, WEB, CLOCK)
         presence = finder.look(None)
         assert (presence.exited, presence.running, presence.nobody) == (False, None, False)
-        assert f"no unit ordrs.service (it is {load})" in presence.note
+        assert f"unit ordrs.service (it is {load}" in presence.note
         was = Process(CLOCK.boot_id(), ((2**22, 5),), namespace=pids.namespace())
         assert finder.look(was).exited, "of a transient unit nothing is left when it ends"
 

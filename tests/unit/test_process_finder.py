@@ -673,7 +673,7 @@ class Systemctl:
 
 @pytest.fixture
 def systemctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Systemctl:
-    monkeypatch.setattr("deregister_agent.host.find_by_pid._CACHED", 0.0)
+    monkeypatch.setattr("deregister_agent.host.systemd_unit._CACHED", 0.0)
     return Systemctl(tmp_path)
 
 
@@ -688,7 +688,8 @@ class TestSystemdUnit:
             assert systemctl.finder.look(was) == Presence(exited=False, running=was)
         assert (
             systemctl.asked.read_text()
-            == "show -p MainPID,ActiveState,LoadState,ControlGroup orders.service\n"
+            == "show -p MainPID,ControlPID,ActiveState,SubState,LoadState,Restart,ControlGroup "
+            "orders.service\n"
         )
 
     def test_a_restart(self, stage: Stage, systemctl: Systemctl) -> None:

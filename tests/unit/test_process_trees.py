@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from unittest.mock import patch
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from deregister_agent.host import pids, relatives
@@ -111,6 +111,7 @@ def act(kernel: Kernel, what: str, which: int) -> None:
 
 @settings(max_examples=400, deadline=None)
 @given(st.lists(step, max_size=40))
+@example([("fork", 0), ("end", 0), ("session", 0), ("fork", 0), ("end", 0)])
 def test_exited_means_that_nobody_of_it_lives(steps: list[tuple[str, int]]) -> None:
     """Looked at after each thing that happens, the finder says who is left, and of nobody none."""
     kernel = Kernel()
