@@ -198,6 +198,7 @@ class Checks:
         silent += [one.down_until for one in others]
         well = plan.error_rate == plan.hang_rate == plan.lie_rate == 0 and plan.counts_work
         well &= max(silent) <= self.began and plan.late_messages < 0.1
+        well &= drain.limit > plan.policy.settle + plan.policy.quiet + EVERY
         return bool(drain.vouched) and well and named
 
     def _unhindered(self, world: "World") -> float:
