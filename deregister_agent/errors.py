@@ -1,6 +1,31 @@
-"""What can go wrong, as sentences: who, doing what, why."""
+"""What can go wrong, as sentences: who, doing what, why; and foreign text, shown harmlessly."""
 
+import re
 from collections.abc import Iterable, Sequence
+
+
+def harmless(text: str) -> str:
+    """
+    Return *text* on one line that steers no terminal and forges no other line.
+
+    Names, reasons and errors come from elsewhere. Escape sequences, C1 controls, marks of
+    direction and separators of lines are what ``str.isprintable`` calls not printable; each
+    becomes a space.
+    """
+    return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
+
+
+def harmless_json(document: str) -> str:
+    """Return a JSON *document* with all but printable text and line breaks escaped: the same."""
+    return re.sub(r"[^\x20-\x7e\n]", _escaped, document)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    character = found[0]
+    if character.isprintable():
+        return character
+    units = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
 
 
 def excerpt(text: str, limit: int = 60) -> str:
@@ -24,6 +49,7 @@ class ConfigError(AgentError):
     """The configuration cannot be used. ``mistakes`` holds each one, key first."""
 
     def __init__(self, where: str, mistakes: list[str]) -> None:
+        mistakes = [harmless(mistake) for mistake in mistakes]
         super().__init__("\n".join([f"{where}:", *(f"  {mistake}" for mistake in mistakes)]))
         self.mistakes = mistakes
 

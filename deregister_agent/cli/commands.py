@@ -21,7 +21,6 @@ from deregister_agent.cli.follow import (
 from deregister_agent.cli.progress import (
     ProgressView,
     Silent,
-    clean,
     describe,
     painted,
     summary,
@@ -29,6 +28,7 @@ from deregister_agent.cli.progress import (
     view_on,
     wants_colour,
 )
+from deregister_agent.errors import harmless, harmless_json
 from deregister_agent.status import DrainList, DrainRecord, JsonModel, Status, StatusList, plain
 
 PATIENCE = 180.0
@@ -91,7 +91,7 @@ def history(agent: AgentClient, name: str | None, limit: int, *, as_json: bool) 
 
 def print_json(content: JsonModel | Mapping[str, Any]) -> None:
     """Print *content* as a JSON object."""
-    say(json.dumps(content, default=plain, indent=2, ensure_ascii=False))
+    say(harmless_json(json.dumps(content, default=plain, indent=2, ensure_ascii=False)))
 
 
 def say(text: str) -> None:
@@ -109,7 +109,7 @@ def finish(word: StatusAndCode, *, as_json: bool, restore: bool = False) -> Exit
     if as_json:
         print_json(word.status)
     else:
-        say(clean(ending(word, restore=restore)))
+        say(harmless(ending(word, restore=restore)))
     return word.code or ExitCode.DONE
 
 
@@ -127,7 +127,7 @@ def _begun(status: Status, hint: str, *, as_json: bool) -> ExitCode:
     if as_json:
         print_json(status)
     else:
-        say(clean(f"{status.instance.name}: {summary(status)}"))
+        say(harmless(f"{status.instance.name}: {summary(status)}"))
         say(f"to wait for the end: {hint}")
     return ExitCode.DONE
 
@@ -136,4 +136,4 @@ def _drain_line(record: DrainRecord) -> str:
     end = f"{record.outcome or record.phase} {record.ended or 'under way'}"
     forced = "forced" if record.forced else ""
     parts = [record.started, end, forced, record.id, record.asked_by, record.reason]
-    return clean("  ".join(filter(None, parts)))
+    return harmless("  ".join(filter(None, parts)))

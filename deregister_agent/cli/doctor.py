@@ -8,8 +8,8 @@ from pathlib import Path
 from deregister_agent.cli.client import AgentClient, NobodyThere, is_absent, path_of
 from deregister_agent.cli.commands import print_json, say
 from deregister_agent.cli.follow import ExitCode, Failed, accepted
-from deregister_agent.cli.progress import Paint, clean, painted, unpainted, wants_colour
-from deregister_agent.errors import AgentError
+from deregister_agent.cli.progress import Paint, painted, unpainted, wants_colour
+from deregister_agent.errors import AgentError, harmless
 from deregister_agent.model import Phase
 from deregister_agent.status import DoctorReport, Finding, Status, StatusList
 
@@ -96,13 +96,13 @@ def described(report: DoctorReport, paint: Paint = unpainted) -> list[str]:
     """Return a report in lines, each finding with its mark and what to do."""
     one = report.instance
     verdict = "fit for a drain" if report.would_prove else "NOT fit for a drain"
-    where = clean(f"{one.name} ({one.service}, {one.address}:{one.port}, {report.phase})")
+    where = harmless(f"{one.name} ({one.service}, {one.address}:{one.port}, {report.phase})")
     head = f"{where}: {paint(verdict, _MARKS[report.would_prove][1])}"
     return [head, *(line for finding in report.findings for line in _lines(finding, paint))]
 
 
 def _lines(finding: Finding, paint: Paint) -> list[str]:
     mark, colour = _MARKS[finding.ok]
-    text = clean(f"{finding.kind:<10} {finding.name}: {finding.said}")
+    text = harmless(f"{finding.kind:<10} {finding.name}: {finding.said}")
     lines = [f"  {paint(mark, colour)} {text}"]
-    return [*lines, f"       -> {clean(finding.remedy)}"] if finding.remedy else lines
+    return [*lines, f"       -> {harmless(finding.remedy)}"] if finding.remedy else lines

@@ -9,8 +9,9 @@ import select
 import threading
 from datetime import UTC, datetime
 from logging.handlers import QueueHandler
-from typing import Literal
+from typing import Any, Literal
 
+from deregister_agent.errors import harmless, harmless_json
 from deregister_agent.host import threads
 
 LogFormat = Literal["auto", "text", "json"]
@@ -35,7 +36,20 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
+        return harmless_json(json.dumps(line, ensure_ascii=False))
+
+
+class TextLines(logging.Formatter):
+    """One line, and the lines of a traceback below it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """Return the line; text from elsewhere makes no other of it."""
+        record.message = harmless(record.message)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
+        """Return a traceback."""
+        return "\n".join(map(harmless, super().formatException(ei).split("\n")))
 
 
 class BackgroundLines(QueueHandler):
@@ -118,7 +132,7 @@ def setup(log_format: LogFormat, level: str) -> None:
     _open_closed()
     handler = BackgroundLines(STDERR)
     as_text = log_format == "text" or (log_format == "auto" and os.isatty(STDERR))
-    text = logging.Formatter("%(asctime)s %(levelname)-7s %(message)s")
+    text = TextLines("%(asctime)s %(levelname)-7s %(message)s")
     handler.setFormatter(text if as_text else JsonLines())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for noisy in ("urllib3", "hypercorn.access"):

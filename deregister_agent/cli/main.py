@@ -17,7 +17,7 @@ from click.core import ParameterSource
 
 from deregister_agent.cli import client, commands
 from deregister_agent.cli.follow import ExitCode, Failed
-from deregister_agent.errors import AgentError, ConfigError, JournalError, Refused
+from deregister_agent.errors import AgentError, ConfigError, JournalError, Refused, harmless
 
 CommandBody = Callable[..., int]
 """What a command does; returns its exit code."""
@@ -114,7 +114,8 @@ def _failed(error: AgentError, *, as_json: bool) -> ExitCode:
         mistakes = {"mistakes": error.mistakes} if isinstance(error, ConfigError) else {}
         commands.print_json({"error": str(error), "exit_code": code, **mistakes})
     else:
-        click.echo(f"deregister-agent: {error}", err=True)
+        lines = f"deregister-agent: {error}".split("\n")
+        click.echo("\n".join(map(harmless, lines)), err=True)
     return code
 
 
@@ -271,7 +272,7 @@ def check_config(settings: Settings, *, schema: bool, as_json: bool) -> ExitCode
     else:
         click.echo(f"{settings.config} is good: {', '.join(names)}")
         for warning in warned:
-            click.echo(f"warning: {warning}")
+            click.echo(harmless(f"warning: {warning}"))
     return ExitCode.DONE
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol, TextIO
 
+from deregister_agent.errors import harmless
 from deregister_agent.model import Phase
 from deregister_agent.status import ProbeStatus, ProcessStatus, RegistryStatus, Status
 
@@ -73,7 +74,7 @@ class Plain:
             self._last = kind
 
     def _print(self, text: str) -> None:
-        print(f"{time.strftime('%H:%M:%S')} {clean(text)}", file=self._out, flush=True)
+        print(f"{time.strftime('%H:%M:%S')} {harmless(text)}", file=self._out, flush=True)
 
 
 class Live:
@@ -91,7 +92,7 @@ class Live:
 
     def say(self, sentence: str) -> None:
         """Draw the sentence below the last status."""
-        self._draw([*self._lines, f"  {clean(sentence)}"])
+        self._draw([*self._lines, f"  {harmless(sentence)}"])
 
     def _draw(self, lines: list[str]) -> None:
         """
@@ -128,11 +129,6 @@ def unpainted(text: str, colour: object) -> str:
     """Return *text* as it is."""
     del colour
     return text
-
-
-def clean(text: str) -> str:
-    """Return *text* without control characters: it comes from elsewhere and goes to a terminal."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def summary(status: Status) -> str:
@@ -173,7 +169,7 @@ def _head(status: Status, paint: Paint) -> str:
     where = f"{one.name} ({one.service}, {one.address}:{one.port})"
     missed, colour = status.phase is Phase.SERVING and status.blocking, _COLOURS[status.phase]
     phase = f"serving, but {_missed(status)}" if missed else str(status.phase)
-    text = f"{clean(where)}: {paint(phase, _BOLD_RED if missed else colour)}"
+    text = f"{harmless(where)}: {paint(phase, _BOLD_RED if missed else colour)}"
     if status.outcome:
         text += f", outcome {status.outcome}"
     if status.since:
@@ -221,8 +217,8 @@ def _probe(probe: ProbeStatus, paint: Paint) -> str:
 
 
 def _named(one: RegistryStatus | ProbeStatus, more: Iterable[str], paint: Paint) -> str:
-    text = clean(f"{one.name:<12} {', '.join(more)}")
-    return f"{text}: {paint(clean(one.error), _BOLD_RED)}" if one.error else text
+    text = harmless(f"{one.name:<12} {', '.join(more)}")
+    return f"{text}: {paint(harmless(one.error), _BOLD_RED)}" if one.error else text
 
 
 def _process(process: ProcessStatus) -> list[str]:
@@ -235,4 +231,4 @@ def _process(process: ProcessStatus) -> list[str]:
 
 
 def _labelled(label: str, sentences: Iterable[str]) -> list[str]:
-    return [f"  {label:<9} {clean(sentence)}" for sentence in sentences]
+    return [f"  {label:<9} {harmless(sentence)}" for sentence in sentences]

@@ -27,7 +27,6 @@ from deregister_agent.cli.progress import (
     Live,
     Plain,
     Silent,
-    clean,
     counted,
     describe,
     summary,
@@ -341,8 +340,3 @@ def test_counts_are_english() -> None:
     """One request, two requests; zero is not worth a word."""
     assert counted({"requests": 0}) == ""
     assert counted({"requests": 1, "tasks": 2}) == "1 request, 2 tasks"
-
-
-def test_control_characters_do_not_reach_the_terminal() -> None:
-    """Names and errors come from elsewhere."""
-    assert clean("a\x1b[2J\r\nb\x9bc") == "a [2J  b c"
