@@ -6,8 +6,9 @@ from contextlib import suppress
 from deregister_agent.api.app import create_app
 from deregister_agent.api.held_requests import HeldRequests
 from deregister_agent.api.listen import open_listeners
-from deregister_agent.api.server import ApiServer, check_certificates
+from deregister_agent.api.server import THREADS, ApiServer, check_certificates
 from deregister_agent.api.trust import Trust, ensure_token
+from deregister_agent.api.wsgi_bridge import WsgiBridge
 from deregister_agent.config.server_options import ServerOptions
 from deregister_agent.engine.agent import Agent
 
@@ -49,4 +50,5 @@ def prepare(agent: Agent, options: ServerOptions) -> ApiServer:
     trust = Trust(ensure_token(options.token_file) if tcp else "", options.allowed_hosts)
     held = HeldRequests(options.max_waits)
     app = create_app(agent, trust, held)
-    return ApiServer(agent, app, held, options, open_listeners(options))
+    bridge = WsgiBridge(app, options.max_waits + THREADS, trust.check)
+    return ApiServer(agent, bridge, held, options, open_listeners(options))

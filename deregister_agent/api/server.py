@@ -8,7 +8,6 @@ import socket
 import ssl
 import threading
 from typing import Any
-from wsgiref.types import WSGIApplication
 
 from hypercorn.asyncio import serve as hypercorn_serve
 from hypercorn.config import Config, Sockets
@@ -38,13 +37,13 @@ class ApiServer:
     def __init__(
         self,
         agent: Agent,
-        app: WSGIApplication,
+        bridge: WsgiBridge,
         held: HeldRequests,
         options: ServerOptions,
         sockets: list[socket.socket],
     ) -> None:
         self._agent, self._held, self._options, self._sockets = agent, held, options, sockets
-        self._bridge = WsgiBridge(app, options.max_waits + THREADS)
+        self._bridge = bridge
         self._config = _HypercornSettings(options, sockets)
         self._stop = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None

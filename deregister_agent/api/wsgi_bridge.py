@@ -37,15 +37,21 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 
+Check = Callable[[dict[str, Any]], None]
+"""Raises Problem for a WSGI environ, whose body has not been read, of who may not ask."""
+
+
 class WsgiBridge:
     """
     Runs each request of a WSGI app in a thread of its own, at most *threads* at once.
 
+    *check* raises Problem for who may not ask. It sees the head of a request, so that nobody
+    without a right takes a thread, or memory for a body.
     The threads are daemons: one that is stuck cannot keep the process from ending.
     """
 
-    def __init__(self, app: WSGIApplication, threads: int) -> None:
-        self._app = app
+    def __init__(self, app: WSGIApplication, threads: int, check: Check) -> None:
+        self._app, self._check = app, check
         self._slots = asyncio.Semaphore(threads)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -55,7 +61,7 @@ class WsgiBridge:
         if scope["type"] != "http":
             return
         exchange = _Exchange(self._app, scope, send)
-        problem = await exchange.read_body(receive)
+        problem = await exchange.read_request(receive, self._check)
         # From here on somebody must take what the client still sends: the server
         # waits for room in its queue, even to say that the client has gone.
         watch = asyncio.create_task(exchange.watch(receive))
@@ -93,27 +99,35 @@ class _Exchange:
         self._start: Message | None = None  # not sent before the first piece of the body is there
         self._started = False
 
-    async def read_body(self, receive: Receive) -> Problem | None:
-        """Read the body, or return why the request is refused."""
+    async def read_request(self, receive: Receive, check: Check) -> Problem | None:
+        """Read the body, if the head may pass; or return why the request is refused."""
         if self._scope["http_version"] not in {"1.0", "1.1"}:
             return Problem(505, "this server speaks HTTP/1.1")
+        problem: Problem | None = None
+        try:
+            check(self._environ())
+        except Problem as e:
+            problem = e
         try:
             async with asyncio.timeout(_BODY_TIMEOUT):
-                self._body = await self._read(receive)
+                self._body = await self._read(receive, 0 if problem else BODY_LIMIT + 1)
         except TimeoutError:
-            return Problem(408, f"the body did not arrive within {_BODY_TIMEOUT:g} s")
+            return problem or Problem(408, f"the body did not arrive within {_BODY_TIMEOUT:g} s")
         if len(self._body) > BODY_LIMIT:
             return Problem(413, f"the body is larger than {BODY_LIMIT} bytes")
-        return None
+        return problem
 
-    async def _read(self, receive: Receive) -> bytes:
-        body = bytearray()
-        while len(body) <= _READ_ON:
+    async def _read(self, receive: Receive, most: int) -> bytes:
+        """Read the body, and keep *most* bytes of it."""
+        body, size = bytearray(), 0
+        while size <= _READ_ON:
             message = await receive()
             if message["type"] == "http.disconnect":
                 self._gone.set()
                 break
-            body += message.get("body", b"")
+            piece = message.get("body", b"")
+            size += len(piece)
+            body += piece[: most - len(body)]
             if not message.get("more_body"):
                 break
         return bytes(body)
