@@ -1,7 +1,57 @@
 """What can go wrong, as sentences: who, doing what, why; and foreign text, shown harmlessly."""
 
+import base64
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from urllib.parse import quote
+
+SHORTEST = 4
+"""Characters of the shortest secret that is masked: less stands in too many words."""
+_MOST_SECRETS = 250
+_secrets: dict[str, re.Pattern[str]] = {}  # and how each may be written, the oldest first
+
+
+def keep_secret(value: str) -> None:
+    """Let masked() hide *value* from now on, as it is and as others write it."""
+    if len(value) < SHORTEST or value in _secrets:
+        return
+    raw = value.encode("utf-8", "surrogateescape")
+    quoted = (quote(raw), quote(raw, safe=""), _base64(raw))
+    spellings = ("".join(map(_escaped_often, value)), *map(re.escape, quoted))
+    _secrets[value] = re.compile("|".join(spellings), re.IGNORECASE)
+    while len(_secrets) > _MOST_SECRETS:  # long since renewed
+        _secrets.pop(next(iter(tuple(_secrets))), None)
+
+
+def masked(text: str) -> str:
+    """Return *text* without any secret: a server may send back what it was sent."""
+    known = tuple(_secrets.items())  # others may read one meanwhile
+    for _, spelled in sorted(known, key=lambda one: -len(one[0])):
+        text = spelled.sub("(secret)", text)
+    return text
+
+
+def _escaped_often(character: str) -> str:
+    """Return a pattern for a character in text that was quoted any number of times."""
+    if character == "\\":
+        return r"\\+"
+    if character.isascii():
+        return rf"\\*{re.escape(character)}" if not character.isalnum() else character
+    raw = character.encode("utf-8", "surrogateescape")
+    as_bytes = "".join(rf"\\+x{byte:02x}" for byte in raw)
+    as_units = "".join(rf"\\+u{unit}" for unit in _units(character))
+    return f"(?:{re.escape(character)}|{as_bytes}|{as_units}|{re.escape(raw.decode('latin-1'))})"
+
+
+def _units(character: str) -> Iterator[str]:
+    """Yield the units of UTF-16, in hexadecimal, as JSON has them."""
+    raw = character.encode("utf-16-be", "surrogatepass")
+    for at in range(0, len(raw), 2):
+        yield raw[at : at + 2].hex()
+
+
+def _base64(raw: bytes) -> str:
+    return base64.b64encode(raw).decode().rstrip("=")
 
 
 def harmless(text: str) -> str:
@@ -24,12 +74,12 @@ def _escaped(found: re.Match[str]) -> str:
     character = found[0]
     if character.isprintable():
         return character
-    units = character.encode("utf-16-be", "surrogatepass")
-    return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
+    return "".join(f"\\u{unit}" for unit in _units(character))
 
 
 def excerpt(text: str, limit: int = 60) -> str:
     """Return the first *limit* characters of *text* on one line, to recognise the text by."""
+    text = masked(text)
     line = " ".join(text[: 4 * limit].split())
     return line if len(line) <= limit and len(text) <= 4 * limit else f"{line[:limit]}..."
 
@@ -62,7 +112,7 @@ class BackendError(AgentError):
     """A registry, probe or notifier refused, or did not answer in time."""
 
     def __init__(self, backend: str, doing: str, cause: object) -> None:
-        super().__init__(f"{backend}: cannot {doing}: {cause}")
+        super().__init__(masked(f"{backend}: cannot {doing}: {cause}"))
         self.backend = backend
 
 
