@@ -44,6 +44,7 @@ NO_PORT = {"granian wsgi"}
 """Servers that do not tell the app which connection a request came over."""
 RUN_UWSGI = "import sys, pyuwsgi; sys.argv[0] = 'uwsgi'; pyuwsgi.run()"
 TOKEN = {"Authorization": "Bearer secret"}
+THREADS = 2  # that each client sends with
 SHORT, LONG = 40, 400  # orders of each client in each of the three parts
 LIMIT = 280.0  # seconds for one part, on a busy machine
 
@@ -90,7 +91,7 @@ def across_a_stop_and_a_start(server: Server, base: str, parts: int, *, told: bo
     *told*: the app knows over which connection an order came. Then each had one while stopped,
     and many before and after.
     """
-    loads = [Load(client, base, threads=2) for client in CLIENTS]
+    loads = [Load(client, base, threads=THREADS) for client in CLIENTS]
     records = []
     try:
         for word in ("", "/-/work/stop", "/-/work/start"):
@@ -110,8 +111,11 @@ def across_a_stop_and_a_start(server: Server, base: str, parts: int, *, told: bo
     assert sum(load.count for load in loads) == sent
     if told:
         serving, stopped, again = map(uses, records)
-        # What was in hand when the stop was asked for may have begun its answer before.
-        assert sum(1 for count in stopped.values() if count > 1) == 0, stopped.most_common(3)
+        # What was in hand when the stop was asked for may have begun its answer before: such a
+        # connection has one more.
+        most = [count for count in stopped.values() if count > 1]
+        assert set(most) <= {2}, stopped.most_common(3)
+        assert len(most) <= THREADS * len(CLIENTS), stopped.most_common(3)
         for before in (serving, again):
             assert len(before) < before.total() / 3
 
