@@ -150,7 +150,7 @@ def test_another_master_is_named(folder: Path) -> None:
         script = "exec -a 'php-fpm: master process (/etc/php/fpm.conf)' sleep 60"
         other = Child(["bash", "-c", script], folder / "other")
         stack.enter_context(other)
-        wait_until(lambda: "php-fpm" in world.nginx.title(other.pid), "it has its name")
+        wait_until(lambda: world.nginx.title(other.pid).startswith("php-fpm"), "it has its name")
         (folder / "other.pid").write_text(f"{other.pid}\n")
         registry = world.nginx.registry(world.a.port, pid_file=folder / "other.pid")
         with pytest.raises(RegistryError, match=r"which is another one \(php-fpm:\)"):

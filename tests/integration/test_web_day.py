@@ -48,8 +48,13 @@ def probe_of(server: Server, instance: Instance) -> IdleProbe:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", APPS)
-@pytest.mark.parametrize("deploys", [3, pytest.param(50, marks=MANY)])
+@pytest.mark.parametrize(
+    ("deploys", "name"),
+    [
+        *((3, name) for name in ("gunicorn, Flask", "uvicorn, FastAPI")),
+        *(pytest.param(50, name, marks=MANY) for name in APPS),
+    ],
+)
 def test_never_drained_with_a_piece_in_hand(tmp_path: Path, name: str, deploys: int) -> None:
     """
     Whatever clients leave, time out and come back: what "drained" has killed was idle.
