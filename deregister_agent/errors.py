@@ -7,11 +7,12 @@ from urllib.parse import quote
 
 SHORTEST = 4
 """Characters of the shortest secret that is masked: less stands in too many words."""
+_LONGEST = 8192  # characters of a secret, however often it was quoted
 _MOST_SECRETS = 250
 _secrets: dict[str, re.Pattern[str]] = {}  # and how each may be written, the oldest first
 
 
-def keep_secret(value: str) -> None:
+def hide_secret(value: str) -> None:
     """Let masked() hide *value* from now on, as it is and as others write it."""
     if len(value) < SHORTEST or value in _secrets:
         return
@@ -79,9 +80,11 @@ def _escaped(found: re.Match[str]) -> str:
 
 def excerpt(text: str, limit: int = 60) -> str:
     """Return the first *limit* characters of *text* on one line, to recognise the text by."""
-    text = masked(text)
-    line = " ".join(text[: 4 * limit].split())
-    return line if len(line) <= limit and len(text) <= 4 * limit else f"{line[:limit]}..."
+    shown = masked(text[: 4 * limit + _LONGEST])  # a whole answer may have many megabytes
+    if len(text) > 4 * limit + _LONGEST:
+        shown = shown[:-_LONGEST]  # it may end in the middle of a secret
+    line = " ".join(shown[: 4 * limit].split())
+    return line if len(line) <= limit and len(shown) <= 4 * limit else f"{line[:limit]}..."
 
 
 def few(names: Iterable[str], most: int = 5) -> str:
@@ -112,7 +115,7 @@ class BackendError(AgentError):
     """A registry, probe or notifier refused, or did not answer in time."""
 
     def __init__(self, backend: str, doing: str, cause: object) -> None:
-        super().__init__(masked(f"{backend}: cannot {doing}: {cause}"))
+        super().__init__(f"{backend}: cannot {doing}: {masked(str(cause))}")
         self.backend = backend
 
 

@@ -1,6 +1,7 @@
 """Pipes that nobody reads."""
 
 import os
+from contextlib import suppress
 
 
 def full_pipe() -> tuple[int, int]:
@@ -11,10 +12,10 @@ def full_pipe() -> tuple[int, int]:
 
 
 def fill(writer: int) -> None:
-    """Write ``x`` into a pipe until there is no room."""
+    """Write ``x`` into a pipe until there is no room for one more."""
     os.set_blocking(writer, False)
-    try:
-        while True:
-            os.write(writer, b"x" * 1000)
-    except BlockingIOError:
-        os.set_blocking(writer, True)
+    for size in (1000, 1):
+        with suppress(BlockingIOError):
+            while True:
+                os.write(writer, b"x" * size)
+    os.set_blocking(writer, True)

@@ -27,8 +27,7 @@ from deregister_agent.api.judgement import (
     started_status,
 )
 from deregister_agent.api.openapi import document
-from deregister_agent.api.problem import Problem, explain_errors, try_later
-from deregister_agent.api.trust import Trust
+from deregister_agent.api.problem import ALWAYS, Problem, explain_errors, try_later
 from deregister_agent.api.wsgi_bridge import BODY_LIMIT, GONE
 from deregister_agent.engine.agent import Agent
 from deregister_agent.engine.instance_loop import InstanceLoop
@@ -44,8 +43,8 @@ Respond = Callable[..., Response]
 """Answer one request of one path."""
 
 
-def create_app(agent: Agent, trust: Trust, held: HeldRequests) -> Flask:
-    """Return the WSGI app that answers for *agent*."""
+def create_app(agent: Agent, held: HeldRequests) -> Flask:
+    """Return the WSGI app that answers for *agent*; who may ask is for WsgiBridge to see to."""
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = BODY_LIMIT
     app.url_map.merge_slashes = False  # a redirect would be one more answer to understand
@@ -58,14 +57,9 @@ def create_app(agent: Agent, trust: Trust, held: HeldRequests) -> Flask:
             provide_automatic_options=False,  # would answer 200 on traffic-drained
         )
 
-    @app.before_request
-    def check_trust() -> None:
-        trust.check(request.environ)
-
     @app.after_request
     def mark(response: Response) -> Response:
-        response.headers["Cache-Control"] = "no-store"
-        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers.update(ALWAYS)
         return response
 
     explain_errors(app)

@@ -18,6 +18,8 @@ from deregister_agent.errors import (
 )
 
 MEDIA_TYPE = "application/problem+json"
+ALWAYS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+"""The headers of every answer."""
 NEVER_SEEN = "urn:deregister-agent:never-seen"
 """The problem type of a stop-traffic that is refused because a registry has never shown it."""
 OTHER_REGISTRATIONS = "urn:deregister-agent:other-registrations"

@@ -49,6 +49,6 @@ def prepare(agent: Agent, options: ServerOptions) -> ApiServer:
     tcp = any(address.path is None for address in options.addresses())
     trust = Trust(ensure_token(options.token_file) if tcp else "", options.allowed_hosts)
     held = HeldRequests(options.max_waits)
-    app = create_app(agent, trust, held)
+    app = create_app(agent, held)
     bridge = WsgiBridge(app, options.max_waits + THREADS, trust.check)
     return ApiServer(agent, bridge, held, options, open_listeners(options))

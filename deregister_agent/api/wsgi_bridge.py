@@ -17,7 +17,7 @@ from urllib.parse import unquote_to_bytes
 from wsgiref.types import WSGIApplication
 
 from deregister_agent.api.listen import unix_peer
-from deregister_agent.api.problem import MEDIA_TYPE, Problem, try_later
+from deregister_agent.api.problem import ALWAYS, MEDIA_TYPE, Problem, try_later
 from deregister_agent.api.trust import UNIX
 
 GONE = "deregister_agent.gone"
@@ -149,6 +149,7 @@ class _Exchange:
             "Content-Type": MEDIA_TYPE,
             "Content-Length": str(len(body)),
             "Connection": "close",
+            **ALWAYS,
             **problem.headers,
         }
         self._start = _response_start(problem.status, headers.items())

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
-from deregister_agent.errors import AgentError, keep_secret
+from deregister_agent.errors import AgentError, hide_secret
 from deregister_agent.host.files import read_plain
 from deregister_agent.model import Announcement, Instance
 
@@ -142,5 +142,5 @@ class Secret(Table):
                 raise AgentError(f"cannot read the secret in {source}: {e}") from e
         if not value:
             raise AgentError(f"the secret in {source} is empty")
-        keep_secret(value)
+        hide_secret(value)
         return value

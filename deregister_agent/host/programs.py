@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from deregister_agent.config.options import Secret
-from deregister_agent.errors import AgentError
+from deregister_agent.errors import AgentError, masked
 from deregister_agent.model import Instance
 
 PASSED_ON = ("PATH", "HOME", "LANG")
@@ -276,4 +276,4 @@ def _input(given: bytes) -> Iterator[int]:
 def _last_line(errors: bytes) -> str:
     """Return the last line of what a program complained, to be added to a sentence."""
     lines = errors.decode(errors="replace").strip().splitlines()
-    return f": {lines[-1][-LINE:]}" if lines else ""
+    return f": {masked(lines[-1])[-LINE:]}" if lines else ""

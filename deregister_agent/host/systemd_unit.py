@@ -54,6 +54,7 @@ class SystemdUnit:
         self._unit, self._systemctl, self._timeout = unit, systemctl, timeout
         self._said = PidWord(None, certain=False)
         self._cgroup = ""  # of the unit, while systemd has one for it
+        self._unseen = False  # whether the unit's own process was not seen in that cgroup
         self._until = 0.0
         self._one_at_a_time = threading.Lock()
 
@@ -82,7 +83,19 @@ class SystemdUnit:
             )
         if cgroup := said.get("ControlGroup", ""):
             self._cgroup = cgroup
-        return _with_members(_judged(unit, int(pid), said), said, in_cgroup(self._cgroup))
+        word, members = _judged(unit, int(pid), said), in_cgroup(self._cgroup)
+        if word.process is not None and pids.is_alive(word.process):
+            self._unseen = bool(self._cgroup) and word.process not in members
+        if self._unseen:
+            word = replace(word, note="; ".join(filter(None, (word.note, self._blind()))))
+        return _with_members(word, said, members)
+
+    def _blind(self) -> str:
+        return (
+            f"who else belongs to unit {self._unit} is not seen: its control group "
+            f"{self._cgroup} is not shown here, so its processes are known as children alone; "
+            "run the agent on the host itself"
+        )
 
 
 _CACHED = 0.5  # seconds
@@ -127,10 +140,10 @@ def _with_members(word: PidWord, said: Mapping[str, str], members: frozenset[Pid
 
     Where none of them is but what systemd runs to stop the unit, the app has ended.
     """
-    control = int(said.get("ControlPID", "0"))
-    helper = pids.find(control) if control else None
+    control = said.get("ControlPID", "")
+    helper = pids.find(int(control)) if control.isdecimal() and int(control) else None
     others = members if helper is None else apart_from(helper, members)
-    if helper in members and not (others or word.process) and said["ActiveState"] == _STOPPING:
+    if helper in members and not (others or word.process) and said.get("ActiveState") == _STOPPING:
         is_final = said.get("Restart") == "no"
         word = replace(word, certain=is_final, begins=not is_final)
     return replace(word, others=others)

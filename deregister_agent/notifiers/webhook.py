@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from deregister_agent.config.options import ClientTlsOptions, NotifierOptions, Secret, Timeout
-from deregister_agent.errors import AgentError, ConfigError, NotifyError
+from deregister_agent.errors import AgentError, ConfigError, NotifyError, excerpt
 from deregister_agent.host.clock import SystemClock
 from deregister_agent.model import Event, Instance, Process
 from deregister_agent.net.fetcher import Answer, Fetcher, FetchError
@@ -159,7 +159,7 @@ def _refusal(answer: Answer) -> str:
         hint = "; redirects are not followed: set url to the final address"
     else:
         hint = _HINTS.get(answer.status, "")
-    said = " ".join(answer.text.split())[:_SHOWN]
+    said = excerpt(answer.text, _SHOWN)
     return f"HTTP {answer.status}{hint}" + (f" ({said})" if said else "")
 
 

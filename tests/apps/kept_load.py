@@ -43,6 +43,16 @@ def shop(environ, start_response):
 app = work.wsgi(shop)
 """
 )
+WRAPPED = (
+    WSGI
+    + """
+def outermost(environ, start_response, inner=app):
+    return inner(environ, lambda *given: start_response(*given))
+
+app = outermost
+"""
+)
+"""Another middleware stands between the library's and the server."""
 ASGI = (
     RECORD
     + """

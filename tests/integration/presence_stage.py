@@ -168,3 +168,12 @@ class TargetFile:
     def table(self, *more: str) -> str:
         """Return the registry that reads it."""
         return "\n".join(["kind = 'file'", f"path = '{self.path}'", *more])
+
+
+@contextmanager
+def listed_host(root: Path, *registries: str, **keys: Any) -> Iterator[Host]:
+    """Give a host with one instance, orders-1, that is in a file of targets."""
+    with running_host(root) as host:
+        targets = TargetFile(root / "targets.json", f"127.0.0.1:{host.port}")
+        host.add("orders-1", targets.table(), *registries, **keys)
+        yield host

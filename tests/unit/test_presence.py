@@ -844,15 +844,21 @@ def test_work_by_the_last_routes_of_a_vouched_registry_is_waited_for(make: Make)
     bench.until(Phase.DRAINED)
 
 
-@pytest.mark.parametrize("dies", [False, True], ids=["", "agent-dies"])
-def test_what_shows_it_first_when_it_is_put_back_is_waited_for(make: Make, *, dies: bool) -> None:
-    """It was silent all through the drain, tells in mid-restore that it has it, and loses it."""
-    policy = Policy(deadline=5.0, quiet=1.0, min_others=0, on_deadline=OnDeadline.RESTORE)
+def silent(make: Make, then: OnDeadline) -> tuple[Bench, ListRegistry, ListRegistry]:
+    """Return an instance that is drained while the first of its registries does not answer."""
     consul, nginx = ListRegistry("consul"), ListRegistry("nginx")
     consul.down = True
+    policy = Policy(deadline=5.0, quiet=1.0, min_others=0, on_deadline=then)
     bench = make(policy, registries=[consul, nginx])
     bench.go_on(0.5)
     bench.stop(StopRequest(force=True))
+    return bench, consul, nginx
+
+
+@pytest.mark.parametrize("dies", [False, True], ids=["", "agent-dies"])
+def test_what_shows_it_first_when_it_is_put_back_is_waited_for(make: Make, *, dies: bool) -> None:
+    """It was silent all through the drain, tells in mid-restore that it has it, and loses it."""
+    bench, consul, nginx = silent(make, OnDeadline.RESTORE)
     nginx.lies = 1000  # so it is not restored for as long as the test wants
     nginx.listed = False
     bench.until(Phase.RESTORING)
@@ -872,12 +878,7 @@ def test_what_shows_it_first_when_it_is_put_back_is_waited_for(make: Make, *, di
 
 def test_what_shows_the_next_version_and_loses_it_is_waited_for(make: Make) -> None:
     """It was silent until the process was replaced, and told of the new one for a moment."""
-    policy = Policy(deadline=5.0, quiet=1.0, min_others=0, on_deadline=OnDeadline.KILL)
-    consul, nginx = ListRegistry("consul"), ListRegistry("nginx")
-    consul.down = True
-    bench = make(policy, registries=[consul, nginx])
-    bench.go_on(0.5)
-    bench.stop(StopRequest(force=True))
+    bench, consul, _ = silent(make, OnDeadline.KILL)
     bench.until(Phase.EXPIRED)
     bench.finder.running = NEW
     bench.until(Phase.GONE)

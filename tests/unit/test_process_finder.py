@@ -692,6 +692,30 @@ class TestSystemdUnit:
             "orders.service\n"
         )
 
+    def test_a_unit_whose_others_cannot_be_seen(self, stage: Stage, systemctl: Systemctl) -> None:
+        """Its own process is not in the control group as it is shown here: that is no "nobody"."""
+        app = stage.app()
+        systemctl.says(app.pid, "active")
+        with systemctl.said.open("a") as said:
+            said.write("ControlGroup=/of/another/namespace/orders.service\n")
+        presence = systemctl.finder.look(None)
+        assert presence.running is not None
+        assert "who else belongs to unit orders.service is not seen" in presence.note
+        was = presence.running
+        app.kill()
+        systemctl.says(0, "inactive")
+        assert "who else belongs to unit" in systemctl.finder.look(was).note
+
+    @pytest.mark.parametrize("odd", ["ControlPID=", "ControlPID=[not set]", "ControlPID=-1"])
+    def test_a_helper_that_systemctl_does_not_tell(
+        self, stage: Stage, systemctl: Systemctl, odd: str
+    ) -> None:
+        """What is no number names nobody, and is no error."""
+        systemctl.says(stage.app().pid, "active")
+        with systemctl.said.open("a") as said:
+            said.write(f"{odd}\n")
+        assert systemctl.finder.look(None).running is not None
+
     def test_a_restart(self, stage: Stage, systemctl: Systemctl) -> None:
         """Another main process in the place of the dead one is its successor."""
         old, new = stage.app(), stage.app()

@@ -10,6 +10,8 @@ import re
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from deregister_agent.errors import excerpt
+
 _NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*+"
 _QUOTED = r'"(?>(?:[^"\\]|\\.)*)"'
 _LINE = re.compile(
@@ -165,7 +167,7 @@ def _sample(line: str, number: int, wanted: Container[str]) -> Sample | None:
     """Return the sample in *line*; None if its name is not *wanted*."""
     found = _LINE.fullmatch(line)
     if found is None or not (found["name"] or found["labels"]):
-        raise NotMetricsError(f"line {number} is no sample: {line[:60]!r}")
+        raise NotMetricsError(f"line {number} is no sample: {excerpt(line)!r}")
     name = found["name"]
     if name is not None and name not in wanted:
         return None
@@ -173,7 +175,7 @@ def _sample(line: str, number: int, wanted: Container[str]) -> Sample | None:
         name, labels = _named(name, found["labels"] or "")
         float(found["value"])
     except ValueError as e:
-        raise NotMetricsError(f"line {number} is no sample ({e}): {line[:60]!r}") from e
+        raise NotMetricsError(f"line {number} is no sample ({e}): {excerpt(line)!r}") from e
     sample = Sample(name, labels, found["value"], found["stamp"] is not None)
     return sample if name in wanted else None
 

@@ -18,7 +18,7 @@ from urllib.parse import quote
 from pydantic import Field
 
 from deregister_agent.config.options import Seconds, Secret, Timeout
-from deregister_agent.errors import AgentError, ProbeError, keep_secret
+from deregister_agent.errors import AgentError, ProbeError, hide_secret
 from deregister_agent.model import Instance, Reading
 from deregister_agent.net.fetcher import Fetcher
 from deregister_agent.ports import IdleProbe
@@ -232,7 +232,7 @@ def build(options: Options, instance: Instance) -> RabbitMQProbe:
     def signed_in() -> Mapping[str, str]:
         pair = f"{options.user}:{options.password.read()}".encode()
         signed = base64.b64encode(pair).decode()
-        keep_secret(signed)
+        hide_secret(signed)
         return {"Authorization": f"Basic {signed}"}
 
     peer = options.peer or instance.address

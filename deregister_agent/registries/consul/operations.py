@@ -16,7 +16,7 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
-from deregister_agent.errors import AgentError
+from deregister_agent.errors import AgentError, excerpt
 from deregister_agent.net.fetcher import Answer, Fetcher
 from deregister_agent.registries.consul.definition import writable
 
@@ -265,7 +265,7 @@ class ConsulOperation:
 
 
 def _refusal(answer: Answer) -> AgentError:
-    said = " ".join(answer.text.split())[:200]
+    said = excerpt(answer.text, 200)
     advice = f" ({RIGHTS})" if answer.status == HTTPStatus.FORBIDDEN else ""
     # Consul answers 404 or 500 for a service that it does not know, by its version; 500 means
     # all else too.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from deregister_agent.config.options import Secret
-from deregister_agent.errors import AgentError, keep_secret
+from deregister_agent.errors import AgentError, excerpt, hide_secret
 from deregister_agent.net.fetcher import Answer, Fetcher, FetchError
 from deregister_agent.net.stream import Stream
 
@@ -135,7 +135,7 @@ class Endpoint:
         try:
             said = str(answer.json()["message"])
         except (FetchError, KeyError, TypeError):
-            said = f"{answer.status} {' '.join(answer.text.split())[:200]}"
+            said = f"{answer.status} {excerpt(answer.text, 200)}"
         raise self._refusal(answer.status, said)
 
     def _refusal(self, status: int, said: str) -> AgentError:
@@ -204,7 +204,7 @@ class Cluster:
             if "authentication is not enabled" not in e.said:
                 raise
             self._token = ""  # etcd 3.4 refuses an old token even then
-        keep_secret(self._token)
+        hide_secret(self._token)
 
 
 def left_until(end: float) -> float:

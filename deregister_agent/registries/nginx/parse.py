@@ -34,7 +34,7 @@ from deregister_agent.registries.nginx.tokens import (
 )
 
 _DEPTH = 40  # includes within includes; Nginx itself stops when it has no descriptor left
-_ASIDE_LIMIT = 1_048_576  # bytes of a file that a server block or a map includes
+_ASIDE_LIMIT = 1_048_576  # bytes of a file beside the upstreams: every look reads through it
 _LEVELS = {("main", b"http"): "http", ("main", b"stream"): "stream"}
 _MAPS = frozenset({b"map", b"geo", b"split_clients"})
 _WITHIN_SITES = frozenset({b"location", b"if", b"limit_except"})
@@ -122,11 +122,7 @@ class _Reader:
 
     def _text_aside(self, file: Path) -> bytes:
         if file not in self._conf.files and file not in self._conf.aside:
-            if file.exists() and not file.is_file():  # a fifo, which may hold its reader for ever
-                raise UnreadableError(file, 1, "no plain file")
-            if file.stat().st_size > _ASIDE_LIMIT:  # every look would read through it
-                raise UnreadableError(file, 1, f"more than {_ASIDE_LIMIT} bytes")
-            self._conf.aside[file] = read_plain(file)
+            self._conf.aside[file] = read_plain(file, _ASIDE_LIMIT)
         return self._conf.content(file)
 
     def _opened(self, statement: Statement, content: bytes, place: _Place) -> _Place:
